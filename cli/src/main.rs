@@ -1,0 +1,2 @@
+//! The `fastmq` command.
+fn main() {}

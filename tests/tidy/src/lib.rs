@@ -1,0 +1,1 @@
+//! House rules a machine can check.
