@@ -1,0 +1,82 @@
+# The front door. `make` alone lists what there is.
+
+SHELL := /bin/bash
+VERSION := $(shell sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -n 1)
+SONAME := libfastmq.so.0
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/release
+SECONDS ?= 600
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+CFLAGS ?= -O2 -g
+# gnu11: the programs use POSIX threads and epoll. The header itself is checked as strict C11.
+C_STRICT := -std=gnu11 -Wall -Wextra -Wpedantic -Werror -Iinclude
+C_LINK := -Lbuild/lib -lfastmq -Wl,-rpath,'$$ORIGIN/../lib' -lpthread -lm
+SUPPORT := $(wildcard tests/support/*.h tests/c/*.h examples/c/*.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run build test bench soak header header-check vectors audit fmt clean
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+setup: ## install what building needs and is missing
+	@bash tests/stages/00-setup.sh build | sed '/^ok /d'
+
+run: setup build build/examples/flights ## build all, then replay the flights through the library
+	@build/examples/flights $(ARGS)
+
+build: ## release build: build/lib, build/bin
+	cargo build --locked --release -p fastmq-ffi -p fastmq-cli
+	@mkdir -p build/lib build/bin
+	@install -m 755 $(RELEASE)/libfastmq_c.so build/lib/libfastmq.so.$(VERSION)
+	@ln -sf libfastmq.so.$(VERSION) build/lib/$(SONAME)
+	@ln -sf $(SONAME) build/lib/libfastmq.so
+	@install -m 644 $(RELEASE)/libfastmq_c.a build/lib/libfastmq.a
+	@install -m 755 $(RELEASE)/fastmq build/bin/fastmq
+
+test: ## all tests and checks; STAGES="tidy rust" runs some of them
+	@python3 tests/stages/run.py $(STAGES)
+
+bench: build ## the table of rates and latencies; ARGS="..." for benches/run.py
+	@python3 benches/run.py $(ARGS)
+
+soak: ## the long correctness run; SECONDS=600
+	FASTMQ_SOAK_SECONDS=$(SECONDS) cargo test --locked --release -p fastmq-engine \
+		-- --ignored --nocapture soak
+
+header: ## make include/fastmq.h from ffi
+	cbindgen --quiet --config ffi/cbindgen.toml --crate fastmq-ffi --output include/fastmq.h ffi
+
+header-check: ## fail if include/fastmq.h is not what make header makes
+	@mkdir -p build
+	@cbindgen --quiet --config ffi/cbindgen.toml --crate fastmq-ffi --output build/fastmq.h ffi
+	@diff -u include/fastmq.h build/fastmq.h
+
+vectors: ## make tests/vectors/*.json from docs/formats.md's generator
+	@python3 tests/vectors/generate.py
+
+audit: ## licences and advisories of the dependencies, where cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then cargo deny check; \
+	else echo 'skipped: cargo-deny is not installed (cargo install --locked cargo-deny)'; fi
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+clean: ## remove build and target
+	rm -rf build $(TARGET)
+
+build/examples/%: examples/c/%.c include/fastmq.h $(SUPPORT)
+	@mkdir -p $(@D)
+	@$(CC) $(C_STRICT) $(CFLAGS) -Iexamples/c $< -o $@ $(C_LINK)
+
+build/tests/%: tests/c/%.c include/fastmq.h $(SUPPORT)
+	@mkdir -p $(@D)
+	@$(CC) $(C_STRICT) $(CFLAGS) -Itests/c -Itests/support $< -o $@ $(C_LINK) -ldl
+
+# The library of the sanitized build is found by its path: ASAN_LIB=DIRECTORY.
+build/asan/%: tests/c/%.c include/fastmq.h $(SUPPORT)
+	@mkdir -p $(@D)
+	@$(CC) $(C_STRICT) -O1 -g -fsanitize=address -fno-omit-frame-pointer -Itests/c \
+		-Itests/support $< -o $@ -L$(ASAN_LIB) -lfastmq -Wl,-rpath,$(ASAN_LIB) -lpthread -lm -ldl

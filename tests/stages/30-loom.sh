@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The models of core/memory: every interleaving up to three preemptions.
+# budget: core
+source "$(dirname "$0")/lib.sh"
+
+if [ ! -e core/memory/tests/loom.rs ]; then
+    skip "loom models" "core/memory/tests/loom.rs is not there"
+    exit 0
+fi
+export RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
+export CARGO_TARGET_DIR="$TARGET/loom" CARGO_PROFILE_RELEASE_LTO=off
+export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+passes cargo test --locked -p fastmq-memory --release --test loom

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Every example compiles and ends with 0: with --check where its text has that word (a short run
+# without endless loops), else without an argument.
+# budget: c
+source "$(dirname "$0")/lib.sh"
+
+sources=$(files examples/c/*.c)
+if [ -z "$sources" ]; then
+    skip "examples" "examples/c has no program"
+    exit 0
+fi
+for source in $sources; do
+    name=$(basename "$source" .c)
+    if ! make --no-print-directory "build/examples/$name"; then
+        not_ok "examples/c/$name.c compiles"
+        continue
+    fi
+    arguments=()
+    grep -q -e '--check' "$source" && arguments=(--check)
+    check "examples/c/$name.c ${arguments[*]:-}" \
+        timeout --kill-after=10 60 "build/examples/$name" "${arguments[@]}" </dev/null
+done

@@ -1,0 +1,57 @@
+# What the stages share. A stage says its results as lines that the runner counts:
+#   ok - NAME | not ok - NAME | ok - NAME # skip REASON
+# and `test result:` lines of cargo. Everything else is its log.
+
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+ROOT=$PWD
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+export PATH="$ROOT/.tools/bin:$PATH"
+export CARGO_TERM_COLOR=never
+HOST_TARGET=x86_64-unknown-linux-gnu
+CBINDGEN_VERSION=0.29.4
+
+ok() { echo "ok - $1"; }
+not_ok() { echo "not ok - $1"; }
+skip() { echo "ok - $1 # skip $2"; }
+
+# check NAME COMMAND...: one result from an exit code.
+check() {
+    local name=$1
+    shift
+    if "$@"; then ok "$name"; else not_ok "$name"; fi
+}
+
+# passes COMMAND...: runs cargo test; a failure without a `test result:` line is the runner's to see.
+passes() {
+    "$@" || exit 1
+}
+
+# tap NAME COMMAND...: runs a program that prints its own results, each named after NAME. A crash,
+# a non-zero exit without a `not ok`, and a program without any result are failures. Bounded.
+tap() {
+    local name=$1 code out
+    shift
+    out=$(mktemp)
+    timeout --kill-after=10 "${TAP_SECONDS:-120}" "$@" >"$out" 2>&1 </dev/null
+    code=$?
+    sed -E "s/^((not )?ok)( [0-9]+)?( -)? /\1 - $name: /" "$out"
+    if [ "$code" -ne 0 ] && ! grep -q '^not ok' "$out"; then
+        not_ok "$name: exit code $code"
+    elif ! grep -qE '^(not )?ok\b' "$out"; then
+        not_ok "$name: printed no result"
+    elif grep -qE '^1\.\.[0-9]+$' "$out"; then
+        local planned counted
+        planned=$(sed -nE 's/^1\.\.([0-9]+)$/\1/p' "$out" | head -n 1)
+        counted=$(grep -cE '^(not )?ok\b' "$out")
+        [ "$planned" = "$counted" ] || not_ok "$name: planned $planned results, printed $counted"
+    fi
+    rm -f "$out"
+}
+
+# files PATTERN...: the files that exist, one a line; nothing for a pattern without a match.
+files() {
+    local file
+    for file in "$@"; do [ -e "$file" ] && echo "$file"; done
+    return 0
+}
