@@ -1,1 +1,0 @@
-//! The bare programs that show the limit.
