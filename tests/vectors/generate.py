@@ -405,7 +405,6 @@ def control_file():
             "magic": 0,
             "capacity": 8,
             "tail": 128,
-            "pushed": 136,
             "head": 256,
             "data": 384,
         },
