@@ -25,6 +25,8 @@ pub(crate) const SUBJECT_ID: u16 = 1 << 7;
 
 const HEADER_BYTES: usize = 16;
 const WORD_BYTES: usize = 8;
+/// Payloads up to this size are copied in words, larger ones with memcpy.
+const WORD_COPY_BYTES_MAX: usize = 128;
 
 /// The fixed part of a record. `word` is written when `flags` has SEQUENCE or TOKEN (one of them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,24 +197,21 @@ impl Producer {
         let offset = (position & self.mask) as usize;
         // SAFETY: the mask keeps `offset` inside the data.
         let target = unsafe { self.base.add(offset) };
-        if bytes.len() == 16 {
-            // Two words, for a call to memcpy costs more, and one load of 16 bytes over a payload
-            // that the caller has just stored as two words waits for the store buffer. Volatile
-            // keeps the compiler from making one load of two.
+        if bytes.len() <= WORD_COPY_BYTES_MAX && bytes.len().is_multiple_of(WORD_BYTES) {
+            // Words, for a call to memcpy costs more, and a load of 16 or 32 bytes over a payload
+            // that the caller has just stored in words waits for the store buffer. Volatile keeps
+            // the compiler from joining the loads.
             let source = bytes.as_ptr().cast::<Unaligned>();
-            // SAFETY: `bytes` has exactly 16 bytes; `Unaligned` has alignment 1.
-            let first = unsafe { source.read_volatile() };
-            // SAFETY: bytes 8 to 16 of the same slice.
-            let second_at = unsafe { source.add(1) };
-            // SAFETY: as above.
-            let second = unsafe { second_at.read_volatile() };
-            // SAFETY: a record never wraps and `write` has checked that it fits; the range is the
-            // producer's.
-            unsafe {
-                target
-                    .cast::<[Unaligned; 2]>()
-                    .write_unaligned([first, second])
-            };
+            for index in 0..bytes.len() / WORD_BYTES {
+                // SAFETY: `index` counts the words of `bytes`.
+                let word_at = unsafe { source.add(index) };
+                // SAFETY: as above; `Unaligned` has alignment 1.
+                let word = unsafe { word_at.read_volatile() };
+                // SAFETY: a record never wraps and `write` has checked that it fits.
+                let target_at = unsafe { target.cast::<Unaligned>().add(index) };
+                // SAFETY: as above; the range is the producer's.
+                unsafe { target_at.write(word) };
+            }
         } else if !bytes.is_empty() {
             // SAFETY: as above; the source is a borrowed slice, which cannot overlap the ring.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
