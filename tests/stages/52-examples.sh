@@ -20,3 +20,9 @@ for source in $sources; do
     check "examples/c/$name.c ${arguments[*]:-}" \
         timeout --kill-after=10 60 "build/examples/$name" "${arguments[@]}" </dev/null
 done
+
+# What README.md says that the first program prints.
+if [ -x build/examples/first ]; then
+    check "the first program prints what README.md says" \
+        test "$(timeout 60 build/examples/first </dev/null)" = "flight.LAX.JFK: on time"
+fi
