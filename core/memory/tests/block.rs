@@ -1,0 +1,418 @@
+//! Promises of [`fastmq_memory::block`]: a payload is read whole or not at all, whatever the
+//! descriptor says; nothing is leaked, nothing freed twice, and memory stays within its bounds.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use fastmq_memory::block::{
+    BLOCK_BYTES_MAX, BlockError, BlockPool, BlockRef, CACHED_BYTES_MAX, Descriptor, REFERENCES_MAX,
+};
+use fastmq_memory::budget::Budget;
+
+fn pool(memory_max: u64) -> (Arc<BlockPool>, Arc<Budget>) {
+    let budget = Arc::new(Budget::new(memory_max));
+    (Arc::new(BlockPool::new(Arc::clone(&budget))), budget)
+}
+
+/// Nothing is live, the cache is within its bound, and the budget agrees with the pool.
+fn check_idle(pool: &BlockPool, budget: &Budget) {
+    let usage = pool.usage();
+    assert_eq!((usage.blocks, usage.live_bytes), (0, 0));
+    assert!(usage.cached_bytes <= CACHED_BYTES_MAX, "{usage:?}");
+    assert_eq!(budget.used(), usage.cached_bytes + usage.table_bytes);
+}
+
+#[test]
+fn each_reference_reads_the_payload_once_and_the_last_returns_it() {
+    let (pool, budget) = pool(0);
+    let payload: Vec<u8> = (0..5000_u32).map(|n| n as u8).collect();
+    let descriptor = pool.write(&payload, 3).unwrap();
+    assert_eq!(descriptor.size, 5000);
+    let first = pool.get(&descriptor).unwrap();
+    let second = pool.get(&descriptor).unwrap();
+    assert_eq!(&first[..], &payload[..]);
+    assert_eq!(
+        first.as_ptr().addr() % 64,
+        0,
+        "payloads start on a cache line"
+    );
+    drop(first);
+    assert_eq!(pool.usage().blocks, 1);
+    drop(pool.get(&descriptor).unwrap());
+    assert!(
+        pool.get(&descriptor).is_none(),
+        "three references were written"
+    );
+    assert_eq!(&second[..], &payload[..]);
+    drop(second);
+    check_idle(&pool, &budget);
+    drop(pool);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn sizes_from_nothing_to_the_largest_are_kept() {
+    let (pool, budget) = pool(0);
+    for size in [0, 1, 1023, 1024, 1025, 65_536, 1_000_000, BLOCK_BYTES_MAX] {
+        let payload: Vec<u8> = (0..size).map(|at| (at * 7) as u8).collect();
+        let descriptor = pool.write(&payload, 1).unwrap();
+        assert!(
+            *pool.get(&descriptor).unwrap() == payload[..],
+            "{size} bytes"
+        );
+    }
+    let large = vec![0; BLOCK_BYTES_MAX + 1];
+    assert_eq!(pool.write(&large, 1), Err(BlockError::TooLarge));
+    let large = BlockError::TooLarge.to_string();
+    assert_eq!(large, "a block holds 67108864 bytes at most");
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn a_wrong_descriptor_names_nothing_and_costs_nothing() {
+    let (pool, budget) = pool(0);
+    let right = pool.write(b"payload", 1).unwrap();
+    let wrong = [
+        Descriptor {
+            pool: right.pool + 1,
+            ..right
+        },
+        Descriptor {
+            index: right.index + 1,
+            ..right
+        },
+        Descriptor { index: 64, ..right },
+        Descriptor {
+            index: u32::MAX,
+            ..right
+        },
+        Descriptor {
+            generation: 0,
+            ..right
+        },
+        Descriptor {
+            generation: right.generation + 1,
+            ..right
+        },
+        Descriptor {
+            generation: right.generation + (1 << 16),
+            ..right
+        },
+        Descriptor { size: 6, ..right },
+        Descriptor {
+            size: u64::MAX,
+            ..right
+        },
+    ];
+    for descriptor in wrong {
+        assert!(pool.get(&descriptor).is_none(), "{descriptor:?}");
+        assert!(!pool.release(&descriptor, 1), "{descriptor:?}");
+        assert!(!pool.add_references(&descriptor, 1), "{descriptor:?}");
+    }
+    assert_eq!(&*pool.get(&right).unwrap(), b"payload");
+    assert!(pool.get(&right).is_none(), "stale");
+    let reused = pool.write(b"payloae", 1).unwrap();
+    assert_eq!(reused.index, right.index, "the same place and size");
+    assert!(
+        pool.get(&right).is_none(),
+        "the place holds another block now"
+    );
+    assert!(!pool.release(&right, 1));
+    assert_eq!(&*pool.get(&reused).unwrap(), b"payloae");
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn a_doubled_descriptor_cannot_free_what_another_reads() {
+    let (pool, _budget) = pool(0);
+    let descriptor = pool.write(b"mine", 1).unwrap();
+    let held = pool.get(&descriptor).unwrap();
+    assert!(pool.get(&descriptor).is_none());
+    assert!(!pool.release(&descriptor, 1));
+    assert_eq!(pool.usage().blocks, 1);
+    for _ in 0..10 {
+        drop(pool.get(&pool.write(b"else", 1).unwrap()));
+    }
+    assert_eq!(&*held, b"mine");
+}
+
+#[test]
+fn references_are_added_and_released_in_numbers() {
+    let (pool, budget) = pool(0);
+    let descriptor = pool.write(b"x", 1).unwrap();
+    assert!(pool.add_references(&descriptor, 9));
+    assert!(!pool.release(&descriptor, 11), "there are ten");
+    assert!(pool.release(&descriptor, 0));
+    assert!(pool.release(&descriptor, 8));
+    let held = pool.get(&descriptor).unwrap();
+    assert!(pool.release(&descriptor, 1));
+    assert!(
+        pool.add_references(&descriptor, 1),
+        "alive while one is held"
+    );
+    drop(held);
+    drop(pool.get(&descriptor).unwrap());
+    assert!(!pool.add_references(&descriptor, 1), "gone");
+    check_idle(&pool, &budget);
+    let none = pool.write(b"x", 0).unwrap();
+    assert!(pool.get(&none).is_none());
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn the_number_of_references_is_bounded() {
+    let (pool, budget) = pool(0);
+    assert_eq!(
+        pool.write(b"x", REFERENCES_MAX + 1),
+        Err(BlockError::TooManyReferences)
+    );
+    let descriptor = pool.write(b"x", REFERENCES_MAX).unwrap();
+    assert!(!pool.add_references(&descriptor, 1));
+    assert!(!pool.add_references(&descriptor, u32::MAX));
+    let held = pool.get(&descriptor).unwrap();
+    assert!(!pool.add_references(&descriptor, 1), "held ones count");
+    assert!(pool.release(&descriptor, REFERENCES_MAX - 1));
+    assert_eq!(&*held, b"x");
+    drop(held);
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn the_memory_cap_refuses_and_later_gives_again() {
+    const CAP: u64 = 1 << 20;
+    let (pool, budget) = pool(CAP);
+    let payload = vec![7; 100_000];
+    let mut written = Vec::new();
+    let error = loop {
+        match pool.write(&payload, 1) {
+            Ok(descriptor) => written.push(descriptor),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, BlockError::OverBudget);
+    assert_eq!(written.len(), 7, "131,072 bytes each, and the table");
+    assert!(budget.used() <= CAP);
+    for descriptor in &written {
+        assert!(pool.release(descriptor, 1));
+    }
+    assert!(
+        pool.usage().cached_bytes <= CAP / 8,
+        "a small client keeps little"
+    );
+    // What is kept for one size gives way to another.
+    let large = pool.write(&vec![1; 900_000], 1);
+    assert_eq!(
+        large,
+        Err(BlockError::OverBudget),
+        "a megabyte and the table are too much"
+    );
+    assert_eq!(pool.usage().cached_bytes, 0);
+    assert!(pool.release(&pool.write(&vec![1; 500_000], 1).unwrap(), 1));
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn steady_traffic_allocates_nothing_new() {
+    let (pool, budget) = pool(0);
+    let round = || {
+        let written: Vec<_> = (0..8)
+            .map(|n| pool.write(&vec![n; 60_000], 2).unwrap())
+            .collect();
+        for descriptor in written {
+            drop(pool.get(&descriptor).unwrap());
+            assert!(pool.release(&descriptor, 1));
+        }
+    };
+    round();
+    let (used, high) = (budget.used(), budget.high());
+    for _ in 0..100 {
+        round();
+    }
+    assert_eq!((budget.used(), budget.high()), (used, high));
+    pool.trim();
+    assert_eq!(pool.usage().cached_bytes, 0);
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn the_cache_follows_the_sizes_of_the_traffic() {
+    let (pool, budget) = pool(0);
+    let fill = |size: usize, count: usize| {
+        let payload = vec![0; size];
+        let written: Vec<_> = (0..count)
+            .map(|_| pool.write(&payload, 1).unwrap())
+            .collect();
+        assert!(written.iter().all(|descriptor| pool.release(descriptor, 1)));
+    };
+    fill(1024, 10_000);
+    assert_eq!(pool.usage().cached_bytes, CACHED_BYTES_MAX);
+    check_idle(&pool, &budget);
+    for _ in 0..20 {
+        fill(1 << 20, 4);
+    }
+    let high = budget.high();
+    for _ in 0..20 {
+        fill(1 << 20, 4);
+    }
+    assert_eq!(budget.high(), high);
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn a_pool_that_is_dropped_frees_what_lanes_still_named() {
+    let (pool, budget) = pool(0);
+    let kept = pool.write(b"pending for ever", 5).unwrap();
+    let held = pool.get(&kept).unwrap();
+    drop(pool);
+    assert_eq!(&*held, b"pending for ever");
+    assert!(budget.used() > 0);
+    drop(held);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_descriptor_survives_its_bytes() {
+    let descriptor = Descriptor {
+        pool: 0x0403_0201,
+        index: 0x0807_0605,
+        generation: 9,
+        size: 1 << 40,
+    };
+    let mut bytes = descriptor.to_bytes();
+    assert_eq!(bytes[..9], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(bytes[21], 1);
+    assert_eq!(bytes[24..], [0; 8]);
+    assert_eq!(Descriptor::from_bytes(&bytes), descriptor);
+    bytes[31] = 1;
+    assert_eq!(
+        Descriptor::from_bytes(&bytes).generation,
+        0,
+        "reserved bytes are 0"
+    );
+}
+
+/// A payload whose every byte says whose it is.
+fn stamped(writer: u8, round: usize, size: usize) -> Vec<u8> {
+    let mut payload = vec![writer ^ round as u8; size];
+    payload[0] = writer;
+    payload
+}
+
+fn check_stamp(block: &BlockRef, round: usize) {
+    let stamp = block[0] ^ round as u8;
+    assert!(
+        block[1..].iter().all(|byte| *byte == stamp),
+        "another payload's bytes"
+    );
+}
+
+#[test]
+fn writers_and_readers_on_all_threads_lose_and_double_nothing() {
+    const WRITERS: u8 = 2;
+    const READERS: usize = 2;
+    const ROUNDS: usize = 3_000;
+    const REFERENCES: u32 = 4;
+    let (pool, budget) = pool(0);
+    // Each reader gets two of the four references of every block, in lanes of its own.
+    let lanes: [Mutex<VecDeque<(Descriptor, usize)>>; READERS] = Default::default();
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (pool, lanes) = (&pool, &lanes);
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let size = 2 + round * 7919 % 5_000;
+                    let payload = stamped(writer, round, size);
+                    let descriptor = pool.write(&payload, 1).unwrap();
+                    assert!(pool.add_references(&descriptor, REFERENCES));
+                    for lane in lanes {
+                        let mut lane = lane.lock().unwrap();
+                        lane.push_back((descriptor, round));
+                        lane.push_back((descriptor, round));
+                    }
+                    assert!(pool.release(&descriptor, 1));
+                }
+            });
+        }
+        for lane in &lanes {
+            let pool = &pool;
+            scope.spawn(move || {
+                let mut held = VecDeque::new();
+                let mut stale = Vec::new();
+                let mut left = usize::from(WRITERS) * ROUNDS * REFERENCES as usize / READERS;
+                while left > 0 {
+                    let Some((descriptor, round)) = lane.lock().unwrap().pop_front() else {
+                        thread::yield_now();
+                        continue;
+                    };
+                    left -= 1;
+                    if left.is_multiple_of(5) {
+                        assert!(pool.release(&descriptor, 1), "evicted");
+                        continue;
+                    }
+                    let block = pool.get(&descriptor).expect("one reference was ours");
+                    check_stamp(&block, round);
+                    held.push_back((block, round));
+                    stale.push(descriptor);
+                    if held.len() > 16 {
+                        let (block, round) = held.pop_front().unwrap();
+                        check_stamp(&block, round);
+                    }
+                    // A descriptor of long ago, whose references are all used up.
+                    if let Some(descriptor) = stale.len().checked_sub(4_000) {
+                        drop(pool.get(&stale[descriptor]));
+                    }
+                }
+            });
+        }
+    });
+    assert!(lanes.iter().all(|lane| lane.lock().unwrap().is_empty()));
+    check_idle(&pool, &budget);
+    drop(pool);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn forged_descriptors_from_a_hostile_thread_break_nothing() {
+    const ROUNDS: usize = 5_000;
+    let (pool, budget) = pool(0);
+    let first = pool.write(b"first", 1).unwrap();
+    assert!(pool.release(&first, 1));
+    thread::scope(|scope| {
+        let hostile = scope.spawn(|| {
+            let mut taken = 0_u64;
+            for round in 0..ROUNDS as u64 * 4 {
+                let forged = Descriptor {
+                    index: (round % 3) as u32,
+                    generation: round / 4,
+                    size: 100,
+                    ..first
+                };
+                taken += u64::from(pool.release(&forged, 1));
+                if let Some(block) = pool.get(&forged) {
+                    check_stamp(&block, usize::from(block[0]));
+                    taken += 1;
+                }
+            }
+            taken
+        });
+        let mut refused = 0;
+        for round in 0..ROUNDS {
+            // All bytes but the first are 0 if the block is whole.
+            let payload = stamped(round as u8, round, 100);
+            let descriptor = pool.write(&payload, 2).unwrap();
+            let block = pool.get(&descriptor);
+            if let Some(block) = &block {
+                assert_eq!(&block[..], &payload[..]);
+            }
+            refused += u64::from(block.is_none()) + u64::from(!pool.release(&descriptor, 1));
+            drop(block);
+        }
+        let taken = hostile.join().unwrap();
+        assert_eq!(
+            taken, refused,
+            "each stolen reference is missed once, and nothing else is"
+        );
+    });
+    check_idle(&pool, &budget);
+}
