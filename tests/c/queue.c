@@ -3,8 +3,8 @@
  * Decided here: `lost_before` of a message counts exactly the messages missing between it and the
  * message received before it, for both dropping policies. A time-out of 0 means "do not wait":
  * AGAIN where there is no room or no message. A message that can never fit is TOO_LARGE or goes
- * through; it is not AGAIN for ever. What has been received stays readable until its batch is freed, even if
- * the queue is closed meanwhile; a detached copy outlives the client.
+ * through; it is not AGAIN for ever. What has been received stays readable until its batch is
+ * freed, even if the queue is closed meanwhile; a detached copy outlives the client.
  */
 /* valgrind */
 #define _POSIX_C_SOURCE 200809L
