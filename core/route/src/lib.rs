@@ -1,1 +1,44 @@
-//! To be written.
+//! Where a message goes: subjects, patterns, interest, route cache and balance.
+//!
+//! This crate answers one question, "which subscriptions match this subject?", and keeps the
+//! answer cheap while subscriptions come and go. It does not deliver, does not know queues and
+//! reads neither a clock nor a random source: both come with the call.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`subject`] | is this text a subject, a pattern? |
+//! | [`pattern`] | does this pattern match this subject? |
+//! | [`hash`] | a seeded hash that sequential names do not defeat |
+//! | [`interest`] | all subscriptions that match a subject, without a lock |
+//! | [`stamp`] | is a route that was computed earlier still right? |
+//! | [`cache`] | the routes that one writer computed earlier |
+//! | [`balance`] | which member of a group takes the next run of messages? |
+//!
+//! Inside: `table` finds entries by hash, `bucket` and `crowd` hold them, `shapes` says which
+//! probes a lookup needs, `allocation` turns a failed allocation into an error.
+
+#![forbid(unsafe_code)]
+
+mod allocation;
+pub mod balance;
+mod bucket;
+pub mod cache;
+mod crowd;
+pub mod hash;
+pub mod interest;
+pub mod pattern;
+mod shapes;
+pub mod stamp;
+pub mod subject;
+mod table;
+
+pub use allocation::NoMemory;
+pub use balance::Run;
+pub use cache::{CachedRoute, RouteCache};
+pub use hash::SubjectHash;
+pub use interest::{Interest, Subscriber};
+pub use pattern::matches;
+pub use stamp::Stamp;
+pub use subject::{
+    SUBJECT_BYTES_MAX, SUBJECT_TOKENS_MAX, SubjectError, check_pattern, check_subject,
+};

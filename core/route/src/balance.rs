@@ -1,0 +1,207 @@
+//! Which member of a group takes the next message.
+//!
+//! The less loaded of two members picked at random, chosen for a *run* of messages: changing the
+//! member for every message would make every queue a little warm and no batch large. Two random
+//! candidates spread the load almost as well as looking at all of them, and need no order among
+//! writers that choose at the same time.
+//!
+//! A `Run` is held by one writer for one group. It has no clock and no random source of its own:
+//! both come with the call, so a seed replays every choice.
+//!
+//! Not here: what load is (the caller's figures), and who is a member.
+
+/// Messages that go to one member before another is considered.
+pub const RUN_MESSAGES_MAX: u32 = 32;
+/// How long a run lasts at most, by the caller's cached clock.
+pub const RUN_NS_MAX: u64 = 50_000;
+
+/// The run of one writer in one group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    until_ns: u64,
+    chosen: u32,
+    left: u32,
+}
+
+impl Run {
+    /// No run yet: the first message chooses.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            until_ns: 0,
+            chosen: 0,
+            left: 0,
+        }
+    }
+
+    /// The member, below `count`, that takes the next message.
+    ///
+    /// `load` gives the load of a member, in any unit that grows with its backlog; it and
+    /// `random` are called only when a new run starts. A `count` of 0 or 1 gives 0.
+    #[inline]
+    pub fn next(
+        &mut self,
+        count: usize,
+        now_ns: u64,
+        load: impl Fn(usize) -> u64,
+        random: impl FnMut() -> u64,
+    ) -> usize {
+        let chosen = self.chosen as usize;
+        if self.left > 0 && now_ns < self.until_ns && chosen < count {
+            self.left -= 1;
+            return chosen;
+        }
+        self.start(count, now_ns, load, random)
+    }
+
+    /// Ends the run: the next message chooses again. For a member that was full or has gone.
+    #[inline]
+    pub fn end_run(&mut self) {
+        self.left = 0;
+    }
+
+    fn start(
+        &mut self,
+        count: usize,
+        now_ns: u64,
+        load: impl Fn(usize) -> u64,
+        mut random: impl FnMut() -> u64,
+    ) -> usize {
+        let chosen = match count {
+            0 | 1 => 0,
+            _ => less_loaded(candidates(count, random()), load),
+        };
+        self.chosen = u32::try_from(chosen).unwrap_or(u32::MAX);
+        self.left = RUN_MESSAGES_MAX - 1;
+        self.until_ns = now_ns.saturating_add(RUN_NS_MAX);
+        chosen
+    }
+}
+
+fn less_loaded([a, b]: [usize; 2], load: impl Fn(usize) -> u64) -> usize {
+    // The first wins a tie: it is as random as the second.
+    if load(b) < load(a) { b } else { a }
+}
+
+/// Two different members of `count`, at least 2.
+fn candidates(count: usize, random: u64) -> [usize; 2] {
+    // A multiplication instead of a division; the bias is below `count` in 2^32.
+    let below = |bits: u64, bound: usize| (((bits & 0xFFFF_FFFF) * bound as u64) >> 32) as usize;
+    let a = below(random, count);
+    let b = below(random >> 32, count - 1);
+    [a, if b >= a { b + 1 } else { b }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// xorshift64*, enough for a test that repeats.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+        }
+    }
+
+    /// Sends `messages` into `members` queues that are never drained, and gives their lengths.
+    fn fill(members: usize, messages: usize, seed: u64) -> Vec<u64> {
+        let (mut run, mut random) = (Run::new(), Random(seed));
+        let mut queues = vec![0_u64; members];
+        for _ in 0..messages {
+            let member = run.next(members, 0, |i| queues[i], || random.next());
+            queues[member] += 1;
+        }
+        queues
+    }
+
+    #[test]
+    fn load_spreads_over_all_members() {
+        for seed in 1..20 {
+            for members in [2, 3, 8, 50] {
+                let queues = fill(members, members * 3_200, seed);
+                let [least, most] = [queues.iter().min(), queues.iter().max()].map(Option::unwrap);
+                assert!(
+                    most - least <= 10 * 32,
+                    "{members} members, seed {seed}: {queues:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_keeps_its_member_for_32_messages() {
+        let (mut run, mut random) = (Run::new(), Random(3));
+        let mut members = Vec::new();
+        let calls = RefCell::new(0);
+        for _ in 0..320 {
+            let draw = || {
+                *calls.borrow_mut() += 1;
+                random.next()
+            };
+            members.push(run.next(1_000, 7, |_| 0, draw));
+        }
+        for run in members.chunks(32) {
+            assert!(run.iter().all(|member| *member == run[0]), "{run:?}");
+        }
+        assert_eq!(*calls.borrow(), 10);
+        members.dedup();
+        assert_eq!(members.len(), 10);
+    }
+
+    #[test]
+    fn a_run_ends_with_time_or_when_told_or_with_its_member() {
+        let mut run = Run::new();
+        let loads = |idle: usize| move |i: usize| u64::from(i != idle);
+        assert_eq!(run.next(2, 1_000, loads(1), || 0), 1);
+        assert_eq!(run.next(2, 1_000 + RUN_NS_MAX - 1, loads(0), || 0), 1);
+        assert_eq!(run.next(2, 1_000 + RUN_NS_MAX, loads(0), || 0), 0);
+        run.end_run();
+        assert_eq!(run.next(2, 1_000 + RUN_NS_MAX, loads(1), || 0), 1);
+        assert_eq!(run.next(1, 1_000 + RUN_NS_MAX, loads(1), || 0), 0);
+        assert_eq!(run.next(0, 1_000 + RUN_NS_MAX, loads(1), || 0), 0);
+    }
+
+    #[test]
+    fn a_stalled_member_is_avoided() {
+        for seed in 1..20 {
+            let (mut run, mut random) = (Run::new(), Random(seed));
+            // Member 0 never drains, the others are drained after every run.
+            let mut queues = [0_u64; 4];
+            let mut stalled = 0;
+            for i in 0..32_000 {
+                let member = run.next(4, 0, |i| queues[i], || random.next());
+                queues[member] += 1;
+                stalled += u64::from(member == 0);
+                if i % 32 == 31 {
+                    queues[1..].fill(0);
+                }
+            }
+            assert!(
+                stalled <= 32,
+                "seed {seed}: {stalled} messages to the stalled member"
+            );
+        }
+    }
+
+    #[test]
+    fn candidates_are_two_different_members() {
+        let mut random = Random(9);
+        for count in [2, 3, 7, 1_000] {
+            let mut seen = vec![false; count];
+            for _ in 0..count * 30 {
+                let [a, b] = candidates(count, random.next());
+                assert!(a != b && a < count && b < count);
+                (seen[a], seen[b]) = (true, true);
+            }
+            assert!(seen.iter().all(|seen| *seen), "{count}");
+        }
+        assert_eq!(candidates(2, 0), [0, 1]);
+        assert_eq!(candidates(2, u64::MAX), [1, 0]);
+    }
+}

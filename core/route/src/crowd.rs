@@ -1,0 +1,363 @@
+//! Many subscriptions under one hash: usually the same pattern, subscribed to again and again.
+//!
+//! A bucket copies itself for every change, which would be quadratic for 100,000 subscriptions
+//! on one pattern. A `Crowd` holds them in chunks: a change copies one chunk. Its *rows* have a
+//! fixed number of chunks and are made anew, twice as large or a quarter full, as a vector would
+//! be. Members never move between the chunks of one set of rows, so a reader that looks at them
+//! while others come and go misses none that stays and sees none twice.
+//!
+//! Removal looks from both ends at once: first in first out and last in first out find their
+//! member in the first chunk looked at. Any other order costs a scan of pointers.
+//!
+//! Changes are made under the writers' lock of the interest table.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use fastmq_memory::snapshot::{Pin, Snapshot};
+
+use crate::allocation::{NoMemory, boxed, filled, vector};
+use crate::interest::Subscriber;
+
+/// Members of a chunk at most; also the bits of its `gone` mask.
+const CHUNK_MEMBERS: usize = 64;
+/// Chunks of the smallest rows.
+const CHUNKS_MIN: usize = 4;
+
+/// A set of subscriptions that share their hash.
+pub(crate) struct Crowd<S: Subscriber> {
+    rows: Snapshot<[Rows<S>; 1]>,
+    count: AtomicUsize,
+}
+
+struct Rows<S: Subscriber> {
+    chunks: Box<[Snapshot<[Chunk<S>; 1]>]>,
+    /// For the writer: chunks outside `first..end` are empty.
+    first: AtomicUsize,
+    end: AtomicUsize,
+}
+
+struct Chunk<S> {
+    members: Vec<S>,
+    /// Bit `i`: member `i` was removed when there was no memory for a copy without it.
+    gone: AtomicU64,
+}
+
+impl<S: Subscriber> Crowd<S> {
+    /// A crowd of `members`.
+    pub(crate) fn new<'m>(members: impl Iterator<Item = &'m S>) -> Result<Self, NoMemory> {
+        let crowd = Self {
+            rows: Snapshot::empty(),
+            count: AtomicUsize::new(0),
+        };
+        let (rows, count) = Rows::new(CHUNKS_MIN, members)?;
+        crowd.rows.store(Some(boxed(rows)?));
+        crowd.count.store(count, Ordering::Relaxed);
+        Ok(crowd)
+    }
+
+    /// Members, for the writer.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Calls `visit` with every member.
+    pub(crate) fn for_each<'g>(&self, pin: &'g Pin, visit: &mut impl FnMut(&'g S)) {
+        let Some([rows]) = self.rows.load(pin) else {
+            return;
+        };
+        rows.members(pin).for_each(visit);
+    }
+
+    /// Adds one member.
+    pub(crate) fn insert(&self, member: &S, pin: &Pin) -> Result<(), NoMemory> {
+        let mut rows = self.rows.load(pin);
+        if rows.is_none_or(|[rows]| rows.is_full(pin)) {
+            self.rebuild(self.len() + 1, pin)?;
+            rows = self.rows.load(pin);
+        }
+        if let Some([rows]) = rows {
+            rows.insert(member, pin)?;
+            self.count.store(self.len() + 1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Removes `member`; without memory for a copy it is marked, and dropped later.
+    pub(crate) fn remove(&self, member: &S, pin: &Pin) -> bool {
+        let Some([rows]) = self.rows.load(pin) else {
+            return false;
+        };
+        if !rows.remove(member, pin) {
+            return false;
+        }
+        let count = self.len() - 1;
+        self.count.store(count, Ordering::Relaxed);
+        let capacity = rows.chunks.len() * CHUNK_MEMBERS;
+        if rows.chunks.len() > CHUNKS_MIN && count < capacity / 8 {
+            // Without memory the rows stay as large as they are.
+            let _ = self.rebuild(count, pin);
+        }
+        true
+    }
+
+    /// Copies all members into fresh rows, with room for twice `count`.
+    fn rebuild(&self, count: usize, pin: &Pin) -> Result<(), NoMemory> {
+        let chunks = (2 * count).div_ceil(CHUNK_MEMBERS).max(CHUNKS_MIN);
+        let old = self.rows.load(pin);
+        let members = old.into_iter().flat_map(|[rows]| rows.members(pin));
+        let (rows, _) = Rows::new(chunks, members)?;
+        self.rows.store(Some(boxed(rows)?));
+        Ok(())
+    }
+}
+
+impl<S: Subscriber> Rows<S> {
+    /// Rows of `chunks` chunks, filled with `members`, and how many those are.
+    fn new<'m>(
+        chunks: usize,
+        members: impl Iterator<Item = &'m S>,
+    ) -> Result<(Self, usize), NoMemory> {
+        let rows = Self {
+            chunks: filled(chunks, Snapshot::empty)?,
+            first: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+        };
+        let mut members = members.peekable();
+        let mut count = 0;
+        for (index, slot) in rows.chunks.iter().enumerate() {
+            if members.peek().is_none() {
+                break;
+            }
+            let mut chunk = vector(CHUNK_MEMBERS)?;
+            chunk.extend(members.by_ref().take(CHUNK_MEMBERS).cloned());
+            count += chunk.len();
+            slot.store(Some(boxed(Chunk::new(chunk))?));
+            rows.end.store(index + 1, Ordering::Relaxed);
+        }
+        debug_assert!(members.peek().is_none(), "the rows hold all members");
+        Ok((rows, count))
+    }
+
+    fn members<'g>(&'g self, pin: &'g Pin) -> impl Iterator<Item = &'g S> {
+        let chunks = self.chunks.iter().filter_map(|slot| slot.load(pin));
+        chunks.flat_map(|[chunk]| chunk.members())
+    }
+
+    fn last_len(&self, pin: &Pin) -> Option<usize> {
+        let last = self.end.load(Ordering::Relaxed).checked_sub(1)?;
+        let chunk = self.chunks[last].load(pin);
+        Some(chunk.map_or(0, |[chunk]| chunk.members().count()))
+    }
+
+    fn is_full(&self, pin: &Pin) -> bool {
+        self.end.load(Ordering::Relaxed) == self.chunks.len()
+            && self.last_len(pin).is_none_or(|len| len >= CHUNK_MEMBERS)
+    }
+
+    /// Adds a member to the last chunk, or to a new one; there is room.
+    fn insert(&self, member: &S, pin: &Pin) -> Result<(), NoMemory> {
+        let end = self.end.load(Ordering::Relaxed);
+        let has_room = self.last_len(pin).is_some_and(|len| len < CHUNK_MEMBERS);
+        let index = if has_room { end - 1 } else { end };
+        let slot = &self.chunks[index];
+        let old = slot.load(pin).map(|[chunk]| chunk);
+        let mut members = vector(old.map_or(0, |chunk| chunk.members.len()) + 1)?;
+        members.extend(old.into_iter().flat_map(Chunk::members).cloned());
+        members.push(member.clone());
+        slot.store(Some(boxed(Chunk::new(members))?));
+        self.end.store(index + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn remove(&self, member: &S, pin: &Pin) -> bool {
+        let first = self.first.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        let mut ends = first..end;
+        while let Some(front) = ends.next() {
+            let back = ends.next_back();
+            for index in std::iter::once(front).chain(back) {
+                if self.remove_from(index, member, pin) {
+                    self.narrow(first, end, pin);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn remove_from(&self, index: usize, member: &S, pin: &Pin) -> bool {
+        let slot = &self.chunks[index];
+        let Some([chunk]) = slot.load(pin) else {
+            return false;
+        };
+        let Some(place) = chunk.place(member) else {
+            return false;
+        };
+        match chunk.without(place) {
+            Ok(rest) if rest.members.is_empty() => slot.store(None),
+            Ok(rest) => match boxed(rest) {
+                Ok(rest) => slot.store(Some(rest)),
+                Err(NoMemory) => chunk.mark(place),
+            },
+            Err(NoMemory) => chunk.mark(place),
+        }
+        true
+    }
+
+    /// Leaves out the empty chunks at both ends.
+    fn narrow(&self, mut first: usize, mut end: usize, pin: &Pin) {
+        while end > first && self.chunks[end - 1].load(pin).is_none() {
+            end -= 1;
+        }
+        while first < end && self.chunks[first].load(pin).is_none() {
+            first += 1;
+        }
+        if first == end {
+            (first, end) = (0, 0);
+        }
+        self.first.store(first, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+    }
+}
+
+impl<S: Subscriber> Chunk<S> {
+    fn new(members: Vec<S>) -> Self {
+        let gone = AtomicU64::new(0);
+        Self { members, gone }
+    }
+
+    fn is_gone(&self, place: usize) -> bool {
+        self.gone.load(Ordering::Acquire) >> place & 1 != 0
+    }
+
+    fn mark(&self, place: usize) {
+        self.gone.fetch_or(1 << place, Ordering::Release);
+    }
+
+    fn members(&self) -> impl Iterator<Item = &S> {
+        let members = self.members.iter().enumerate();
+        members.filter_map(|(place, member)| (!self.is_gone(place)).then_some(member))
+    }
+
+    fn place(&self, member: &S) -> Option<usize> {
+        let mut places = 0..self.members.len();
+        places.find(|&place| self.members[place].same(member) && !self.is_gone(place))
+    }
+
+    fn without(&self, place: usize) -> Result<Self, NoMemory> {
+        let mut members = vector(self.members.len() - 1)?;
+        for (other, member) in self.members.iter().enumerate() {
+            if other != place && !self.is_gone(other) {
+                members.push(member.clone());
+            }
+        }
+        Ok(Self::new(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastmq_memory::snapshot::pin;
+    use std::sync::Arc;
+
+    type Member = Arc<(usize, &'static [u8])>;
+
+    impl Subscriber for Member {
+        fn pattern(&self) -> &[u8] {
+            self.1
+        }
+        fn same(&self, other: &Self) -> bool {
+            Arc::ptr_eq(self, other)
+        }
+    }
+
+    fn members(count: usize) -> Vec<Member> {
+        (0..count).map(|i| Arc::new((i, &b"p"[..]))).collect()
+    }
+
+    fn check(crowd: &Crowd<Member>, expected: &[Member]) {
+        let pin = pin();
+        let mut seen = Vec::new();
+        crowd.for_each(&pin, &mut |member| seen.push(member.0));
+        seen.sort_unstable();
+        let mut expected: Vec<usize> = expected.iter().map(|member| member.0).collect();
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+        assert_eq!(crowd.len(), seen.len());
+    }
+
+    fn full(all: &[Member]) -> Crowd<Member> {
+        let crowd = Crowd::new(all[..3].iter()).unwrap();
+        for member in &all[3..] {
+            crowd.insert(member, &pin()).unwrap();
+        }
+        crowd
+    }
+
+    #[test]
+    fn members_go_first_in_first_out() {
+        let all = members(1_000);
+        let crowd = full(&all);
+        check(&crowd, &all);
+        for (i, member) in all.iter().enumerate() {
+            assert!(crowd.remove(member, &pin()));
+            assert!(!crowd.remove(member, &pin()));
+            if i % 97 == 0 {
+                check(&crowd, &all[i + 1..]);
+            }
+        }
+        check(&crowd, &[]);
+    }
+
+    #[test]
+    fn members_go_last_in_first_out() {
+        let all = members(1_000);
+        let crowd = full(&all);
+        for i in (0..all.len()).rev() {
+            assert!(crowd.remove(&all[i], &pin()));
+            if i % 97 == 0 {
+                check(&crowd, &all[..i]);
+            }
+        }
+        assert!(!crowd.remove(&all[0], &pin()));
+        crowd.insert(&all[7], &pin()).unwrap();
+        check(&crowd, &all[7..8]);
+    }
+
+    #[test]
+    fn a_queue_of_members_does_not_grow_the_rows() {
+        let all = members(20_000);
+        let crowd = full(&all[..100]);
+        for i in 100..all.len() {
+            crowd.insert(&all[i], &pin()).unwrap();
+            assert!(crowd.remove(&all[i - 100], &pin()));
+        }
+        check(&crowd, &all[all.len() - 100..]);
+        let pin = pin();
+        let [rows] = crowd.rows.load(&pin).unwrap();
+        assert!(rows.chunks.len() <= 2 * CHUNKS_MIN);
+    }
+
+    #[test]
+    fn a_marked_member_is_gone_and_is_left_out_of_the_next_copy() {
+        let all = members(10);
+        let crowd = full(&all);
+        {
+            let pin = pin();
+            let [rows] = crowd.rows.load(&pin).unwrap();
+            let [chunk] = rows.chunks[0].load(&pin).unwrap();
+            chunk.mark(chunk.place(&all[4]).unwrap());
+            crowd.count.store(9, Ordering::Relaxed);
+        }
+        let rest = [&all[..4], &all[5..]].concat();
+        check(&crowd, &rest);
+        assert!(!crowd.remove(&all[4], &pin()));
+        assert!(crowd.remove(&all[9], &pin()));
+        check(&crowd, &rest[..8]);
+        let pin = pin();
+        let [rows] = crowd.rows.load(&pin).unwrap();
+        let [chunk] = rows.chunks[0].load(&pin).unwrap();
+        assert_eq!(chunk.members.len(), 8);
+    }
+}
