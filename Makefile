@@ -67,11 +67,14 @@ fmt: ## format the Rust code
 clean: ## remove build and target
 	rm -rf build $(TARGET)
 
-build/examples/%: examples/c/%.c include/fastmq.h $(SUPPORT)
+build/lib/libfastmq.so:
+	@$(MAKE) --no-print-directory build
+
+build/examples/%: examples/c/%.c include/fastmq.h $(SUPPORT) | build/lib/libfastmq.so
 	@mkdir -p $(@D)
 	@$(CC) $(C_STRICT) $(CFLAGS) -Iexamples/c $< -o $@ $(C_LINK)
 
-build/tests/%: tests/c/%.c include/fastmq.h $(SUPPORT)
+build/tests/%: tests/c/%.c include/fastmq.h $(SUPPORT) | build/lib/libfastmq.so
 	@mkdir -p $(@D)
 	@$(CC) $(C_STRICT) $(CFLAGS) -Itests/c -Itests/support $< -o $@ $(C_LINK) -ldl
 

@@ -3,4 +3,4 @@
 # budget: core
 source "$(dirname "$0")/lib.sh"
 
-passes cargo test --locked --workspace --exclude fastmq-tidy --no-fail-fast
+passes "Rust tests" cargo test --locked --workspace --exclude fastmq-tidy --no-fail-fast

@@ -10,4 +10,4 @@ fi
 export RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
 export CARGO_TARGET_DIR="$TARGET/loom" CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-passes cargo test --locked -p fastmq-memory --release --test loom
+passes "loom models" cargo test --locked -p fastmq-memory --release --test loom

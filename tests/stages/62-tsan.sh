@@ -15,5 +15,5 @@ suppressions=$ROOT/tests/support/tsan.txt
 export TSAN_OPTIONS="halt_on_error=1"
 [ -e "$suppressions" ] && TSAN_OPTIONS+=":suppressions=$suppressions"
 
-passes cargo test --locked -p fastmq-memory -p fastmq-engine --lib --tests \
+passes "ThreadSanitizer" cargo test --locked -p fastmq-memory -p fastmq-engine --lib --tests \
     --target "$HOST_TARGET" --no-fail-fast
