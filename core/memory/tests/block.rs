@@ -2,6 +2,7 @@
 //! descriptor says; nothing is leaked, nothing freed twice, and memory stays within its bounds.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -309,61 +310,69 @@ fn check_stamp(block: &BlockRef, round: usize) {
 
 #[test]
 fn writers_and_readers_on_all_threads_lose_and_double_nothing() {
-    const WRITERS: u8 = 2;
+    const WRITERS: usize = 2;
     const READERS: usize = 2;
     const ROUNDS: usize = 3_000;
     const REFERENCES: u32 = 4;
     let (pool, budget) = pool(0);
-    // Each reader gets two of the four references of every block, in lanes of its own.
+    // Each reader gets two of the four references of every block, in a lane of its own.
     let lanes: [Mutex<VecDeque<(Descriptor, usize)>>; READERS] = Default::default();
+    // How many references of each block the readers have used up.
+    let used: Vec<AtomicU32> = (0..WRITERS * ROUNDS).map(|_| AtomicU32::new(0)).collect();
+    let write = |writer: usize| {
+        for round in writer * ROUNDS..(writer + 1) * ROUNDS {
+            let size = 2 + round * 7919 % 5_000;
+            let descriptor = pool.write(&stamped(writer as u8, round, size), 1).unwrap();
+            assert!(pool.add_references(&descriptor, REFERENCES));
+            for lane in &lanes {
+                let mut lane = lane.lock().unwrap();
+                lane.push_back((descriptor, round));
+                lane.push_back((descriptor, round));
+            }
+            assert!(pool.release(&descriptor, 1));
+        }
+    };
+    let read = |lane: &Mutex<VecDeque<(Descriptor, usize)>>| {
+        let mut held = VecDeque::new();
+        let mut seen = VecDeque::new();
+        let mut left = WRITERS * ROUNDS * REFERENCES as usize / READERS;
+        while left > 0 {
+            let Some((descriptor, round)) = lane.lock().unwrap().pop_front() else {
+                thread::yield_now();
+                continue;
+            };
+            left -= 1;
+            if left.is_multiple_of(5) {
+                assert!(pool.release(&descriptor, 1), "evicted");
+            } else {
+                let block = pool.get(&descriptor).expect("one reference was ours");
+                check_stamp(&block, round);
+                held.push_back((block, round));
+            }
+            used[round].fetch_add(1, Ordering::SeqCst);
+            seen.push_back((descriptor, round));
+            if held.len() > 16 {
+                let (block, round) = held.pop_front().unwrap();
+                check_stamp(&block, round);
+            }
+            // A descriptor of a while ago whose references are all used up names nothing.
+            if seen.len() > 32 {
+                let (descriptor, round) = seen.pop_front().unwrap();
+                if used[round].load(Ordering::SeqCst) == REFERENCES {
+                    assert!(pool.get(&descriptor).is_none());
+                    assert!(!pool.release(&descriptor, 1));
+                }
+            }
+        }
+    };
     thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (pool, lanes) = (&pool, &lanes);
-            scope.spawn(move || {
-                for round in 0..ROUNDS {
-                    let size = 2 + round * 7919 % 5_000;
-                    let payload = stamped(writer, round, size);
-                    let descriptor = pool.write(&payload, 1).unwrap();
-                    assert!(pool.add_references(&descriptor, REFERENCES));
-                    for lane in lanes {
-                        let mut lane = lane.lock().unwrap();
-                        lane.push_back((descriptor, round));
-                        lane.push_back((descriptor, round));
-                    }
-                    assert!(pool.release(&descriptor, 1));
-                }
-            });
+            let write = &write;
+            scope.spawn(move || write(writer));
         }
         for lane in &lanes {
-            let pool = &pool;
-            scope.spawn(move || {
-                let mut held = VecDeque::new();
-                let mut stale = Vec::new();
-                let mut left = usize::from(WRITERS) * ROUNDS * REFERENCES as usize / READERS;
-                while left > 0 {
-                    let Some((descriptor, round)) = lane.lock().unwrap().pop_front() else {
-                        thread::yield_now();
-                        continue;
-                    };
-                    left -= 1;
-                    if left.is_multiple_of(5) {
-                        assert!(pool.release(&descriptor, 1), "evicted");
-                        continue;
-                    }
-                    let block = pool.get(&descriptor).expect("one reference was ours");
-                    check_stamp(&block, round);
-                    held.push_back((block, round));
-                    stale.push(descriptor);
-                    if held.len() > 16 {
-                        let (block, round) = held.pop_front().unwrap();
-                        check_stamp(&block, round);
-                    }
-                    // A descriptor of long ago, whose references are all used up.
-                    if let Some(descriptor) = stale.len().checked_sub(4_000) {
-                        drop(pool.get(&stale[descriptor]));
-                    }
-                }
-            });
+            let read = &read;
+            scope.spawn(move || read(lane));
         }
     });
     assert!(lanes.iter().all(|lane| lane.lock().unwrap().is_empty()));
