@@ -2,9 +2,9 @@
 """`make bench`: the programs in turn, one table, the bars, and the raw lines on disk.
 
 Every round runs, for each row, floor, crossbeam, FAST MQ and zmq one after the other, so that each
-comparison is between neighbours in time, and a short cache-line ping-pong before and after. One run
-at a time on a machine: a lock file. Not here: what is measured (rows.py), how (floor/, c/), building
-(benches/Makefile).
+comparison is between neighbours in time, and a short cache-line ping-pong before and after. One
+run at a time on a machine: a lock file. Not here: what is measured (rows.py), how (floor/, c/),
+building (benches/Makefile).
 """
 
 import argparse
