@@ -13,65 +13,36 @@
 //!
 //! Invariants: a slot with both counts at 0 belongs to whoever brought them there, then to the free
 //! lists (under the lock), then to the writer that took it; only that owner writes `memory`, `size`
-//! and `generation`, and publishes them by its release store of `state`. Slots never move.
+//! and `generation`, and hands them on by `Slot::publish`. Slots never move.
 //!
 //! Checked by `tests/block.rs` (threads, canaries), which also runs under the sanitizers. There is
 //! no loom model: the table holds more words than loom can explore.
+
+mod class;
+mod descriptor;
+mod slot;
 
 use core::fmt;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::slice;
-use core::sync::atomic::AtomicPtr;
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{alloc, dealloc};
 use std::sync::{Arc, OnceLock};
 
+use self::class::{CLASS_COUNT, class_bytes, class_of, layout_of};
+use self::slot::{CHUNK_BITS_MIN, CHUNK_COUNT, Lists, Slot, place_of};
 use crate::budget::Budget;
-use crate::record::DESCRIPTOR_BYTES;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{Mutex, MutexGuard, Ordering, lock};
 
-/// The largest payload of a block: 64 MiB.
-pub const BLOCK_BYTES_MAX: usize = 1 << (CLASS_BITS_MIN + CLASS_COUNT as u32 - 1);
+pub use self::class::BLOCK_BYTES_MAX;
+pub use self::descriptor::Descriptor;
+pub use self::slot::REFERENCES_MAX;
 
 /// Free memory that a pool keeps, at most; an eighth of the memory cap if that is less.
 pub const CACHED_BYTES_MAX: u64 = 8 << 20;
 
-/// References to one block, pending and held, at most.
-pub const REFERENCES_MAX: u32 = COUNT_MASK as u32;
-
-/// The smallest class is 1 KiB.
-const CLASS_BITS_MIN: u32 = 10;
-/// The classes: powers of two from 1 KiB to 64 MiB.
-const CLASS_COUNT: usize = 17;
-/// A payload starts on a cache line.
-const ALIGN: usize = 64;
-/// The table grows by chunks, the first of 64 slots, each of twice the last: 67 million in all.
-const CHUNK_BITS_MIN: u32 = 6;
-const CHUNK_COUNT: usize = 20;
 /// How many cached blocks one miss gives back, at most.
 const EVICTED_MAX: u32 = 64;
-/// The end of a free list.
-const NIL: u32 = u32::MAX;
-
-// The word of a slot: held references, pending references, low bits of the generation.
-const COUNT_BITS: u32 = 24;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-const HELD_ONE: u64 = 1;
-const PENDING_ONE: u64 = 1 << COUNT_BITS;
-const TAG_SHIFT: u32 = 2 * COUNT_BITS;
-
-/// What a lane carries instead of the payload: docs/formats.md, "Block descriptor".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Descriptor {
-    /// The pool that wrote the block.
-    pub pool: u32,
-    /// The block's place in the pool's table.
-    pub index: u32,
-    /// Which of the blocks that were ever at that place; 0 names none.
-    pub generation: u64,
-    /// Bytes of the payload.
-    pub size: u64,
-}
 
 /// Payloads that are shared by descriptor. Share it as `Arc<BlockPool>`.
 pub struct BlockPool {
@@ -115,31 +86,6 @@ pub struct BlockUsage {
     pub cached_bytes: u64,
     /// Memory of the table; it grows with the most blocks ever live and does not shrink.
     pub table_bytes: u64,
-}
-
-/// One place of the table, on its own cache line since its references are counted by many.
-#[repr(align(64))]
-struct Slot {
-    state: AtomicU64,
-    generation: AtomicU64,
-    size: AtomicU64,
-    memory: AtomicPtr<u8>,
-    class: AtomicU32,
-    next: AtomicU32,
-}
-
-const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom));
-
-/// The free slots: with memory by class, and bare ones. Lists run through `Slot::next`, so giving
-/// back never allocates.
-struct Lists {
-    cached: [u32; CLASS_COUNT],
-    counts: [u32; CLASS_COUNT],
-    bare: u32,
-    /// Slots from here on have never been used.
-    unused: u32,
-    slots: u32,
-    usage: BlockUsage,
 }
 
 impl BlockPool {
@@ -193,9 +139,7 @@ impl BlockPool {
         let generation = slot.generation.load(Ordering::Relaxed) + 1;
         slot.generation.store(generation, Ordering::Relaxed);
         slot.size.store(size, Ordering::Relaxed);
-        let state = (generation << TAG_SHIFT) | (u64::from(references) * PENDING_ONE);
-        // Nobody changes a word whose counts are 0, so a store cannot lose an update.
-        slot.state.store(state, Ordering::Release);
+        slot.publish(generation, references);
         Ok(Descriptor {
             pool: self.id,
             index,
@@ -216,7 +160,8 @@ impl BlockPool {
         let added = slot.update(descriptor.generation, |pending, held| {
             let sum = pending + held + u64::from(count);
             let is_alive = pending + held > 0;
-            (is_alive && sum <= COUNT_MASK).then(|| (pending + u64::from(count), held))
+            (is_alive && sum <= u64::from(REFERENCES_MAX))
+                .then(|| (pending + u64::from(count), held))
         });
         added.is_some()
     }
@@ -233,8 +178,7 @@ impl BlockPool {
         if slot.generation.load(Ordering::Relaxed) != descriptor.generation {
             // The slot was reused between the look and the update, 2^16 generations on, so that
             // the tags agree. The reference was another's: it gets it back.
-            slot.state
-                .fetch_add(PENDING_ONE - HELD_ONE, Ordering::AcqRel);
+            slot.put_back();
             return None;
         }
         let data = NonNull::new(slot.memory.load(Ordering::Relaxed));
@@ -494,69 +438,6 @@ impl fmt::Debug for BlockPool {
     }
 }
 
-impl Slot {
-    fn new() -> Self {
-        Self {
-            state: AtomicU64::new(0),
-            generation: AtomicU64::new(0),
-            size: AtomicU64::new(0),
-            memory: AtomicPtr::new(ptr::null_mut()),
-            class: AtomicU32::new(0),
-            next: AtomicU32::new(NIL),
-        }
-    }
-
-    /// Changes the counts (pending, held) by `change` and returns the new ones; `None`, and
-    /// nothing is changed, if `change` says so or the slot has another generation by now.
-    ///
-    /// A turn of the loop that fails is one in which another thread succeeded.
-    #[inline]
-    fn update(
-        &self,
-        generation: u64,
-        change: impl Fn(u64, u64) -> Option<(u64, u64)>,
-    ) -> Option<(u64, u64)> {
-        let mut state = self.state.load(Ordering::Acquire);
-        loop {
-            let tag = state >> TAG_SHIFT;
-            if tag != generation << TAG_SHIFT >> TAG_SHIFT {
-                return None;
-            }
-            let (pending, held) = change((state >> COUNT_BITS) & COUNT_MASK, state & COUNT_MASK)?;
-            let next = (tag << TAG_SHIFT) | (pending << COUNT_BITS) | held;
-            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-            match self
-                .state
-                .compare_exchange_weak(state, next, success, failure)
-            {
-                Ok(_) => return Some((pending, held)),
-                Err(current) => state = current,
-            }
-        }
-    }
-
-    /// Takes the memory out of a slot that belongs to nobody, and puts the slot on the bare list.
-    fn strip(&self, lists: &mut Lists, index: u32) -> Option<NonNull<u8>> {
-        let memory = self.memory.swap(ptr::null_mut(), Ordering::Relaxed);
-        self.next.store(lists.bare, Ordering::Relaxed);
-        lists.bare = index;
-        NonNull::new(memory)
-    }
-}
-
-impl Lists {
-    fn new() -> Self {
-        Self {
-            cached: [NIL; CLASS_COUNT],
-            counts: [0; CLASS_COUNT],
-            bare: NIL,
-            unused: 0,
-            slots: 0,
-            usage: BlockUsage::default(),
-        }
-    }
-}
-
 // SAFETY: the reference is held until the drop, wherever that happens; what `data` points to is not
 // written while it is held, and counts and lists are made for any thread.
 unsafe impl Send for BlockRef {}
@@ -581,10 +462,7 @@ impl Drop for BlockRef {
             .pool
             .slot(self.index)
             .expect("a slot with references is in the table");
-        // Release: our reads come before the memory is used again. Acquire: so do all others'.
-        let before = slot.state.fetch_sub(HELD_ONE, Ordering::AcqRel);
-        debug_assert!(before & COUNT_MASK > 0, "held by this reference");
-        if before & !(u64::MAX << TAG_SHIFT) == HELD_ONE {
+        if slot.drop_held() {
             self.pool.recycle(self.index, slot);
         }
     }
@@ -596,39 +474,6 @@ impl fmt::Debug for BlockRef {
             .field("index", &self.index)
             .field("size", &self.size)
             .finish()
-    }
-}
-
-impl Descriptor {
-    /// The bytes that go into a record.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; DESCRIPTOR_BYTES] {
-        let mut bytes = [0; DESCRIPTOR_BYTES];
-        bytes[0..4].copy_from_slice(&self.pool.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.index.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.size.to_le_bytes());
-        bytes
-    }
-
-    /// Reads what `to_bytes` wrote. Any other bytes give a descriptor too, which names no block;
-    /// so does a reserved word that is not 0.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8; DESCRIPTOR_BYTES]) -> Self {
-        let word = |at: usize| {
-            let word = bytes[at..at + 8]
-                .try_into()
-                .expect("a slice of eight bytes");
-            u64::from_le_bytes(word)
-        };
-        let first = word(0);
-        let generation = if word(24) == 0 { word(8) } else { 0 };
-        Self {
-            pool: (first & u64::from(u32::MAX)) as u32,
-            index: (first >> 32) as u32,
-            generation,
-            size: word(16),
-        }
     }
 }
 
@@ -647,60 +492,9 @@ impl fmt::Display for BlockError {
 
 impl std::error::Error for BlockError {}
 
-/// The smallest class that holds `size` bytes.
-fn class_of(size: usize) -> Option<usize> {
-    let bits = size.max(1).checked_next_power_of_two()?.ilog2();
-    let class = bits.saturating_sub(CLASS_BITS_MIN) as usize;
-    (class < CLASS_COUNT).then_some(class)
-}
-
-fn class_bytes(class: usize) -> u64 {
-    1 << (CLASS_BITS_MIN + class as u32)
-}
-
-fn layout_of(class: usize) -> Layout {
-    Layout::from_size_align(1 << (CLASS_BITS_MIN + class as u32), ALIGN)
-        .expect("classes end at 64 MiB and the alignment is a power of two")
-}
-
-/// Chunk and offset of a slot. `NIL` and other indices beyond the table have a chunk beyond it.
-#[inline]
-fn place_of(index: u32) -> (usize, usize) {
-    let place = u64::from(index) + (1 << CHUNK_BITS_MIN);
-    let bits = place.ilog2();
-    (
-        (bits - CHUNK_BITS_MIN) as usize,
-        (place - (1 << bits)) as usize,
-    )
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_class_is_the_next_power_of_two() {
-        let check = |size: usize, class: Option<usize>| assert_eq!(class_of(size), class, "{size}");
-        check(0, Some(0));
-        check(1024, Some(0));
-        check(1025, Some(1));
-        check(BLOCK_BYTES_MAX, Some(16));
-        check(BLOCK_BYTES_MAX + 1, None);
-        check(usize::MAX, None);
-        assert_eq!(class_bytes(16), BLOCK_BYTES_MAX as u64);
-        assert_eq!(layout_of(3).size() as u64, class_bytes(3));
-    }
-
-    #[test]
-    fn every_index_has_its_own_place() {
-        let check = |index: u32, place: (usize, usize)| assert_eq!(place_of(index), place);
-        check(0, (0, 0));
-        check(63, (0, 63));
-        check(64, (1, 0));
-        check(191, (1, 127));
-        check(192, (2, 0));
-        assert!(place_of(NIL).0 >= CHUNK_COUNT);
-    }
 
     /// The tag in the word is only 16 bits of the generation; what it lets through is undone.
     #[test]
