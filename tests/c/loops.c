@@ -2,8 +2,8 @@
  * keeps to its budget, and deadlines for loops that have their own timers.
  *
  * Decided here: the client's fd covers every queue, requester and deadline of the client. A
- * dispatch that finds nothing is OK with `ready` 0. An fd may stay readable until the receive or dispatch
- * that finds nothing; after that it is quiet.
+ * dispatch that finds nothing is OK with `ready` 0. An fd may stay readable until the receive or
+ * dispatch that finds nothing; after that it is quiet.
  */
 /* valgrind */
 #define _POSIX_C_SOURCE 200809L

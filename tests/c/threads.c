@@ -7,7 +7,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "steps.h"
 
-enum { PUBLISHERS = 4, SUBSCRIBERS = 4, MARK = 0x80000000u };
+enum { PUBLISHERS = 4, SUBSCRIBERS = 4 };
+static const uint32_t MARK = UINT32_MAX; /* the number of a message that is not counted */
 
 /* The payload: which writer, its how-manieth message. */
 struct load {
