@@ -12,8 +12,9 @@ export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$TARGET/tsan"
 # fastmq_tsan takes the portable fences: the sanitizer does not see membarrier.
 export RUSTFLAGS="--cfg fastmq_tsan -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 suppressions=$ROOT/tests/support/tsan.txt
-export TSAN_OPTIONS="halt_on_error=1"
+export TSAN_OPTIONS="halt_on_error=0"
 [ -e "$suppressions" ] && TSAN_OPTIONS+=":suppressions=$suppressions"
 
-passes "ThreadSanitizer" cargo test --locked -p fastmq-memory -p fastmq-engine --lib --tests \
+passes "ThreadSanitizer" cargo test --locked -p fastmq-driver -p fastmq-memory \
+    -p fastmq-route -p fastmq-engine --lib --tests \
     --target "$HOST_TARGET" --no-fail-fast
