@@ -22,7 +22,7 @@ for source in $sources; do
 done
 
 # What README.md says that the first program prints.
-if [ -x build/examples/first ]; then
+if [ -x build/examples/hello ]; then
     check "the first program prints what README.md says" \
-        test "$(timeout 60 build/examples/first </dev/null)" = "flight.LAX.JFK: on time"
+        test "$(timeout 60 build/examples/hello </dev/null)" = "greet.world: hello"
 fi
