@@ -315,9 +315,10 @@ def main():
     text = table(results, rows)
     notes = (
         f"Median [min–max] of {arguments.runs} rounds of {arguments.ms} ms. Near: rounds whose "
-        f"ping-pong before and after the row was at most {NEAR_NS_MAX} ns; a row's figures are of those rounds, or of "
-        "all if none was (then no bar is judged). Ratio: median over the rounds of FAST MQ ÷ "
-        "floor. One message of request-reply is one request and its checked answer."
+        f"ping-pong before and after the row was at most {NEAR_NS_MAX} ns; a row's figures are of "
+        "those rounds, or of all if none was (then no bar is judged). Ratio: median over the "
+        "rounds of FAST MQ ÷ floor. One message of request-reply is one request and its checked "
+        "answer."
     )
     print(f"\n{text}\n\n{notes}")
     failures = sorted(set(results.failures))
