@@ -115,12 +115,14 @@ impl Tree {
     /// The repository that this crate stands in.
     ///
     /// # Errors
-    /// A directory or file cannot be read.
+    /// A directory or file cannot be read, or cargo did not start this program.
     pub fn repository() -> io::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        // Asked when it runs: a target directory may be shared by two copies of the repository.
+        let here = std::env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
+        let root = Path::new(&here)
             .ancestors()
             .nth(2)
-            .expect("the crate is two levels below the root");
+            .ok_or_else(|| io::Error::other(format!("{here} is not two levels below a root")))?;
         let mut tree = Self::default();
         tree.read(root, root)?;
         tree.files.sort_by(|a, b| a.path.cmp(&b.path));
