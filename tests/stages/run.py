@@ -104,6 +104,7 @@ def stage(path):
             log.write(line)
             tail = tail[-TAIL_LINES:] + [line]
             counts.read(line.rstrip("\n"))
+        process.stdout.close()
         code = process.wait()
         timer.cancel()
     if timed_out.is_set():
