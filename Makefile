@@ -40,6 +40,7 @@ test: ## all tests and checks; STAGES="tidy rust" runs some of them
 	@python3 tests/stages/run.py $(STAGES)
 
 bench: build ## the table of rates and latencies; ARGS="..." for benches/run.py
+	@$(MAKE) --no-print-directory -C benches
 	@python3 benches/run.py $(ARGS)
 
 soak: ## the long correctness run; SECONDS=600

@@ -26,3 +26,8 @@ if [ -x build/examples/hello ]; then
     check "the first program prints what README.md says" \
         test "$(timeout 60 build/examples/hello </dev/null)" = "greet.world: hello"
 fi
+
+# The bench programs use the same header; running them is `make bench`.
+if [ -e benches/Makefile ]; then
+    check "the bench programs compile" make --no-print-directory -C benches check
+fi

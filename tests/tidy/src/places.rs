@@ -16,10 +16,7 @@ const FORBID_EXCEPTIONS: &[(&str, &str)] = &[];
 const CLOCK_PLACES: &[&str] = &["core/driver/"];
 
 /// Single files that read a clock outside the driver, each with its reason.
-const CLOCK_EXCEPTIONS: &[(&str, &str)] = &[(
-    "cli/src/bench.rs",
-    "measures the library from outside, as a user would",
-)];
+const CLOCK_EXCEPTIONS: &[(&str, &str)] = &[];
 
 /// Calls that read time or stop a thread behind the driver's back.
 const CLOCK_CALLS: &[&str] = &[
