@@ -1,8 +1,8 @@
 /* A real job: 20,000 flights through the embedded engine, from C.
  *
- *     main ── flight.<ORIGIN>.<DESTINATION> ──┬─► group `delays` on flight.>   3 workers
- *      │                                      └─► flight.LAX.*, flight.*.JFK   1 board
- *      └──── ask.delay.<AIRPORT> ◄──────────────► responder, a callback on a library thread
+ *     main --- flight.<ORIGIN>.<DESTINATION> --+--> group `delays` on flight.>   3 workers
+ *      |                                       +--> flight.LAX.*, flight.*.JFK   1 board
+ *      +------ ask.delay.<AIRPORT> <--------------> responder, on a thread of the library
  *
  * The workers share the flights: each goes to one of them. They compute the delays per airport of
  * origin; the responder answers questions about them while the stream runs. At the end everything
@@ -449,8 +449,11 @@ static void report(struct delays *all, const struct board *board, struct questio
         printf("%sworker %d: %llu", i == 0 ? "" : ", ", i,
                (unsigned long long)workers[i].flights);
     }
-    printf("\n\nstream     %.2f million flights/s, worked off by the group (%.2f s)\n", rate / 1e6,
-           seconds);
+    printf("\n\n");
+    if (replays > 1) {
+        printf("stream     %.2f million flights/s, worked off by the group (%.2f s)\n", rate / 1e6,
+               seconds);
+    }
     printf("questions  %zu while the stream ran; answered in p50 %.1f, p99 %.1f, p99.9 %.1f, "
            "max %.1f us\n", questions->count, percentile_us(questions, 0.5),
            percentile_us(questions, 0.99), percentile_us(questions, 0.999),
