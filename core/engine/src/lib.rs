@@ -1,1 +1,36 @@
-//! To be written.
+//! The engine: publishers, queues, subscriptions, requests, callbacks and statistics of one broker.
+//!
+//! It joins `route` (who wants a subject) with `memory` (where messages wait) over a `driver` (all
+//! that is outside of the process's memory). Users see it through the crate `fastmq`.
+//!
+//! Life of a message: [`writer::Writer`] looks its subject up in the writer's own route cache,
+//! writes one record into each target's lane, and wakes a reader only if it said that it sleeps.
+
+#![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod call;
+pub mod dispatch;
+pub mod error;
+pub mod flight;
+pub mod headers;
+pub mod log;
+pub mod place;
+pub mod publisher;
+pub mod ready;
+pub mod request;
+pub mod route;
+pub mod slots;
+pub mod statistics;
+pub mod subscription;
+pub mod threads;
+pub mod wait;
+pub mod writer;
+
+pub use broker::{Broker, Options};
+pub use error::{Error, Result, Status};
+pub use place::{Place, QueueOptions};
+pub use publisher::Publisher;
+pub use request::{Requester, RequesterOptions, ThreadClient, with_thread_client};
+pub use subscription::{Delivery, Subscription};
+pub use writer::{Message, Writer};

@@ -1,3 +1,28 @@
-//! To be written.
+//! Lanes and queues on any memory, the block pool, and reclamation.
+//!
+//! This crate owns the places where messages wait between a writer and a reader. It knows records
+//! (`docs/formats.md`), not subjects; it does no input or output, reads no clock and parks no
+//! thread: a [`gate::Gate`] says who must be woken, and the owner of the queue wakes them.
+//!
+//! Callers: `engine` (queues, blocks), `route` (snapshots), later the shared-memory listener.
 
+#![warn(missing_docs)]
+
+pub mod block;
+pub mod budget;
+pub mod gate;
+pub mod lane;
+pub mod queue;
+pub mod reader;
+pub mod record;
 pub mod snapshot;
+pub mod sync;
+pub mod view;
+pub mod words;
+pub mod writer;
+
+pub use queue::{Policy, Queue, QueueOptions};
+pub use reader::{Batch, Detached, ReaderGuard};
+pub use record::{Draft, Kind};
+pub use view::View;
+pub use writer::{Evicted, LaneWriter, Pushed, Refused};

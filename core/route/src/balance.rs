@@ -54,6 +54,19 @@ impl Run {
         self.start(count, now_ns, load, random)
     }
 
+    /// The member of the run.
+    #[inline]
+    #[must_use]
+    pub fn chosen(&self) -> usize {
+        self.chosen as usize
+    }
+
+    /// Goes on with another member, for one that had room when the chosen one had not.
+    #[inline]
+    pub fn choose(&mut self, member: usize) {
+        self.chosen = member as u32;
+    }
+
     /// Ends the run: the next message chooses again. For a member that was full or has gone.
     #[inline]
     pub fn end_run(&mut self) {

@@ -77,7 +77,15 @@ impl<R: CachedRoute> RouteCache<R> {
         self.hashes.len() * WAYS
     }
 
-    /// The route of `subject`, whose hash is `hash`. Never allocates.
+    /// The route of `subject`, whose hash is `hash`.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, hash: u64, subject: &[u8]) -> Option<&R> {
+        let (set, way) = self.find(hash, subject)?;
+        self.routes[set][way].as_ref()
+    }
+
+    /// The same, to be changed. Never allocates.
     #[inline]
     pub fn get_mut(&mut self, hash: u64, subject: &[u8]) -> Option<&mut R> {
         let (set, way) = self.find(hash, subject)?;

@@ -1,0 +1,581 @@
+//! The broker: what all handles of one client share, and its life from open to close.
+//!
+//! It owns the interest table, the subscription slots, the budget and the lists of queues and
+//! requesters. Nothing here is on the path of a message.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use fastmq_driver::{Driver, fence, fork};
+use fastmq_memory::block::BlockPool;
+use fastmq_memory::budget::Budget;
+use fastmq_route::{Interest, check_pattern};
+
+use crate::call;
+use crate::error::{Error, Result, Status};
+use crate::log;
+use crate::place::{Place, QueueOptions};
+use crate::ready::ReadyList;
+use crate::request::{REQUESTER_INDEX_MASK, Requesters};
+use crate::slots::Slots;
+use crate::statistics::Retired;
+use crate::subscription::{Delivery, Entry, Handler, Interested, OnMessage, Subscription, Target};
+use crate::threads::Threads;
+use crate::wait::Profile;
+use crate::writer::WriterCounters;
+
+/// Default capacity of a lane in bytes.
+pub const QUEUE_BYTES_DEFAULT: u64 = 8 << 20;
+/// Default largest payload in bytes.
+pub const PAYLOAD_BYTES_DEFAULT: u64 = 1 << 20;
+/// Largest payload that can be asked for.
+pub const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+/// Most library threads that can be asked for.
+pub const THREADS_MAX: u32 = 256;
+/// Longest group name in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+const CLOSE_TIMEOUT_NS_DEFAULT: u64 = 5_000_000_000;
+
+/// How a broker is opened. `Options::default()` is what most want.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Cap on the bytes of lanes and blocks; 0: none.
+    pub memory_max: u64,
+    /// Default capacity of a lane in bytes.
+    pub queue_capacity: u64,
+    /// Largest payload in bytes.
+    pub payload_max: u64,
+    /// Default wait profile.
+    pub wait: Profile,
+    /// Library threads for handlers.
+    pub threads_max: u32,
+    /// How long close waits for running handlers, in nanoseconds.
+    pub close_timeout_ns: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_max: 0,
+            queue_capacity: QUEUE_BYTES_DEFAULT,
+            payload_max: PAYLOAD_BYTES_DEFAULT,
+            wait: Profile::Balanced,
+            threads_max: 1,
+            close_timeout_ns: CLOSE_TIMEOUT_NS_DEFAULT,
+        }
+    }
+}
+
+const OPEN: u32 = 0;
+const DRAINING: u32 = 1;
+const CLOSED: u32 = 2;
+
+static NEXT_BROKER: AtomicU64 = AtomicU64::new(1);
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// A broker in this process.
+pub struct Broker {
+    id: u64,
+    state: AtomicU32,
+    pub(crate) options: Options,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) interest: Interest<Entry>,
+    pub(crate) slots: Slots,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) blocks: Arc<BlockPool>,
+    /// Queues for the user's own loop.
+    pub(crate) polled: Arc<ReadyList>,
+    /// Queues for library threads.
+    pub(crate) threads: Threads,
+    pub(crate) requesters: Mutex<Requesters>,
+    places: Mutex<HashMap<u64, Weak<Place>>>,
+    next_place: AtomicU64,
+    subscriptions: Mutex<HashMap<u32, Entry>>,
+    writers: Mutex<Vec<Arc<WriterCounters>>>,
+    pub(crate) retired: Mutex<Retired>,
+    pub(crate) late_answers: AtomicU64,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Broker {
+    /// Opens a broker in this process, over `driver`. Starts no thread and opens no descriptor.
+    pub fn open(options: Options, driver: Arc<dyn Driver>) -> Result<Arc<Self>> {
+        check_options(&options)?;
+        // Once for the process: the fences of the publish path and the mark that a fork wipes.
+        fence::register();
+        fork::arm();
+        let budget = Arc::new(Budget::new(options.memory_max));
+        Ok(Arc::new(Self {
+            id: NEXT_BROKER.fetch_add(1, Ordering::Relaxed),
+            state: AtomicU32::new(OPEN),
+            interest: Interest::new(driver.random()),
+            slots: Slots::default(),
+            blocks: Arc::new(BlockPool::new(budget.clone())),
+            budget,
+            polled: Arc::new(ReadyList::new(driver.clone())),
+            threads: Threads::new(driver.clone(), options.threads_max),
+            requesters: Mutex::default(),
+            places: Mutex::default(),
+            next_place: AtomicU64::new(1),
+            subscriptions: Mutex::default(),
+            writers: Mutex::default(),
+            retired: Mutex::default(),
+            late_answers: AtomicU64::new(0),
+            options,
+            driver,
+        }))
+    }
+
+    /// Names the broker for as long as the process lives.
+    #[inline(always)]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The options it was opened with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    /// True until drain or close.
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == OPEN
+    }
+
+    /// True after close.
+    #[inline(always)]
+    pub fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == CLOSED
+    }
+
+    #[cold]
+    pub(crate) fn closed_error(&self) -> Error {
+        match self.state.load(Ordering::Relaxed) {
+            DRAINING => Error::new(Status::Closed, "the client is draining; it takes no more"),
+            _ => Error::CLOSED,
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_open() {
+            Ok(())
+        } else {
+            Err(self.closed_error())
+        }
+    }
+
+    pub(crate) fn next_place_id(&self) -> u64 {
+        self.next_place.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn register_place(&self, place: &Arc<Place>) -> Result<()> {
+        let mut places = lock(&self.places);
+        places.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        places.insert(place.id(), Arc::downgrade(place));
+        Ok(())
+    }
+
+    pub(crate) fn all_places(&self) -> Vec<Arc<Place>> {
+        lock(&self.places)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    pub(crate) fn place_count(&self) -> u64 {
+        lock(&self.places).len() as u64
+    }
+
+    pub(crate) fn subscription_count(&self) -> u64 {
+        lock(&self.subscriptions).len() as u64
+    }
+
+    pub(crate) fn register_writer(&self, counters: &Arc<WriterCounters>) {
+        lock(&self.writers).push(counters.clone());
+    }
+
+    pub(crate) fn retire_writer(&self, counters: &Arc<WriterCounters>) {
+        let mut writers = lock(&self.writers);
+        writers.retain(|other| !Arc::ptr_eq(other, counters));
+        lock(&self.retired).add_writer(counters);
+    }
+
+    pub(crate) fn each_writer(&self, visit: impl FnMut(&Arc<WriterCounters>)) {
+        lock(&self.writers).iter().for_each(visit);
+    }
+
+    /// Opens a queue for subscriptions.
+    pub fn open_queue(self: &Arc<Self>, options: QueueOptions) -> Result<Arc<Place>> {
+        self.check_open()?;
+        check_capacity(options.capacity)?;
+        let place = Place::open(self, options, None, true)?;
+        let _ = place.sleepers.list.set(self.polled.clone());
+        Ok(place)
+    }
+
+    /// Closes a queue and ends the subscriptions that feed it. An open batch stays readable until
+    /// it is dropped; requests that wait are answered CANCELLED.
+    pub fn close_queue(&self, place: &Arc<Place>) {
+        if place.subscriptions.load(Ordering::Acquire) > 0 {
+            let mut feeding = Vec::new();
+            for entry in lock(&self.subscriptions).values() {
+                if matches!(&entry.0.target, Target::Queue(other) if Arc::ptr_eq(other, place)) {
+                    feeding.push(entry.clone());
+                }
+            }
+            for entry in feeding {
+                self.unsubscribe(&entry, false);
+            }
+        }
+        place.close(self);
+        self.polled.remove(place);
+        self.forget_place(place);
+    }
+
+    pub(crate) fn forget_place(&self, place: &Arc<Place>) {
+        if lock(&self.places).remove(&place.id()).is_some() {
+            let waits = place.waits();
+            lock(&self.retired).add_place(&place.statistics(), waits);
+        }
+    }
+
+    /// Called when the open batch of a closed queue was dropped: frees what it kept.
+    pub fn finish_closed(&self, place: &Place) {
+        place.purge(self);
+    }
+
+    /// Subscribes. `queue`: where messages wait, for `Delivery::Queue`; `None` makes one.
+    /// `on_message` is needed for the other deliveries.
+    pub fn subscribe(
+        self: &Arc<Self>,
+        pattern: &[u8],
+        group: &[u8],
+        delivery: Delivery,
+        queue: Option<&Arc<Place>>,
+        tag: u64,
+        on_message: Option<Box<OnMessage>>,
+    ) -> Result<Subscription> {
+        self.check_open()?;
+        check_pattern(pattern)?;
+        if group.len() > NAME_BYTES_MAX {
+            let text = format!("the group name has {} bytes; at most 255", group.len());
+            return Err(Error::with(Status::TooLarge, text));
+        }
+        if std::str::from_utf8(group).is_err() {
+            return Err(Error::new(Status::Invalid, "the group name is not UTF-8"));
+        }
+        match (delivery, on_message.is_some(), queue) {
+            (Delivery::Queue, true, _) => {
+                let text = "on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
+                            INLINE, or leave on_message out";
+                return Err(Error::new(Status::Invalid, text));
+            }
+            (Delivery::Queue, false, Some(place)) if place.is_closed() => {
+                return Err(Error::new(Status::Closed, "the queue is closed"));
+            }
+            (Delivery::Queue, false, _) => {}
+            (_, false, _) => {
+                return Err(Error::new(
+                    Status::Invalid,
+                    "this delivery needs on_message",
+                ));
+            }
+            (_, true, Some(_)) => {
+                let text = "a subscription with on_message has a queue of its own; leave queue out";
+                return Err(Error::new(Status::Invalid, text));
+            }
+            (_, true, None) => {}
+        }
+        let id = self.slots.take(tag).ok_or(Error::NO_MEMORY)?;
+        let made = self.make_target(id, tag, delivery, queue, on_message);
+        let target = match made {
+            Ok(target) => target,
+            Err(error) => {
+                self.slots.give(id);
+                return Err(error);
+            }
+        };
+        let owns_queue = queue.is_none() && delivery != Delivery::Inline;
+        let entry = Entry(Arc::new(Interested {
+            id,
+            pattern: Box::from(pattern),
+            group: Box::from(group),
+            target,
+        }));
+        if let Err(error) = self.enter(&entry) {
+            self.slots.give(id);
+            if let (true, Target::Queue(place)) = (owns_queue, &entry.0.target) {
+                self.close_queue(place);
+            }
+            return Err(error);
+        }
+        Ok(Subscription::new(self.clone(), entry, owns_queue))
+    }
+
+    fn make_target(
+        self: &Arc<Self>,
+        id: u32,
+        tag: u64,
+        delivery: Delivery,
+        queue: Option<&Arc<Place>>,
+        on_message: Option<Box<OnMessage>>,
+    ) -> Result<Target> {
+        let handler = on_message.map(|call| {
+            Arc::new(Handler {
+                call,
+                id,
+                tag,
+                serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+                is_active: true.into(),
+            })
+        });
+        match (delivery, handler, queue) {
+            (Delivery::Inline, Some(handler), _) => Ok(Target::Inline(handler)),
+            (_, None, Some(place)) => Ok(Target::Queue(place.clone())),
+            (_, None, None) => self.open_queue(QueueOptions::default()).map(Target::Queue),
+            (_, handler, _) => {
+                let place = Place::open(self, QueueOptions::default(), handler, true)?;
+                let list = match delivery {
+                    Delivery::Thread => {
+                        self.threads.start(self)?;
+                        self.threads.list().clone()
+                    }
+                    _ => self.polled.clone(),
+                };
+                let _ = place.sleepers.list.set(list);
+                place.lanes.readers().arm(fastmq_memory::gate::LIST);
+                Ok(Target::Queue(place))
+            }
+        }
+    }
+
+    fn enter(&self, entry: &Entry) -> Result<()> {
+        let mut subscriptions = lock(&self.subscriptions);
+        subscriptions.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        self.interest
+            .insert(entry.clone())
+            .map_err(|_| Error::NO_MEMORY)?;
+        if let Target::Queue(place) = &entry.0.target {
+            place.subscriptions.fetch_add(1, Ordering::AcqRel);
+        }
+        subscriptions.insert(entry.0.id, entry.clone());
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe(&self, entry: &Entry, owns_queue: bool) {
+        if lock(&self.subscriptions).remove(&entry.0.id).is_none() {
+            return;
+        }
+        self.interest.remove(entry);
+        let (delivered, dropped) = self
+            .slots
+            .get(entry.0.id)
+            .map_or((0, 0), |slot| slot.counts());
+        lock(&self.retired).add_subscription(delivered, dropped);
+        self.slots.give(entry.0.id);
+        match &entry.0.target {
+            Target::Inline(handler) => self.rest_inline(handler),
+            Target::Queue(place) => {
+                place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+                if owns_queue {
+                    if let Some(handler) = &place.handler {
+                        handler.is_active.store(false, Ordering::Release);
+                    }
+                    self.close_queue(place);
+                    if place.handler.is_some() {
+                        self.rest_served(place);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until no other thread runs an inline handler that was unsubscribed.
+    fn rest_inline(&self, handler: &Handler) {
+        handler.is_active.store(false, Ordering::Release);
+        fence::heavy();
+        let what = "an inline handler still runs after unsubscribe";
+        self.rest(what, || call::is_at_rest(handler.serial));
+    }
+
+    /// Waits until no other thread runs the handler of a queue that was closed.
+    fn rest_served(&self, place: &Place) {
+        let me = std::thread::current().id();
+        self.rest("a handler still runs after unsubscribe", || {
+            lock(&place.serving).is_none_or(|thread| thread == me)
+        });
+    }
+
+    fn rest(&self, what: &str, is_at_rest: impl Fn() -> bool) {
+        if is_at_rest() {
+            return;
+        }
+        let deadline_ns = self
+            .driver
+            .monotonic_ns()
+            .saturating_add(self.options.close_timeout_ns);
+        let pause = AtomicU32::new(0);
+        let mut pause_ns = 1_000;
+        while !is_at_rest() {
+            let now_ns = self.driver.monotonic_ns();
+            if now_ns >= deadline_ns {
+                log::write(log::Level::Warn, "close", what);
+                return;
+            }
+            self.driver.park(&pause, 0, now_ns + pause_ns);
+            pause_ns = (pause_ns * 2).min(1_000_000);
+        }
+    }
+
+    /// Stops taking messages and waits until every queue is empty and no handler runs.
+    ///
+    /// A queue whose handler calls this is left out. TIMEOUT: something still waits; the sentence says what.
+    pub fn drain(&self, timeout_ns: u64) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::CLOSED);
+        }
+        let _ = self
+            .state
+            .compare_exchange(OPEN, DRAINING, Ordering::AcqRel, Ordering::Acquire);
+        fence::heavy();
+        let deadline_ns = self.driver.monotonic_ns().saturating_add(timeout_ns);
+        let pause = AtomicU32::new(0);
+        let mut pause_ns = 1_000;
+        loop {
+            let (queues, messages) = self.undrained();
+            if queues == 0 {
+                return Ok(());
+            }
+            let now_ns = self.driver.monotonic_ns();
+            if now_ns >= deadline_ns {
+                let text = format!("{messages} messages still wait in {queues} queues");
+                return Err(Error::with(Status::Timeout, text));
+            }
+            if self.is_closed() {
+                return Err(Error::CLOSED);
+            }
+            self.driver
+                .park(&pause, 0, deadline_ns.min(now_ns + pause_ns));
+            pause_ns = (pause_ns * 2).min(1_000_000);
+        }
+    }
+
+    /// Queues that are not empty, and the messages in them.
+    fn undrained(&self) -> (usize, u64) {
+        let me = std::thread::current().id();
+        let handling = call::handling();
+        let (mut queues, mut messages) = (0, 0);
+        for place in self.all_places() {
+            let is_mine = place.id() == handling || lock(&place.serving).is_some_and(|t| t == me);
+            let pending = place.statistics().pending;
+            if !is_mine && !place.is_closed() && pending > 0 {
+                queues += 1;
+                messages += pending;
+            }
+        }
+        (queues, messages)
+    }
+
+    /// Closes the broker: every handle answers CLOSED from now on, waiting calls return, requests
+    /// in queues are answered CANCELLED, library threads end. Returns within `close_timeout` even
+    /// if a handler does not.
+    pub fn close(&self) {
+        if self.state.swap(CLOSED, Ordering::AcqRel) == CLOSED {
+            return;
+        }
+        fence::heavy();
+        let entries: Vec<Entry> = lock(&self.subscriptions).values().cloned().collect();
+        for entry in &entries {
+            // Quick first: nothing new starts anywhere while we wait for what runs.
+            if let Target::Queue(place) = &entry.0.target {
+                if let Some(handler) = &place.handler {
+                    handler.is_active.store(false, Ordering::Release);
+                }
+                place.lanes.close();
+            }
+        }
+        for entry in &entries {
+            let owns = matches!(&entry.0.target, Target::Queue(place) if place.handler.is_some());
+            self.unsubscribe(entry, owns);
+        }
+        for place in self.all_places() {
+            self.close_queue(&place);
+        }
+        self.threads.stop(self.options.close_timeout_ns);
+        self.polled.wake();
+        crate::request::forget_thread_client(self.id);
+    }
+
+    /// Answers a request on behalf of a responder that is gone.
+    pub(crate) fn answer_late(&self, token: u64, status: Status) {
+        if let Ok(place) = self.requester_place((token >> 32) as u32) {
+            use fastmq_memory::{Draft, Kind, LaneWriter, record::flag};
+            let draft = Draft {
+                kind: Kind::Reply,
+                flags: flag::TOKEN,
+                status: status as u16,
+                token,
+                ..Draft::default()
+            };
+            // The asker reserved no room for this; without room it times out instead.
+            let _ = LaneWriter::new(place.lanes.clone(), None).push(&draft, 0);
+        }
+    }
+
+    pub(crate) fn requester_place(&self, requester: u32) -> Result<Arc<Place>> {
+        let requesters = lock(&self.requesters);
+        let index = requester & REQUESTER_INDEX_MASK;
+        requesters.place(index, requester).ok_or(Error::new(
+            Status::NotFound,
+            "this token names no request that waits for an answer",
+        ))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn check_capacity(capacity: u64) -> Result<()> {
+    if capacity > fastmq_memory::lane::LANE_BYTES_MAX {
+        let text = format!("capacity is {capacity}; at most 1 GiB");
+        return Err(Error::with(Status::Invalid, text));
+    }
+    Ok(())
+}
+
+fn check_options(options: &Options) -> Result<()> {
+    check_capacity(options.queue_capacity)?;
+    if options.payload_max == 0 || options.payload_max > PAYLOAD_BYTES_MAX {
+        let text = format!(
+            "payload_max is {}; between 1 and 64 MiB",
+            options.payload_max
+        );
+        return Err(Error::with(Status::Invalid, text));
+    }
+    if options.threads_max == 0 || options.threads_max > THREADS_MAX {
+        let text = format!("threads_max is {}; between 1 and 256", options.threads_max);
+        return Err(Error::with(Status::Invalid, text));
+    }
+    Ok(())
+}

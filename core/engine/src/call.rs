@@ -1,0 +1,249 @@
+//! Handlers that run on the publishing thread: nesting, answers in place, and knowing when a
+//! handler that was unsubscribed has come to rest.
+//!
+//! Each thread has a stack of calls. A call announces the handler's serial, then looks whether the
+//! handler is still active; unsubscribe takes the activity away, then (after a heavy fence) waits
+//! until no other thread announces it. The announcement costs a store and a light fence.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use fastmq_driver::fence;
+use fastmq_memory::View;
+
+use crate::subscription::Handler;
+
+/// How deep inline handlers may nest on one thread.
+pub const INLINE_DEPTH_MAX: usize = 16;
+/// Capacity that an answer buffer keeps between calls.
+const ANSWER_BYTES_KEPT: usize = 64 << 10;
+
+/// What one thread runs now: serials of handlers, 0 for none.
+#[derive(Debug, Default)]
+struct Announcements {
+    serials: [AtomicU64; INLINE_DEPTH_MAX],
+}
+
+static THREADS: Mutex<Vec<Weak<Announcements>>> = Mutex::new(Vec::new());
+
+/// An answer caught while its asker waits on the same thread.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// The token of the request that is being asked; 0: no request.
+    token: Cell<u64>,
+    is_answered: Cell<bool>,
+    status: Cell<u32>,
+    payload: RefCell<Vec<u8>>,
+    extra: RefCell<Vec<u8>>,
+}
+
+struct Calls {
+    depth: Cell<usize>,
+    announcements: Arc<Announcements>,
+    answers: [Answer; INLINE_DEPTH_MAX],
+    /// The queue whose handler this thread runs, for `publish_wait`; 0: none.
+    handling: Cell<u64>,
+}
+
+impl Calls {
+    fn new() -> Self {
+        let announcements = Arc::new(Announcements::default());
+        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| thread.strong_count() > 0);
+        threads.push(Arc::downgrade(&announcements));
+        Self {
+            depth: Cell::new(0),
+            announcements,
+            answers: std::array::from_fn(|_| Answer::default()),
+            handling: Cell::new(0),
+        }
+    }
+}
+
+thread_local! {
+    static CALLS: Calls = Calls::new();
+}
+
+/// Why a handler was not called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCalled {
+    /// Handlers are nested too deep.
+    TooDeep,
+    /// The subscription is gone.
+    Inactive,
+}
+
+/// What came of asking an inline responder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It answered; the answer is in the call's buffer at this depth.
+    Answered { status: u32 },
+    /// It returned without an answer; one may come later.
+    Pending,
+}
+
+/// Takes the announcement back even if the handler unwinds.
+struct Depth<'a> {
+    calls: &'a Calls,
+    depth: usize,
+}
+
+impl Drop for Depth<'_> {
+    fn drop(&mut self) {
+        self.calls.announcements.serials[self.depth].store(0, Ordering::Release);
+        self.calls.depth.set(self.depth);
+    }
+}
+
+#[inline(always)]
+fn enter<'a>(calls: &'a Calls, handler: &Handler) -> Result<Depth<'a>, NotCalled> {
+    let depth = calls.depth.get();
+    if depth >= INLINE_DEPTH_MAX {
+        return Err(NotCalled::TooDeep);
+    }
+    calls.announcements.serials[depth].store(handler.serial, Ordering::Relaxed);
+    // Pairs with the heavy fence of `rest`: either it sees the serial, or we see that the
+    // handler is no longer active.
+    fence::light();
+    calls.depth.set(depth + 1);
+    let guard = Depth { calls, depth };
+    if !handler.is_active.load(Ordering::Acquire) {
+        return Err(NotCalled::Inactive);
+    }
+    Ok(guard)
+}
+
+/// Calls an inline handler with a message that expects no answer in place.
+#[inline(always)]
+pub(crate) fn call(handler: &Handler, view: &View) -> Result<(), NotCalled> {
+    CALLS.with(|calls| {
+        let _depth = enter(calls, handler)?;
+        calls.answers[_depth.depth].token.set(0);
+        (handler.call)(view);
+        Ok(())
+    })
+}
+
+/// Calls an inline responder; an answer to `token` that it gives before it returns is caught and
+/// handed to `use_answer` as (payload, encoded headers).
+#[inline(always)]
+pub(crate) fn ask<R>(
+    handler: &Handler,
+    token: u64,
+    view: &View,
+    use_answer: impl FnOnce(Asked, &[u8], &[u8]) -> R,
+) -> Result<R, NotCalled> {
+    CALLS.with(|calls| {
+        let depth = enter(calls, handler)?;
+        let answer = &calls.answers[depth.depth];
+        answer.token.set(token);
+        answer.is_answered.set(false);
+        (handler.call)(view);
+        answer.token.set(0);
+        drop(depth);
+        if !answer.is_answered.get() {
+            return Ok(use_answer(Asked::Pending, &[], &[]));
+        }
+        let asked = Asked::Answered {
+            status: answer.status.get(),
+        };
+        let result = {
+            let payload = answer.payload.borrow();
+            let extra = answer.extra.borrow();
+            use_answer(asked, &payload, &extra)
+        };
+        if answer.payload.borrow().capacity() > ANSWER_BYTES_KEPT {
+            *answer.payload.borrow_mut() = Vec::new();
+        }
+        Ok(result)
+    })
+}
+
+/// Gives an answer to a request that this very thread is asking further up its stack. False: it is
+/// not, and the answer must travel. `Err`: no memory.
+#[inline(always)]
+pub(crate) fn answer_in_place(
+    token: u64,
+    status: u32,
+    payload: &[u8],
+    headers: &[u8],
+) -> Result<bool, ()> {
+    CALLS.with(|calls| {
+        let mut depth = calls.depth.get();
+        while depth > 0 {
+            depth -= 1;
+            let answer = &calls.answers[depth];
+            if answer.token.get() != token {
+                continue;
+            }
+            if answer.is_answered.get() {
+                // The first answer counts.
+                return Ok(true);
+            }
+            let mut bytes = answer.payload.borrow_mut();
+            bytes.clear();
+            bytes.try_reserve(payload.len()).map_err(|_| ())?;
+            bytes.extend_from_slice(payload);
+            let mut extra = answer.extra.borrow_mut();
+            extra.clear();
+            if !headers.is_empty() {
+                extra.try_reserve(headers.len()).map_err(|_| ())?;
+                extra.extend_from_slice(headers);
+            }
+            answer.status.set(status);
+            answer.is_answered.set(true);
+            return Ok(true);
+        }
+        Ok(false)
+    })
+}
+
+/// True if no thread (this one aside) runs a handler with this serial. Called after the handler
+/// was made inactive and a heavy fence.
+pub(crate) fn is_at_rest(serial: u64) -> bool {
+    let mine = CALLS.with(|calls| Arc::as_ptr(&calls.announcements));
+    let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    threads.iter().filter_map(Weak::upgrade).all(|thread| {
+        std::ptr::eq(Arc::as_ptr(&thread), mine)
+            || thread
+                .serials
+                .iter()
+                .all(|other| other.load(Ordering::Acquire) != serial)
+    })
+}
+
+/// Marks this thread as running the handler of a queue while `body` runs.
+pub(crate) fn while_handling<R>(place_id: u64, body: impl FnOnce() -> R) -> R {
+    struct Restore(u64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let before = self.0;
+            CALLS.with(|calls| calls.handling.set(before));
+        }
+    }
+    let before = CALLS.with(|calls| calls.handling.replace(place_id));
+    let _restore = Restore(before);
+    body()
+}
+
+thread_local! {
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A number of this thread, never 0 and never reused.
+#[inline(always)]
+pub(crate) fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+/// The queue whose handler this thread runs; 0: none.
+pub(crate) fn handling() -> u64 {
+    CALLS.with(|calls| calls.handling.get())
+}

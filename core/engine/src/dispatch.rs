@@ -1,0 +1,180 @@
+//! The user's own loop: one descriptor for the client, one call that does what is ready.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::broker::Broker;
+use crate::error::{Error, Result, Status};
+use crate::place::Place;
+use crate::threads;
+
+/// Messages handled between two looks at the clock.
+const MESSAGES_PER_CLOCK: usize = 16;
+
+/// What `dispatch` found.
+pub mod ready {
+    /// Messages wait in a queue that is pulled, or were handled.
+    pub const MESSAGES: u32 = 1;
+    /// A requester has answers.
+    pub const ANSWERS: u32 = 2;
+    /// A queue that refused a publish has room.
+    pub const ROOM: u32 = 4;
+    /// A deadline has passed.
+    pub const DEADLINE: u32 = 8;
+    /// The budget ended before the work.
+    pub const MORE: u32 = 16;
+}
+
+impl Broker {
+    /// The client's descriptor: readable exactly while `dispatch` has something to do.
+    pub fn fd(self: &Arc<Self>) -> Result<i32> {
+        self.check_open()?;
+        let fd = self.polled.fd()?.fd();
+        // Pulled queues and requesters report from now on.
+        for place in self.all_places() {
+            self.watch(&place);
+        }
+        self.update_deadline();
+        Ok(fd)
+    }
+
+    /// Makes a queue report to the client's list when it next has something.
+    fn watch(&self, place: &Arc<Place>) {
+        let is_polled = place
+            .sleepers
+            .list
+            .get()
+            .is_some_and(|list| Arc::ptr_eq(list, &self.polled));
+        if is_polled && !threads::rearm(place) {
+            self.polled.push(place.clone());
+        }
+    }
+
+    /// Calls handlers of DISPATCH subscriptions and says what else is ready, within a budget of
+    /// messages (0: no limit) and nanoseconds (0: no limit).
+    pub fn dispatch(self: &Arc<Self>, message_max: u32, budget_ns: u64) -> Result<u32> {
+        if self.is_closed() {
+            return Err(Error::CLOSED);
+        }
+        let has_fd = self.polled.existing_fd();
+        let mut start_ns = 0;
+        if budget_ns > 0 {
+            start_ns = self.driver.monotonic_ns();
+        }
+        let mut left = if message_max == 0 {
+            usize::MAX
+        } else {
+            message_max as usize
+        };
+        let mut ready = 0;
+        if self.polled.take_room() {
+            ready |= ready::ROOM;
+        }
+        let mut pulled: Vec<Arc<Place>> = Vec::new();
+        let mut over = false;
+        while !over {
+            let Some(place) = self.polled.pop() else {
+                break;
+            };
+            if place.is_closed() {
+                continue;
+            }
+            if place.handler.is_none() {
+                ready |= self.report(&place, &mut pulled);
+                continue;
+            }
+            loop {
+                if left == 0
+                    || (budget_ns > 0 && self.driver.monotonic_ns() - start_ns >= budget_ns)
+                {
+                    // To the end: the next call begins with the others.
+                    self.polled.push(place);
+                    ready |= ready::MORE;
+                    over = true;
+                    break;
+                }
+                let limit = match budget_ns {
+                    0 => left.min(256),
+                    _ => left.min(MESSAGES_PER_CLOCK),
+                };
+                let handled = match threads::serve(self, &place, limit) {
+                    Ok(handled) => handled,
+                    // Its handler calls dispatch: it goes on when that has returned.
+                    Err(error) if error.status() == Status::Misuse => {
+                        pulled.push(place);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if handled > 0 {
+                    ready |= ready::MESSAGES;
+                    left = left.saturating_sub(handled);
+                    continue;
+                }
+                if place.is_closed() || threads::rearm(&place) {
+                    break;
+                }
+            }
+        }
+        // Pulled queues that still hold something stay in the list: readable means readable.
+        for place in pulled {
+            self.polled.push(place);
+        }
+        let now_ns = self.driver.monotonic_ns();
+        if self.earliest_deadline() <= now_ns {
+            ready |= ready::DEADLINE | ready::ANSWERS;
+        }
+        if let Some(fd) = has_fd
+            && self.polled.is_empty()
+        {
+            fd.clear();
+            if !self.polled.is_empty() {
+                fd.signal();
+            }
+            self.update_deadline();
+        }
+        Ok(ready)
+    }
+
+    /// A pulled queue in the list: does it still hold something?
+    fn report(&self, place: &Arc<Place>, pulled: &mut Vec<Arc<Place>>) -> u32 {
+        let has_waiting = match place.lanes.reader() {
+            Ok(mut guard) => guard.has_waiting(),
+            Err(_) => false,
+        };
+        if !has_waiting {
+            if threads::rearm(place) {
+                return 0;
+            }
+        }
+        pulled.push(place.clone());
+        if place.is_answers() {
+            ready::ANSWERS
+        } else {
+            ready::MESSAGES
+        }
+    }
+
+    fn update_deadline(&self) {
+        if let Some(fd) = self.polled.existing_fd() {
+            let deadline_ns = self.earliest_deadline();
+            fd.set_deadline((deadline_ns != u64::MAX).then_some(deadline_ns));
+        }
+    }
+
+    fn earliest_deadline(&self) -> u64 {
+        let places = self.all_places();
+        let deadlines = places
+            .iter()
+            .map(|place| place.deadline_ns.load(Ordering::Relaxed));
+        deadlines.min().unwrap_or(u64::MAX)
+    }
+
+    /// Nanoseconds until something times out; `u64::MAX`: nothing will.
+    pub fn next_deadline(&self) -> u64 {
+        match self.earliest_deadline() {
+            u64::MAX => u64::MAX,
+            deadline_ns => deadline_ns.saturating_sub(self.driver.monotonic_ns()),
+        }
+    }
+}

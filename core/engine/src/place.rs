@@ -1,0 +1,436 @@
+//! A queue as the engine knows it: `memory`'s lanes, plus how its reader waits.
+//!
+//! A `Place` is shared by its writers (through cached routes), its reader, and the broker. It
+//! outlives its handle as a husk: writers that still hold it find it closed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use fastmq_driver::{FOREVER_NS, Parked};
+use fastmq_memory::gate::{EVENT, FUTEX, LIST};
+use fastmq_memory::queue::QueueStatistics;
+use fastmq_memory::view::View;
+use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
+
+use crate::broker::Broker;
+use crate::call;
+use crate::error::{Error, Result, Status};
+use crate::subscription::Handler;
+use crate::wait::{Profile, Sleepers, Spin, Waker};
+
+/// What a queue is opened with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueOptions {
+    /// What happens when a lane is full.
+    pub policy: Policy,
+    /// Bytes per lane at most; 0: the client's default.
+    pub capacity: u64,
+    /// How the reader waits; `None`: the client's default.
+    pub wait: Option<Profile>,
+}
+
+/// Looks between two readings of the clock while spinning.
+const SPINS_PER_CLOCK: u32 = 64;
+
+/// A queue.
+pub struct Place {
+    id: u64,
+    pub(crate) lanes: Arc<Queue>,
+    pub(crate) sleepers: Arc<Sleepers>,
+    profile: Profile,
+    spin: Spin,
+    /// Who is called, if messages are not pulled.
+    pub(crate) handler: Option<Arc<Handler>>,
+    broker: Weak<Broker>,
+    /// True while a reader looks at subscriptions: false for queues of answers.
+    has_subscriptions: bool,
+    /// When the owner of this queue next has something to do without a message: answers that time
+    /// out. Monotonic nanoseconds.
+    pub(crate) deadline_ns: AtomicU64,
+    /// The thread that runs this queue's handler now.
+    pub(crate) serving: Mutex<Option<std::thread::ThreadId>>,
+    /// The thread that received last, so that a publisher who waits in vain can be told.
+    last_reader: AtomicU64,
+    /// Subscriptions that feed this queue.
+    pub(crate) subscriptions: AtomicU64,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    pub(crate) fn open(
+        broker: &Arc<Broker>,
+        options: QueueOptions,
+        handler: Option<Arc<Handler>>,
+        has_subscriptions: bool,
+    ) -> Result<Arc<Self>> {
+        let sleepers = Arc::new(Sleepers::new(broker.driver.clone()));
+        let capacity = match options.capacity {
+            0 => broker.options.queue_capacity,
+            other => other,
+        };
+        let lanes = Arc::new(Queue::new(fastmq_memory::QueueOptions {
+            policy: options.policy,
+            capacity,
+            budget: broker.budget.clone(),
+            blocks: broker.blocks.clone(),
+            wake: Box::new(Waker(sleepers.clone())),
+        }));
+        let place = Arc::new(Self {
+            id: broker.next_place_id(),
+            lanes,
+            sleepers,
+            profile: options.wait.unwrap_or(broker.options.wait),
+            spin: Spin::default(),
+            handler,
+            broker: Arc::downgrade(broker),
+            has_subscriptions,
+            deadline_ns: AtomicU64::new(u64::MAX),
+            serving: Mutex::new(None),
+            last_reader: AtomicU64::new(0),
+            subscriptions: AtomicU64::new(0),
+        });
+        let _ = place.sleepers.place.set(Arc::downgrade(&place));
+        broker.register_place(&place)?;
+        Ok(place)
+    }
+
+    /// Names the queue for as long as the broker lives.
+    #[inline(always)]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The broker, unless it is gone.
+    pub fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.upgrade()
+    }
+
+    /// How the reader waits.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// True after close.
+    pub fn is_closed(&self) -> bool {
+        self.lanes.is_closed()
+    }
+
+    /// Figures of this queue.
+    pub fn statistics(&self) -> QueueStatistics {
+        self.lanes.statistics()
+    }
+
+    /// Times that a reader slept, and times that one was woken.
+    pub fn waits(&self) -> (u64, u64) {
+        let sleepers = &self.sleepers;
+        (
+            sleepers.waits.load(Ordering::Relaxed),
+            sleepers.wakes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Takes the right to read.
+    pub(crate) fn reader(&self) -> Result<ReaderGuard<'_>> {
+        self.lanes.reader().map_err(|_| {
+            Error::new(
+                Status::Misuse,
+                "this queue has an open batch or another thread receives from it; \
+                 free the batch first",
+            )
+        })
+    }
+
+    /// Looks once. Messages of subscriptions that are gone are left out.
+    #[inline(always)]
+    pub(crate) fn look(
+        &self,
+        broker: &Broker,
+        guard: &mut ReaderGuard<'_>,
+        limit: usize,
+    ) -> Result<usize> {
+        let slots = &broker.slots;
+        let clock = || broker.driver.monotonic_ns();
+        let found = if self.has_subscriptions {
+            guard.fill(limit, &clock, |visit| {
+                let id = visit.view().subscription_id;
+                match slots.get(id) {
+                    Some(slot) if slot.is(id) => {
+                        visit.set_tag(slot.tag());
+                        slot.count();
+                        true
+                    }
+                    _ => broker.skip_unsubscribed(visit.view()),
+                }
+            })
+        } else {
+            guard.fill(limit, &clock, |_| true)
+        };
+        found.map_err(corrupt)
+    }
+
+    /// Receives up to `limit` messages, waiting for the first for at most `timeout_ns`.
+    ///
+    /// An empty batch never comes back: AGAIN (timeout 0), TIMEOUT, or END when the queue is
+    /// closed and drained.
+    #[inline]
+    pub fn receive(&self, broker: &Broker, limit: usize, timeout_ns: u64) -> Result<Batch<'_>> {
+        let mut guard = self.reader()?;
+        self.last_reader
+            .store(call::thread_number(), Ordering::Relaxed);
+        if self.look(broker, &mut guard, limit)? > 0 {
+            return Ok(guard.into_batch());
+        }
+        self.wait(broker, guard, timeout_ns, |guard| {
+            self.look(broker, guard, limit)
+        })
+    }
+
+    /// Waits until `look` finds something. `look` returns how many messages the batch has.
+    #[inline]
+    pub(crate) fn wait<'q>(
+        &'q self,
+        broker: &Broker,
+        mut guard: ReaderGuard<'q>,
+        timeout_ns: u64,
+        mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
+    ) -> Result<Batch<'q>> {
+        if timeout_ns == 0 {
+            return self.settle(guard, look);
+        }
+        let driver = &broker.driver;
+        let budget_ns = if driver.may_spin() || self.profile == Profile::BusyPoll {
+            self.spin.budget_ns(self.profile)
+        } else {
+            0
+        };
+        let mut start_ns = 0;
+        let mut deadline_ns = u64::MAX;
+        if budget_ns > 0 {
+            loop {
+                for _ in 0..SPINS_PER_CLOCK {
+                    if look(&mut guard)? > 0 {
+                        if start_ns > 0 {
+                            self.spin.learn(true);
+                        }
+                        return Ok(guard.into_batch());
+                    }
+                    std::hint::spin_loop();
+                }
+                let now_ns = driver.monotonic_ns();
+                if start_ns == 0 {
+                    start_ns = now_ns;
+                    deadline_ns = now_ns.saturating_add(timeout_ns);
+                }
+                if now_ns >= deadline_ns || self.is_closed() {
+                    break;
+                }
+                if now_ns - start_ns >= budget_ns {
+                    self.spin.learn(false);
+                    break;
+                }
+            }
+        } else {
+            deadline_ns = driver.monotonic_ns().saturating_add(timeout_ns);
+        }
+        loop {
+            // Read before arming: a wake after this changes it, and the park returns at once.
+            let seen = self.sleepers.reader_word.load(Ordering::Acquire);
+            self.lanes.readers().arm(FUTEX);
+            let found = look(&mut guard);
+            if !matches!(found, Ok(0)) {
+                self.lanes.readers().disarm(FUTEX);
+                found?;
+                return Ok(guard.into_batch());
+            }
+            if self.is_closed() {
+                return Err(closed_and_drained());
+            }
+            guard.trim();
+            let wake_ns = deadline_ns.min(self.deadline_ns.load(Ordering::Relaxed));
+            self.sleepers.waits.fetch_add(1, Ordering::Relaxed);
+            let parked = driver.park(&self.sleepers.reader_word, seen, wake_ns);
+            if look(&mut guard)? > 0 {
+                self.lanes.readers().disarm(FUTEX);
+                return Ok(guard.into_batch());
+            }
+            if parked == Parked::Deadlock {
+                self.lanes.readers().disarm(FUTEX);
+                return Err(Error::new(
+                    Status::Timeout,
+                    "nobody is left who could publish to this queue (simulated driver)",
+                ));
+            }
+            if deadline_ns != FOREVER_NS && driver.monotonic_ns() >= deadline_ns {
+                self.lanes.readers().disarm(FUTEX);
+                return Err(Error::new(
+                    Status::Timeout,
+                    "no message came within the timeout",
+                ));
+            }
+        }
+    }
+
+    /// A look that found nothing and may not wait: clears the descriptor, arms, looks again.
+    fn settle<'q>(
+        &'q self,
+        mut guard: ReaderGuard<'q>,
+        mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
+    ) -> Result<Batch<'q>> {
+        if let Some(event) = self.sleepers.event.get() {
+            event.clear();
+            if self.lanes.readers().bits() & EVENT == 0 {
+                self.lanes.readers().arm(EVENT);
+                if look(&mut guard)? > 0 {
+                    event.signal();
+                    return Ok(guard.into_batch());
+                }
+            }
+            self.set_event_deadline();
+        }
+        if self.handler.is_none() && self.sleepers.list.get().is_some() {
+            self.arm_list(&mut guard, &mut look)?;
+            if guard.count() > 0 {
+                return Ok(guard.into_batch());
+            }
+        }
+        if self.is_closed() {
+            return Err(closed_and_drained());
+        }
+        Err(Error::new(Status::Again, "no message is waiting"))
+    }
+
+    fn arm_list<'q>(
+        &'q self,
+        guard: &mut ReaderGuard<'q>,
+        look: &mut impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
+    ) -> Result<()> {
+        if self.lanes.readers().bits() & LIST == 0 {
+            self.lanes.readers().arm(LIST);
+            look(guard)?;
+        }
+        Ok(())
+    }
+
+    /// The queue's own descriptor: readable exactly while there is something to do.
+    pub fn fd(&self) -> Result<i32> {
+        if let Some(event) = self.sleepers.event.get() {
+            return Ok(event.fd());
+        }
+        let event = self.sleepers.driver.loop_fd().map_err(|error| {
+            Error::with(
+                Status::Io,
+                format!("cannot make the queue's descriptor: {error}"),
+            )
+        })?;
+        let _ = self.sleepers.event.set(event);
+        let Some(event) = self.sleepers.event.get() else {
+            return Err(Error::new(
+                Status::Internal,
+                "the queue's descriptor is gone",
+            ));
+        };
+        self.lanes.readers().arm(EVENT);
+        // Whether something waits already can only be seen by the reader; if one is at work now,
+        // a signal too many costs it one empty look.
+        let is_ready = match self.lanes.reader() {
+            Ok(mut guard) => guard.has_waiting(),
+            Err(_) => true,
+        };
+        if is_ready || self.is_closed() {
+            event.signal();
+        }
+        self.set_event_deadline();
+        Ok(event.fd())
+    }
+
+    fn set_event_deadline(&self) {
+        if let Some(event) = self.sleepers.event.get() {
+            let deadline_ns = self.deadline_ns.load(Ordering::Relaxed);
+            event.set_deadline((deadline_ns != u64::MAX).then_some(deadline_ns));
+        }
+    }
+
+    /// Waits until room may have come, or `deadline_ns`. `try_again` is called after arming.
+    pub(crate) fn wait_for_room(
+        &self,
+        deadline_ns: u64,
+        mut try_again: impl FnMut() -> bool,
+    ) -> bool {
+        let driver = &self.sleepers.driver;
+        let seen = self.sleepers.writer_word.load(Ordering::Acquire);
+        self.lanes.writers().arm(FUTEX);
+        if try_again() {
+            self.lanes.writers().disarm(FUTEX);
+            return true;
+        }
+        driver.park(&self.sleepers.writer_word, seen, deadline_ns);
+        false
+    }
+
+    /// True if this thread was the last to receive from the queue.
+    pub(crate) fn was_read_here(&self) -> bool {
+        self.last_reader.load(Ordering::Relaxed) == call::thread_number()
+    }
+
+    /// True for a queue of answers.
+    pub(crate) fn is_answers(&self) -> bool {
+        !self.has_subscriptions
+    }
+
+    /// Asks for a report through the ready list when room comes.
+    pub(crate) fn want_room(&self) {
+        if self.sleepers.list.get().is_some() && self.lanes.writers().bits() & LIST == 0 {
+            self.lanes.writers().arm(LIST);
+        }
+    }
+
+    /// Closes the queue. Requests that wait in it are answered CANCELLED.
+    pub(crate) fn close(&self, broker: &Broker) {
+        self.lanes.close();
+        self.purge(broker);
+    }
+
+    /// Drops what a closed queue holds; does nothing while a batch is open.
+    pub(crate) fn purge(&self, broker: &Broker) {
+        let mut tokens = Vec::new();
+        let is_answers = !self.has_subscriptions;
+        self.lanes.purge(|view: &View| {
+            if !is_answers && view.token != 0 && tokens.try_reserve(1).is_ok() {
+                tokens.push(view.token);
+            }
+        });
+        for token in tokens {
+            broker.answer_late(token, Status::Cancelled);
+        }
+    }
+}
+
+impl Broker {
+    /// A message for a subscription that is gone: left out, and a request's asker is told.
+    #[cold]
+    pub(crate) fn skip_unsubscribed(&self, view: &View) -> bool {
+        if view.token != 0 {
+            self.answer_late(view.token, Status::Cancelled);
+        }
+        false
+    }
+}
+
+#[cold]
+pub(crate) fn corrupt(error: fastmq_memory::record::RecordError) -> Error {
+    Error::with(
+        Status::Corrupt,
+        format!("a lane of this queue is damaged: {error}"),
+    )
+}
+
+fn closed_and_drained() -> Error {
+    Error::new(Status::End, "the queue is closed and drained")
+}

@@ -1,0 +1,174 @@
+//! A publisher handle: one subject with its route, sequence and lanes.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::call;
+use crate::error::{Error, Result, Status};
+use crate::request::ThreadClient;
+use crate::route::Route;
+use crate::writer::{Message, Writer};
+
+/// A subject to publish to; the hot path. Used by one thread at a time.
+pub struct Publisher {
+    writer: Writer,
+    subject: Box<[u8]>,
+    route: Option<Route>,
+    sequence: u64,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Opens a publisher for a subject.
+    pub fn open(broker: &Arc<Broker>, subject: &[u8]) -> Result<Self> {
+        broker.check_open()?;
+        fastmq_route::check_subject(subject)?;
+        Ok(Self {
+            writer: Writer::new(broker, Some(subject)),
+            subject: Box::from(subject),
+            route: None,
+            sequence: 0,
+        })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Arc<Broker> {
+        self.writer.broker()
+    }
+
+    /// Publishes one payload. Never blocks.
+    #[inline(always)]
+    pub fn publish(&mut self, payload: &[u8]) -> Result<()> {
+        let message = Message {
+            subject: &self.subject,
+            payload,
+            ..Message::default()
+        };
+        self.writer
+            .publish_by(&mut self.route, &message, self.sequence + 1)?;
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Publishes one message, whose subject must be empty: the publisher has its own.
+    pub fn publish_message(&mut self, message: &Message<'_>) -> Result<()> {
+        if !message.subject.is_empty() {
+            let text = "the publisher has a subject of its own; leave the message's subject empty";
+            return Err(Error::new(Status::Invalid, text));
+        }
+        let message = Message {
+            subject: &self.subject,
+            ..*message
+        };
+        self.writer
+            .publish_by(&mut self.route, &message, self.sequence + 1)?;
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Publishes several payloads in order; readers see them at once where that is cheaper.
+    ///
+    /// Returns how many were accepted; if not all, why not the next.
+    #[inline(always)]
+    pub fn publish_batch<'m>(
+        &mut self,
+        payloads: impl Iterator<Item = &'m [u8]>,
+    ) -> (usize, Result<()>) {
+        let sequence = &mut self.sequence;
+        self.writer
+            .publish_many_by(&mut self.route, &self.subject, sequence, payloads)
+    }
+
+    /// Publishes one payload, waiting for room for at most `timeout_ns`.
+    pub fn publish_wait(&mut self, payload: &[u8], timeout_ns: u64) -> Result<()> {
+        let attempt = |this: &mut Self| this.publish(payload);
+        let first = attempt(self);
+        if !is_full(&first) {
+            return first;
+        }
+        let broker = self.broker().clone();
+        let subject = self.subject.clone();
+        let places = self.writer.full_places(&subject);
+        wait(&broker, &places, timeout_ns, || attempt(self))
+    }
+}
+
+impl ThreadClient {
+    /// Publishes one message by subject, waiting for room for at most `timeout_ns`.
+    ///
+    /// MISUSE inside a handler of the full queue, which nobody else could drain.
+    pub fn publish_wait(&self, message: &Message<'_>, timeout_ns: u64) -> Result<()> {
+        let first = self.writer.publish(message);
+        if !is_full(&first) {
+            return first;
+        }
+        let broker = self.writer.broker().clone();
+        let places = self.writer.full_places(message.subject);
+        wait(&broker, &places, timeout_ns, || {
+            self.writer.publish(message)
+        })
+    }
+}
+
+fn is_full(result: &Result<()>) -> bool {
+    matches!(result, Err(error) if error.status() == Status::Again)
+}
+
+/// Waits until `attempt` is no longer refused for want of room.
+fn wait(
+    broker: &Broker,
+    places: &[Arc<crate::place::Place>],
+    timeout_ns: u64,
+    mut attempt: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let handling = call::handling();
+    if handling != 0 && places.iter().any(|place| place.id() == handling) {
+        return Err(Error::new(
+            Status::Misuse,
+            "publish_wait inside a handler of the full queue: only this handler could make room",
+        ));
+    }
+    let deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
+    loop {
+        let mut last = attempt();
+        if !is_full(&last) {
+            return last;
+        }
+        let now_ns = broker.driver.monotonic_ns();
+        if now_ns >= deadline_ns {
+            return Err(timed_out(places));
+        }
+        // One of the full queues is watched; the others are looked at again every millisecond.
+        let Some(place) = places
+            .iter()
+            .max_by_key(|place| place.statistics().pending_bytes)
+        else {
+            return last;
+        };
+        let wake_ns = deadline_ns.min(now_ns + 1_000_000);
+        place.wait_for_room(wake_ns, || {
+            last = attempt();
+            !is_full(&last)
+        });
+        if !is_full(&last) {
+            return last;
+        }
+    }
+}
+
+fn timed_out(places: &[Arc<crate::place::Place>]) -> Error {
+    let text = if places.iter().any(|place| place.was_read_here()) {
+        "no room came within the timeout; this thread was the last reader of the full queue: \
+         receive from it here, or read it on another thread"
+    } else {
+        "no room came within the timeout"
+    };
+    Error::new(Status::Timeout, text)
+}

@@ -1,0 +1,126 @@
+//! The ready list: queues that have something, for one loop that serves many of them.
+//!
+//! A queue arms its gate's LIST bit and is pushed here by the first writer after that. The loop is
+//! either the user's (`dispatch`, woken by a descriptor) or a library thread's (woken by a futex).
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use fastmq_driver::{Driver, LoopFd};
+
+use crate::error::{Error, Result, Status};
+use crate::place::Place;
+
+/// Queues with something to do, in the order in which they became ready.
+pub struct ReadyList {
+    driver: Arc<dyn Driver>,
+    queue: Mutex<VecDeque<Arc<Place>>>,
+    /// Changed by every push; what library threads sleep on.
+    pub(crate) word: AtomicU32,
+    sleeping: AtomicU32,
+    fd: OnceLock<LoopFd>,
+    has_room: AtomicBool,
+}
+
+impl std::fmt::Debug for ReadyList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadyList").finish_non_exhaustive()
+    }
+}
+
+impl ReadyList {
+    pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
+        Self {
+            driver,
+            queue: Mutex::new(VecDeque::new()),
+            word: AtomicU32::new(0),
+            sleeping: AtomicU32::new(0),
+            fd: OnceLock::new(),
+            has_room: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds a queue at the end and wakes the loop.
+    pub(crate) fn push(&self, place: Arc<Place>) {
+        self.lock().push_back(place);
+        self.wake();
+    }
+
+    /// Wakes the loop without a queue: for closing, and for room.
+    pub(crate) fn wake(&self) {
+        self.word.fetch_add(1, Ordering::SeqCst);
+        if self.sleeping.load(Ordering::SeqCst) > 0 {
+            self.driver.wake(&self.word, u32::MAX);
+        }
+        if let Some(fd) = self.fd.get() {
+            fd.signal();
+        }
+    }
+
+    /// Says that a queue that refused a publish has room again.
+    pub(crate) fn report_room(&self) {
+        self.has_room.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// True once after `report_room`.
+    pub(crate) fn take_room(&self) -> bool {
+        self.has_room.swap(false, Ordering::Acquire)
+    }
+
+    pub(crate) fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    pub(crate) fn pop(&self) -> Option<Arc<Place>> {
+        self.lock().pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty() && !self.has_room.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn remove(&self, place: &Arc<Place>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, place));
+    }
+
+    /// The descriptor of the loop, made when first asked for; readable while something is here.
+    pub(crate) fn fd(&self) -> Result<&LoopFd> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd);
+        }
+        let fd = self.driver.loop_fd().map_err(|error| {
+            Error::with(
+                Status::Io,
+                format!("cannot make the client's descriptor: {error}"),
+            )
+        })?;
+        let _ = self.fd.set(fd);
+        let fd = self
+            .fd
+            .get()
+            .ok_or(Error::new(Status::Internal, "the descriptor is gone"))?;
+        if !self.is_empty() {
+            fd.signal();
+        }
+        Ok(fd)
+    }
+
+    pub(crate) fn existing_fd(&self) -> Option<&LoopFd> {
+        self.fd.get()
+    }
+
+    /// Sleeps until a push after `seen` was read from `word`.
+    pub(crate) fn park(&self, seen: u32, deadline_ns: u64) {
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        self.driver.park(&self.word, seen, deadline_ns);
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Place>>> {
+        self.queue
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner())
+    }
+}

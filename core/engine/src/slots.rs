@@ -1,0 +1,192 @@
+//! Subscription ids: a table of numbers that any reader may look at without a lock.
+//!
+//! A slot holds what a reader needs for each message (is it still subscribed, its tag, its
+//! counters) in atomics, so nothing is ever freed under a reader. An id is the slot's index with a
+//! generation; slots are reused late, so that an id left in a record names nobody else.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+/// Bits of an id that name the slot: 16.7 million subscriptions at once.
+const INDEX_BITS: u32 = 24;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+/// Slots of the first chunk; each chunk is as large as all before it and itself.
+const CHUNK_FIRST: u32 = 64;
+const CHUNKS: usize = 19;
+/// Slots that stay unused before the oldest of them is used again.
+const FREE_MIN: usize = 1024;
+
+/// What a reader needs to know of one subscription.
+#[derive(Debug, Default)]
+pub struct Slot {
+    id: AtomicU32,
+    tag: AtomicU64,
+    delivered: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Slot {
+    /// True while the subscription with this id exists.
+    #[inline(always)]
+    pub fn is(&self, id: u32) -> bool {
+        self.id.load(Ordering::Relaxed) == id
+    }
+
+    /// The number given at subscribe.
+    #[inline(always)]
+    pub fn tag(&self) -> u64 {
+        self.tag.load(Ordering::Relaxed)
+    }
+
+    /// Counts one delivered message. Called by one reader at a time, so no read-modify-write.
+    #[inline(always)]
+    pub fn count(&self) {
+        let delivered = self.delivered.load(Ordering::Relaxed);
+        self.delivered.store(delivered + 1, Ordering::Relaxed);
+    }
+
+    /// Counts one message of an inline subscription, which runs on any publisher's thread.
+    #[inline(always)]
+    pub fn count_inline(&self) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one dropped message; any writer may.
+    pub fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages delivered and messages dropped.
+    pub fn counts(&self) -> (u64, u64) {
+        (
+            self.delivered.load(Ordering::Relaxed),
+            self.dropped.load(Ordering::Relaxed),
+        )
+    }
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    next: u32,
+    returned: VecDeque<u32>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Slots {
+    chunks: [OnceLock<Box<[Slot]>>; CHUNKS],
+    free: Mutex<Free>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            // Index 0 is never used: a record of no subscription has id 0.
+            free: Mutex::new(Free {
+                next: 1,
+                returned: VecDeque::new(),
+            }),
+        }
+    }
+}
+
+/// Chunk and place of an index.
+#[inline(always)]
+fn locate(index: u32) -> (usize, usize) {
+    let chunk = (index / CHUNK_FIRST + 1).ilog2();
+    let first = CHUNK_FIRST * ((1 << chunk) - 1);
+    (chunk as usize, (index - first) as usize)
+}
+
+impl Slots {
+    /// The slot that `id` names or once named.
+    #[inline(always)]
+    pub fn get(&self, id: u32) -> Option<&Slot> {
+        let (chunk, at) = locate(id & INDEX_MASK);
+        self.chunks.get(chunk)?.get()?.get(at)
+    }
+
+    /// A new id, or `None` when the table or the memory is full.
+    pub fn take(&self, tag: u64) -> Option<u32> {
+        let mut free = self
+            .free
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let id = if free.returned.len() > FREE_MIN {
+            let old = free.returned.pop_front()?;
+            // The generation lives above the index and skips 0 of index 0.
+            old.wrapping_add(1 << INDEX_BITS)
+        } else {
+            let (chunk, _) = locate(free.next);
+            let chunk_cell = self.chunks.get(chunk)?;
+            if chunk_cell.get().is_none() {
+                let size = (CHUNK_FIRST as usize) << chunk;
+                let mut slots = Vec::new();
+                slots.try_reserve_exact(size).ok()?;
+                slots.resize_with(size, Slot::default);
+                let _ = chunk_cell.set(slots.into_boxed_slice());
+            }
+            free.next += 1;
+            free.next - 1
+        };
+        drop(free);
+        let slot = self.get(id)?;
+        slot.tag.store(tag, Ordering::Relaxed);
+        slot.delivered.store(0, Ordering::Relaxed);
+        slot.dropped.store(0, Ordering::Relaxed);
+        slot.id.store(id, Ordering::Release);
+        Some(id)
+    }
+
+    /// Gives an id back.
+    pub fn give(&self, id: u32) {
+        if let Some(slot) = self.get(id) {
+            slot.id.store(0, Ordering::Release);
+        }
+        let mut free = self
+            .free
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        if free.returned.try_reserve(1).is_ok() {
+            free.returned.push_back(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_fill_the_chunks_without_gap() {
+        let mut expected = (0, 0);
+        for index in 0..10_000 {
+            let at = locate(index);
+            assert_eq!(at, expected, "index {index}");
+            expected.1 += 1;
+            if expected.1 == (CHUNK_FIRST as usize) << expected.0 {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        assert!(locate(INDEX_MASK).0 < CHUNKS);
+    }
+
+    #[test]
+    fn an_id_given_back_names_nobody_and_returns_late_with_another_generation() {
+        let slots = Slots::default();
+        let first = slots.take(7).unwrap();
+        assert_eq!(slots.get(first).unwrap().tag(), 7);
+        slots.give(first);
+        assert!(!slots.get(first).unwrap().is(first));
+        let mut seen = Vec::new();
+        for _ in 0..3000 {
+            let id = slots.take(0).unwrap();
+            assert_ne!(id, first);
+            seen.push(id);
+            slots.give(id);
+        }
+        assert!(seen.iter().any(|id| id & INDEX_MASK == first & INDEX_MASK));
+    }
+}

@@ -1,0 +1,245 @@
+//! Library threads: they serve the queues whose subscriptions have a handler.
+//!
+//! No thread exists before the first such subscription. A queue is served by one thread at a time,
+//! a bounded number of messages in a row.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use fastmq_driver::{Driver, FOREVER_NS, Thread};
+use fastmq_memory::gate::LIST;
+
+use crate::broker::{Broker, lock};
+use crate::call;
+use crate::error::{Error, Result, Status};
+use crate::log;
+use crate::place::Place;
+use crate::ready::ReadyList;
+use crate::wait::{Profile, Spin};
+
+/// Messages that one queue may have handled before the next gets its turn.
+const SERVE_MESSAGES: usize = 64;
+
+/// The threads of one broker.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    list: Arc<ReadyList>,
+    running: Mutex<Vec<Thread>>,
+    max: u32,
+    count: Arc<AtomicU32>,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl Threads {
+    pub(crate) fn new(driver: Arc<dyn Driver>, max: u32) -> Self {
+        Self {
+            list: Arc::new(ReadyList::new(driver)),
+            running: Mutex::default(),
+            max,
+            count: Arc::default(),
+            is_stopping: Arc::default(),
+        }
+    }
+
+    pub(crate) fn list(&self) -> &Arc<ReadyList> {
+        &self.list
+    }
+
+    /// Threads that run now.
+    pub(crate) fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Starts one more thread, if there may be more.
+    pub(crate) fn start(&self, broker: &Arc<Broker>) -> Result<()> {
+        let mut running = lock(&self.running);
+        if running.len() as u32 >= self.max {
+            return Ok(());
+        }
+        let list = self.list.clone();
+        let weak = Arc::downgrade(broker);
+        let is_stopping = self.is_stopping.clone();
+        let driver = broker.driver.clone();
+        let count = self.count.clone();
+        count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("call-{}", running.len());
+        let body = Box::new(move || {
+            run(&weak, &list, &*driver, &is_stopping);
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        match broker.driver.spawn(&name, body) {
+            Ok(thread) => running.push(thread),
+            Err(error) => {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+                let text = format!(
+                    "cannot start a thread for THREAD delivery: {error}; DISPATCH needs none"
+                );
+                return Err(Error::with(Status::Unsupported, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the threads; one that runs a handler is waited for until the time is up.
+    pub(crate) fn stop(&self, timeout_ns: u64) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.list.wake();
+        let running = std::mem::take(&mut *lock(&self.running));
+        let pause = AtomicU32::new(0);
+        for thread in running {
+            if thread.is_current() {
+                continue;
+            }
+            let driver = self.list.driver();
+            let deadline_ns = driver.monotonic_ns().saturating_add(timeout_ns);
+            let mut pause_ns = 1_000;
+            while !thread.is_finished() && driver.monotonic_ns() < deadline_ns {
+                driver.park(&pause, 0, driver.monotonic_ns() + pause_ns);
+                pause_ns = (pause_ns * 2).min(1_000_000);
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                log::write(
+                    log::Level::Warn,
+                    "close",
+                    "a handler still runs; its thread is left",
+                );
+            }
+        }
+    }
+}
+
+fn run(weak: &Weak<Broker>, list: &ReadyList, driver: &dyn Driver, is_stopping: &AtomicBool) {
+    let spin = Spin::default();
+    loop {
+        let seen = list.word.load(Ordering::Acquire);
+        if is_stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some(place) = list.pop() else {
+            list.park(seen, FOREVER_NS);
+            continue;
+        };
+        // The broker is held only while there is work, so that dropping the last handle closes it.
+        let Some(broker) = weak.upgrade() else { return };
+        let may_spin = driver.may_spin() && place.profile() != Profile::LowPower;
+        serve_for_a_while(
+            &broker,
+            list,
+            &place,
+            driver,
+            may_spin.then_some(&spin),
+            is_stopping,
+        );
+    }
+}
+
+/// Serves one queue until it has been empty for a spin, or others wait.
+fn serve_for_a_while(
+    broker: &Arc<Broker>,
+    list: &ReadyList,
+    place: &Arc<Place>,
+    driver: &dyn Driver,
+    spin: Option<&Spin>,
+    is_stopping: &AtomicBool,
+) {
+    let mut empty_since_ns = 0;
+    loop {
+        let handled = serve(broker, place, SERVE_MESSAGES).unwrap_or(0);
+        if place.is_closed() || is_stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        if handled > 0 {
+            if empty_since_ns > 0
+                && let Some(spin) = spin
+            {
+                spin.learn(true);
+            }
+            empty_since_ns = 0;
+            if !list.is_empty() {
+                list.push(place.clone());
+                return;
+            }
+            continue;
+        }
+        if let Some(spin) = spin {
+            let now_ns = driver.monotonic_ns();
+            if empty_since_ns == 0 {
+                empty_since_ns = now_ns;
+            }
+            if now_ns - empty_since_ns < spin.budget_ns(place.profile()) && list.is_empty() {
+                for _ in 0..32 {
+                    std::hint::spin_loop();
+                }
+                continue;
+            }
+            spin.learn(false);
+        }
+        if rearm(place) {
+            return;
+        }
+        empty_since_ns = 0;
+    }
+}
+
+/// Lets the next writer report the queue; false if something came meanwhile and must be served.
+pub(crate) fn rearm(place: &Place) -> bool {
+    place.lanes.readers().arm(LIST);
+    let has_waiting = match place.lanes.reader() {
+        Ok(mut guard) => guard.has_waiting(),
+        // Somebody else reads it; they arm again when they find nothing.
+        Err(_) => false,
+    };
+    if !has_waiting {
+        return true;
+    }
+    // Whoever takes the bit away reports the queue; if a writer was faster, it already has.
+    let was_armed = place.lanes.readers().bits() & LIST != 0;
+    place.lanes.readers().disarm(LIST);
+    !was_armed
+}
+
+/// Calls the queue's handler for up to `limit` waiting messages; returns how many.
+pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usize> {
+    let Some(handler) = &place.handler else {
+        return Ok(0);
+    };
+    let mut guard = place.reader()?;
+    let found = place.look(broker, &mut guard, limit)?;
+    if found == 0 {
+        return Ok(0);
+    }
+    let batch = guard.into_batch();
+    *lock(&place.serving) = Some(std::thread::current().id());
+    let served = Served { place, broker };
+    call::while_handling(place.id(), || {
+        for message in batch.messages() {
+            if !handler.is_active.load(Ordering::Acquire) {
+                if message.token != 0 {
+                    broker.answer_late(message.token, Status::Cancelled);
+                }
+                continue;
+            }
+            (handler.call)(message);
+        }
+    });
+    drop(batch);
+    drop(served);
+    Ok(found)
+}
+
+/// Says that the handler has returned, even if it unwound.
+struct Served<'a> {
+    place: &'a Place,
+    broker: &'a Broker,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        *lock(&self.place.serving) = None;
+        if self.place.is_closed() {
+            self.place.purge(self.broker);
+        }
+    }
+}

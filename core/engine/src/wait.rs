@@ -1,0 +1,147 @@
+//! Sleeping and waking at a queue: the futex word, the descriptor, the ready list.
+//!
+//! [`Sleepers`] is what a queue's gates wake; [`Profile`] says how long to spin before sleeping.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use fastmq_driver::{Driver, LoopFd};
+use fastmq_memory::gate::{EVENT, FUTEX, LIST};
+use fastmq_memory::queue::Wake;
+
+use crate::place::Place;
+use crate::ready::ReadyList;
+
+/// How a reader waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Spins 20–50 µs, longer while that pays, then sleeps.
+    #[default]
+    Balanced,
+    /// Spins up to 1 ms before it sleeps.
+    Latency,
+    /// Sleeps at once.
+    LowPower,
+    /// Never sleeps.
+    BusyPoll,
+}
+
+/// Spin bounds in nanoseconds.
+const SPIN_NS_FIRST: u64 = 50_000;
+const SPIN_NS_MIN: u64 = 2_000;
+const SPIN_NS_MAX: u64 = 200_000;
+const SPIN_NS_LATENCY: u64 = 1_000_000;
+
+/// The adaptive spin: doubled when spinning found something, halved when it did not.
+#[derive(Debug)]
+pub struct Spin {
+    budget_ns: AtomicU64,
+}
+
+impl Default for Spin {
+    fn default() -> Self {
+        Self {
+            budget_ns: AtomicU64::new(SPIN_NS_FIRST),
+        }
+    }
+}
+
+impl Spin {
+    /// Nanoseconds to spin now; `u64::MAX`: for ever.
+    pub fn budget_ns(&self, profile: Profile) -> u64 {
+        match profile {
+            Profile::Balanced => self.budget_ns.load(Ordering::Relaxed),
+            Profile::Latency => SPIN_NS_LATENCY,
+            Profile::LowPower => 0,
+            Profile::BusyPoll => u64::MAX,
+        }
+    }
+
+    /// Says whether the last spin found something.
+    pub fn learn(&self, has_hit: bool) {
+        let now = self.budget_ns.load(Ordering::Relaxed);
+        let next = if has_hit { now * 2 } else { now / 2 };
+        self.budget_ns
+            .store(next.clamp(SPIN_NS_MIN, SPIN_NS_MAX), Ordering::Relaxed);
+    }
+}
+
+/// Who sleeps at one queue.
+pub struct Sleepers {
+    pub(crate) driver: Arc<dyn Driver>,
+    /// Changed by every wake of a reader.
+    pub(crate) reader_word: AtomicU32,
+    /// Changed by every wake of a writer.
+    pub(crate) writer_word: AtomicU32,
+    /// The queue's own descriptor, once asked for.
+    pub(crate) event: OnceLock<LoopFd>,
+    /// Where the queue reports that it is ready.
+    pub(crate) list: OnceLock<Arc<ReadyList>>,
+    pub(crate) place: OnceLock<Weak<Place>>,
+    pub(crate) wakes: AtomicU64,
+    pub(crate) waits: AtomicU64,
+}
+
+impl std::fmt::Debug for Sleepers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sleepers").finish_non_exhaustive()
+    }
+}
+
+impl Sleepers {
+    pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
+        Self {
+            driver,
+            reader_word: AtomicU32::new(0),
+            writer_word: AtomicU32::new(0),
+            event: OnceLock::new(),
+            list: OnceLock::new(),
+            place: OnceLock::new(),
+            wakes: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+        }
+    }
+
+    fn list_push(&self) {
+        if let (Some(list), Some(place)) = (self.list.get(), self.place.get())
+            && let Some(place) = place.upgrade()
+        {
+            list.push(place);
+        }
+    }
+}
+
+/// The face that the queue sees.
+pub(crate) struct Waker(pub(crate) Arc<Sleepers>);
+
+impl Wake for Waker {
+    fn wake_reader(&self, bits: u32) {
+        let sleepers = &self.0;
+        sleepers.wakes.fetch_add(1, Ordering::Relaxed);
+        if bits & FUTEX != 0 {
+            sleepers.reader_word.fetch_add(1, Ordering::Release);
+            sleepers.driver.wake(&sleepers.reader_word, u32::MAX);
+        }
+        if bits & EVENT != 0
+            && let Some(event) = sleepers.event.get()
+        {
+            event.signal();
+        }
+        if bits & LIST != 0 {
+            sleepers.list_push();
+        }
+    }
+
+    fn wake_writers(&self, bits: u32) {
+        let sleepers = &self.0;
+        if bits & FUTEX != 0 {
+            sleepers.writer_word.fetch_add(1, Ordering::Release);
+            sleepers.driver.wake(&sleepers.writer_word, u32::MAX);
+        }
+        if bits & LIST != 0
+            && let Some(list) = sleepers.list.get()
+        {
+            list.report_room();
+        }
+    }
+}

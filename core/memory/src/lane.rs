@@ -1,0 +1,606 @@
+//! A lane: a single-producer single-consumer ring of records that grows by linking a larger ring.
+//!
+//! Invariants: only the producer writes `tail`, only the consumer writes `head`; the bytes in
+//! `[head, tail)` belong to the consumer, the rest to the producer. A ring that was left behind by
+//! the producer gets no more records once `next` is set; the consumer goes on when it is drained.
+//! Nothing here waits or wakes: that is `queue`.
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::budget::{Budget, Reservation};
+use crate::record::{self, Draft, Kind, Parsed, RecordError};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use crate::words::{Control, HeapWords, Words};
+
+/// Capacity of the first ring of a lane; a ring that is full is followed by one eight times as large.
+pub const RING_BYTES_MIN: u64 = 4 << 10;
+const GROWTH: u64 = 8;
+/// The largest capacity a lane may be given.
+pub const LANE_BYTES_MAX: u64 = 1 << 30;
+
+/// Why a lane has no room for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The lane is at its capacity.
+    Full,
+    /// The lane may grow, but the memory cap does not allow it.
+    OverBudget,
+    /// The lane may grow, but the allocator had no memory.
+    NoMemory,
+    /// The record is larger than half of the lane's capacity: it never fits.
+    TooLarge,
+}
+
+/// One ring of a lane.
+#[derive(Debug)]
+struct Link<W> {
+    words: W,
+    has_next: AtomicBool,
+    next: Mutex<Option<Arc<Link<W>>>>,
+    _reservation: Option<Reservation>,
+}
+
+impl<W: Words> Link<W> {
+    fn allocate(capacity: u64, budget: Option<&Arc<Budget>>) -> Result<Arc<Self>, NoRoom> {
+        let reservation = match budget {
+            Some(budget) => {
+                Some(Reservation::new(budget, capacity).map_err(|_| NoRoom::OverBudget)?)
+            }
+            None => None,
+        };
+        let words = W::allocate(capacity as usize).map_err(|_| NoRoom::NoMemory)?;
+        Ok(Arc::new(Self {
+            words,
+            has_next: AtomicBool::new(false),
+            next: Mutex::new(None),
+            _reservation: reservation,
+        }))
+    }
+}
+
+/// What both ends of a lane and the statistics share.
+#[derive(Debug)]
+pub struct LaneState {
+    capacity_max: u64,
+    budget: Option<Arc<Budget>>,
+    label: Option<Box<[u8]>>,
+    producer: CachePadded<ProducerCounters>,
+    consumer: CachePadded<ConsumerCounters>,
+    is_orphan: AtomicBool,
+}
+
+#[derive(Debug)]
+struct ProducerCounters {
+    pushed: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+struct ConsumerCounters {
+    gone: AtomicU64,
+    gone_bytes: AtomicU64,
+    evicted: AtomicU64,
+}
+
+impl LaneState {
+    /// Records published so far.
+    pub fn pushed(&self) -> u64 {
+        self.producer.pushed.load(Ordering::Relaxed)
+    }
+
+    /// Records released or evicted so far. When it has reached a count of `pushed` that was read
+    /// before, all those records have left the lane.
+    pub fn gone(&self) -> u64 {
+        self.consumer.gone.load(Ordering::Acquire)
+    }
+
+    /// Bytes of records that wait or are in an open batch.
+    #[inline(always)]
+    pub fn pending_bytes(&self) -> u64 {
+        let gone = self.consumer.gone_bytes.load(Ordering::Relaxed);
+        self.producer
+            .bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(gone)
+    }
+
+    /// Records that the writer dropped (not those evicted).
+    pub fn dropped(&self) -> u64 {
+        self.producer.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Records that the writer evicted.
+    pub fn evicted(&self) -> u64 {
+        self.consumer.evicted.load(Ordering::Relaxed)
+    }
+
+    /// The lane's own subject, if it has one.
+    pub fn label(&self) -> Option<&[u8]> {
+        self.label.as_deref()
+    }
+
+    /// True when the producer is gone: what is in the lane now is all there will be.
+    pub fn is_orphan(&self) -> bool {
+        self.is_orphan.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn count_dropped(&self, count: u64) {
+        let dropped = self.producer.dropped.load(Ordering::Relaxed);
+        self.producer
+            .dropped
+            .store(dropped + count, Ordering::Relaxed);
+    }
+}
+
+/// Makes a lane of at most `capacity_max` bytes (a power of two) with its first ring.
+///
+/// With `label`, records carry id 0 instead of the subject text.
+pub fn lane<W: Words>(
+    capacity_max: u64,
+    label: Option<Box<[u8]>>,
+    budget: Option<Arc<Budget>>,
+) -> Result<(Producer<W>, Consumer<W>), NoRoom> {
+    debug_assert!(capacity_max.is_power_of_two() && capacity_max <= LANE_BYTES_MAX);
+    let capacity = RING_BYTES_MIN.min(capacity_max);
+    let link = Link::allocate(capacity, budget.as_ref())?;
+    let state = Arc::new(LaneState {
+        capacity_max,
+        budget,
+        label,
+        producer: CachePadded::new(ProducerCounters {
+            pushed: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }),
+        consumer: CachePadded::new(ConsumerCounters {
+            gone: AtomicU64::new(0),
+            gone_bytes: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+        }),
+        is_orphan: AtomicBool::new(false),
+    });
+    let producer = Producer {
+        tail: 0,
+        head_seen: 0,
+        mask: capacity - 1,
+        pushed: 0,
+        bytes: 0,
+        lost: 0,
+        link: link.clone(),
+        state: state.clone(),
+    };
+    let consumer = Consumer {
+        read: 0,
+        tail_seen: 0,
+        mask: capacity - 1,
+        released: 0,
+        taken: 0,
+        taken_bytes: 0,
+        link,
+        behind: Vec::new(),
+        state,
+        error: None,
+    };
+    Ok((producer, consumer))
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Producer<W: Words = HeapWords> {
+    tail: u64,
+    head_seen: u64,
+    mask: u64,
+    pushed: u64,
+    bytes: u64,
+    lost: u64,
+    link: Arc<Link<W>>,
+    state: Arc<LaneState>,
+}
+
+impl<W: Words> Producer<W> {
+    /// What both ends share.
+    pub fn state(&self) -> &Arc<LaneState> {
+        &self.state
+    }
+
+    /// Records published so far.
+    pub fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    #[inline(always)]
+    fn is_labelled(&self) -> bool {
+        self.state.label.is_some()
+    }
+
+    /// Bytes that `draft` would occupy here, the filler at the ring's end not counted.
+    #[inline(always)]
+    pub fn step(&self, draft: &Draft<'_>) -> u64 {
+        (draft.length(self.is_labelled(), self.lost > 0) as u64 + 7) & !7
+    }
+
+    /// Makes sure that a record of `step` bytes fits, growing the lane if need be; `spare` more bytes are kept
+    /// free for others.
+    #[inline(always)]
+    pub fn reserve(&mut self, step: u64, spare: u64) -> Result<(), NoRoom> {
+        // A record never wraps: in the worst case the rest of the ring is filled first, and that
+        // rest is smaller than the record.
+        let to_end = self.mask + 1 - (self.tail & self.mask);
+        let need = if step <= to_end { step } else { to_end + step };
+        if self.tail + need + spare - self.head_seen <= self.mask + 1 && step <= (self.mask + 1) / 2
+        {
+            return Ok(());
+        }
+        self.reserve_slow(step, need + spare)
+    }
+
+    #[cold]
+    fn reserve_slow(&mut self, step: u64, need: u64) -> Result<(), NoRoom> {
+        let capacity = self.mask + 1;
+        if step > self.state.capacity_max / 2 {
+            return Err(NoRoom::TooLarge);
+        }
+        if step <= capacity / 2 {
+            self.head_seen = self.link.words.load(Control::Head, Ordering::Acquire);
+            assert!(
+                self.head_seen <= self.tail,
+                "the head of a lane is past its tail"
+            );
+            if self.tail + need - self.head_seen <= capacity {
+                return Ok(());
+            }
+        }
+        self.grow(step)
+    }
+
+    /// Links a larger ring, if the capacity and the memory allow it.
+    fn grow(&mut self, step: u64) -> Result<(), NoRoom> {
+        let capacity_max = self.state.capacity_max;
+        let mut capacity = self.mask + 1;
+        if capacity >= capacity_max {
+            return Err(NoRoom::Full);
+        }
+        capacity = (capacity * GROWTH).min(capacity_max);
+        while capacity / 2 < step {
+            capacity *= 2;
+        }
+        let link = Link::allocate(capacity, self.state.budget.as_ref())?;
+        *lock(&self.link.next) = Some(link.clone());
+        // After this store the old ring gets no more records.
+        self.link.has_next.store(true, Ordering::Release);
+        self.link = link;
+        self.mask = capacity - 1;
+        self.tail = 0;
+        self.head_seen = 0;
+        Ok(())
+    }
+
+    /// Writes one record without publishing it. `reserve` has said yes for it.
+    #[inline(always)]
+    pub fn write(&mut self, draft: &Draft<'_>, subscription: u32) {
+        let is_labelled = self.is_labelled();
+        let length = draft.length(is_labelled, self.lost > 0);
+        let step = (length as u64 + 7) & !7;
+        let mut offset = (self.tail & self.mask) as usize;
+        let to_end = self.mask + 1 - (self.tail & self.mask);
+        if step > to_end {
+            // SAFETY: `reserve` has made sure that the rest of the ring and the record are free;
+            // at least 8 bytes remain, as everything is 8-aligned.
+            unsafe {
+                self.link
+                    .words
+                    .write(offset, record::skip_word(to_end as usize))
+            };
+            self.tail += to_end;
+            offset = 0;
+        }
+        assert!(
+            self.tail + step - self.head_seen <= self.mask + 1,
+            "a record without room"
+        );
+        // SAFETY: `[tail, tail + step)` is free (checked above), contiguous, and the producer's.
+        unsafe {
+            record::encode(
+                &self.link.words,
+                offset,
+                length,
+                draft,
+                subscription,
+                is_labelled,
+                self.lost,
+            );
+        }
+        self.lost = 0;
+        self.tail += step;
+        self.pushed += 1;
+        self.bytes += step;
+    }
+
+    /// Makes everything written so far visible to the consumer.
+    #[inline(always)]
+    pub fn publish(&mut self) {
+        let counters = &self.state.producer;
+        counters.pushed.store(self.pushed, Ordering::Relaxed);
+        counters.bytes.store(self.bytes, Ordering::Relaxed);
+        self.link
+            .words
+            .store(Control::Tail, self.tail, Ordering::Release);
+    }
+
+    /// Reserves, writes and publishes.
+    #[inline(always)]
+    pub fn push(&mut self, draft: &Draft<'_>, subscription: u32) -> Result<(), NoRoom> {
+        self.reserve(self.step(draft), 0)?;
+        self.write(draft, subscription);
+        self.publish();
+        Ok(())
+    }
+
+    /// Counts a message that was not written; the next record says so.
+    pub fn count_lost(&mut self) {
+        self.lost += 1;
+        self.state.count_dropped(1);
+    }
+
+    /// True when the consumer has released everything.
+    pub fn is_drained(&self) -> bool {
+        self.state.gone() == self.pushed
+    }
+
+    /// Overwrites data bytes of the ring: what a hostile writer could do. For tests.
+    #[doc(hidden)]
+    pub fn scribble(&mut self, offset: usize, bytes: &[u8], tail: u64) {
+        // SAFETY: the range check is in the words; a test runs both ends on one thread.
+        unsafe { self.link.words.copy_in(offset, bytes) };
+        self.link
+            .words
+            .store(Control::Tail, tail, Ordering::Release);
+    }
+}
+
+impl<W: Words> Drop for Producer<W> {
+    fn drop(&mut self) {
+        self.state.is_orphan.store(true, Ordering::Release);
+    }
+}
+
+/// A record that the consumer has taken: its header and where its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// The decoded header.
+    pub(crate) parsed: Parsed,
+    /// Offset of the record in the data of the current ring.
+    pub(crate) offset: usize,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Consumer<W: Words = HeapWords> {
+    read: u64,
+    tail_seen: u64,
+    mask: u64,
+    released: u64,
+    taken: u64,
+    taken_bytes: u64,
+    link: Arc<Link<W>>,
+    /// Rings that were drained while a batch was open; freed by `release`.
+    behind: Vec<Arc<Link<W>>>,
+    state: Arc<LaneState>,
+    error: Option<RecordError>,
+}
+
+impl<W: Words> Consumer<W> {
+    /// What both ends share.
+    pub fn state(&self) -> &Arc<LaneState> {
+        &self.state
+    }
+
+    /// The next record, or `None` if there is none now. It stays in place until [`Self::release`].
+    ///
+    /// After an error the lane gives nothing more: what follows cannot be trusted.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Result<Option<Taken>, RecordError> {
+        loop {
+            if self.read == self.tail_seen && !self.refill()? {
+                return Ok(None);
+            }
+            let offset = (self.read & self.mask) as usize;
+            let to_end = self.mask + 1 - offset as u64;
+            let available = (self.tail_seen - self.read).min(to_end);
+            let words = &self.link.words;
+            let parsed = record::parse(available, |at| {
+                // SAFETY: `parse` asks only for words below `available`, which are published and
+                // not released: they belong to the consumer.
+                unsafe { words.read(offset + at) }
+            });
+            match parsed {
+                Ok(parsed) => {
+                    self.read += parsed.step;
+                    if parsed.kind as u8 == Kind::Skip as u8 {
+                        continue;
+                    }
+                    self.taken += 1;
+                    self.taken_bytes += parsed.step;
+                    return Ok(Some(Taken { parsed, offset }));
+                }
+                Err(error) => return Err(self.fail(error)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn refill(&mut self) -> Result<bool, RecordError> {
+        let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
+        if tail != self.read {
+            return self.accept_tail(tail).map(|()| true);
+        }
+        if !self.link.has_next.load(Ordering::Acquire) {
+            return match self.error {
+                Some(error) => Err(error),
+                None => Ok(false),
+            };
+        }
+        self.follow()
+    }
+
+    #[inline(always)]
+    fn accept_tail(&mut self, tail: u64) -> Result<(), RecordError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        // A peer's cursor is read once and range-checked.
+        if tail < self.read || tail - self.released > self.mask + 1 || !tail.is_multiple_of(8) {
+            return Err(self.fail(RecordError::Cursor));
+        }
+        self.tail_seen = tail;
+        Ok(())
+    }
+
+    /// Goes on to the next ring, unless a record came into this one meanwhile.
+    #[cold]
+    fn follow(&mut self) -> Result<bool, RecordError> {
+        // `has_next` was set after the last record of this ring was published.
+        let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
+        if tail != self.read {
+            return self.accept_tail(tail).map(|()| true);
+        }
+        let Some(next) = lock(&self.link.next).clone() else {
+            return Ok(false);
+        };
+        let old = std::mem::replace(&mut self.link, next);
+        self.behind.push(old);
+        self.mask = self.link.words.capacity() as u64 - 1;
+        self.read = 0;
+        self.released = 0;
+        self.tail_seen = 0;
+        let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
+        if tail == 0 {
+            return if self.link.has_next.load(Ordering::Acquire) {
+                self.follow()
+            } else {
+                Ok(false)
+            };
+        }
+        self.accept_tail(tail).map(|()| true)
+    }
+
+    #[cold]
+    fn fail(&mut self, error: RecordError) -> RecordError {
+        self.error = Some(error);
+        self.tail_seen = self.read;
+        error
+    }
+
+    /// Size of the next record, if one is there, without taking it.
+    pub fn peek_step(&mut self) -> Result<Option<u64>, RecordError> {
+        let Some(taken) = self.next()? else {
+            return Ok(None);
+        };
+        // A skipped filler or a followed ring stays skipped; only the record is given back.
+        let step = taken.parsed.step;
+        self.read -= step;
+        self.taken -= 1;
+        self.taken_bytes -= step;
+        Ok(Some(step))
+    }
+
+    /// Bytes taken and not released in the current ring.
+    #[inline(always)]
+    pub fn held_bytes(&self) -> u64 {
+        self.read - self.released
+    }
+
+    /// Bytes seen in the current ring and not released.
+    #[inline(always)]
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.tail_seen - self.released
+    }
+
+    /// Capacity of the current ring.
+    #[inline(always)]
+    pub fn capacity(&self) -> u64 {
+        self.mask + 1
+    }
+
+    /// Gives everything taken back to the producer.
+    #[inline(always)]
+    pub fn release(&mut self) {
+        if self.read != self.released {
+            self.link
+                .words
+                .store(Control::Head, self.read, Ordering::Release);
+            self.released = self.read;
+        }
+        if !self.behind.is_empty() {
+            self.behind.clear();
+        }
+        let counters = &self.state.consumer;
+        counters
+            .gone_bytes
+            .store(self.taken_bytes, Ordering::Relaxed);
+        counters.gone.store(self.taken, Ordering::Release);
+    }
+
+    /// Counts records that were taken only to make room.
+    pub(crate) fn count_evicted(&self, count: u64) {
+        let evicted = self.state.consumer.evicted.load(Ordering::Relaxed);
+        self.state
+            .consumer
+            .evicted
+            .store(evicted + count, Ordering::Relaxed);
+    }
+
+    /// Records published and not yet taken.
+    pub fn pending(&self) -> u64 {
+        self.state.pushed().saturating_sub(self.taken)
+    }
+
+    /// True when the producer is gone and everything was taken and released.
+    pub fn is_finished(&mut self) -> bool {
+        // Orphanhood first: what was published before it is seen by the look that follows.
+        self.state.is_orphan()
+            && matches!(self.peek_step(), Ok(None) | Err(_))
+            && self.held_bytes() == 0
+    }
+
+    /// Reads one word of a record that `next` gave and `release` has not given back.
+    #[inline(always)]
+    pub(crate) fn word(&self, taken: &Taken, flag: u16) -> u64 {
+        if taken.parsed.flags & flag == 0 {
+            return 0;
+        }
+        let at = taken.offset + taken.parsed.word_at(flag);
+        // SAFETY: the record was just taken from the current ring and is not released; the word
+        // lies inside it (`parse` has checked the sizes).
+        unsafe { self.link.words.read(at) }
+    }
+
+    /// Copies a record that `next` gave, whole, into `bytes` (of its rounded size).
+    pub(crate) fn copy_record(&self, taken: &Taken, bytes: &mut [u8]) {
+        assert_eq!(bytes.len() as u64, taken.parsed.step);
+        // SAFETY: the record was just taken from the current ring and is not released.
+        unsafe { self.link.words.copy_out(taken.offset, bytes) }
+    }
+
+    /// Takes the next record as a copy, header included; for callers without views.
+    pub fn next_copied(&mut self, bytes: &mut Vec<u8>) -> Result<Option<Parsed>, RecordError> {
+        let Some(taken) = self.next()? else {
+            return Ok(None);
+        };
+        bytes.clear();
+        bytes.resize(taken.parsed.step as usize, 0);
+        self.copy_record(&taken, bytes);
+        Ok(Some(taken.parsed))
+    }
+}
+
+impl Consumer<HeapWords> {
+    /// Address of a taken record, valid until `release`.
+    #[inline(always)]
+    pub(crate) fn address(&self, taken: &Taken) -> *const u8 {
+        self.link.words.address(taken.offset)
+    }
+}

@@ -1,0 +1,627 @@
+//! Reading a queue: batches of views in place.
+//!
+//! A [`ReaderGuard`] is the right to read, one at a time; it fills the queue's list of views from
+//! all lanes round robin and becomes a [`Batch`]. Bytes stay in place until the batch is dropped,
+//! which gives the room back. Lanes whose policy evicts are copied out instead, so that their
+//! writer can evict while the batch is open.
+
+use std::sync::Arc;
+
+use crate::block::{BlockRef, Descriptor};
+use crate::lane::{Consumer, Taken};
+use crate::queue::{Queue, ReadEnd};
+use crate::record::{DESCRIPTOR_BYTES, Kind, Parsed, RecordError, flag};
+use crate::sync::{Ordering, lock};
+use crate::view::{Field, Numbers, View, Visit, view_flag};
+
+/// Most messages in one batch.
+pub const BATCH_MESSAGES_MAX: usize = 4096;
+/// Bytes copied out of evicting lanes for one batch, unless one record is larger.
+const COPY_BYTES: u64 = 64 << 10;
+/// Empty looks after which the shared lane's memory is given back.
+const EMPTIES_BEFORE_TRIM: u32 = 64;
+
+/// The reader's state; owned by the queue, used by whoever holds the right to read.
+#[derive(Default)]
+pub(crate) struct Reader {
+    lanes: Vec<ReadEnd>,
+    start: usize,
+    pub(crate) views: Vec<View>,
+    blocks: Vec<BlockRef>,
+    /// Copies of records from evicting lanes; never grown while a view points into it.
+    copies: Vec<u64>,
+    incoming_seen: u32,
+    empties: u32,
+}
+
+/// The right to read a queue.
+#[derive(Debug)]
+pub struct ReaderGuard<'q> {
+    queue: &'q Queue,
+    is_kept: bool,
+}
+
+/// What a look at the lanes found.
+struct Fill<'a, V> {
+    limit: usize,
+    clock: &'a dyn Fn() -> u64,
+    visit: &'a mut V,
+    expired: u64,
+    waiting: u64,
+}
+
+impl<'q> ReaderGuard<'q> {
+    pub(crate) fn new(queue: &'q Queue) -> Self {
+        Self {
+            queue,
+            is_kept: false,
+        }
+    }
+
+    fn state(&mut self) -> &mut Reader {
+        // SAFETY: this guard is the proof that `is_reading` is ours, and `&mut self` that no other
+        // reference from here is alive.
+        unsafe { self.queue.reader_state() }
+    }
+
+    /// Adds up to `limit` waiting messages to the batch being made and returns how many it has now.
+    ///
+    /// `clock` gives monotonic nanoseconds; it is asked only for a message that can expire. `visit` may
+    /// change a message's numbers, and leaves it out by returning false. An error names damaged lane memory; the messages before it stay.
+    #[inline(always)]
+    pub fn fill(
+        &mut self,
+        limit: usize,
+        clock: &dyn Fn() -> u64,
+        mut visit: impl FnMut(&mut Visit<'_>) -> bool,
+    ) -> Result<usize, RecordError> {
+        let queue = self.queue;
+        let reader = self.state();
+        queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
+        let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
+        let before = reader.views.len();
+        let room = limit.saturating_sub(reader.views.capacity());
+        if room > 0 && reader.views.try_reserve(limit - before).is_err() {
+            return Ok(before);
+        }
+        let mut fill = Fill {
+            limit,
+            clock,
+            visit: &mut visit,
+            expired: 0,
+            waiting: 0,
+        };
+        let count = reader.lanes.len();
+        let mut result = Ok(());
+        let mut has_orphan = false;
+        for step in 0..count {
+            let mut index = reader.start + step;
+            if index >= count {
+                index -= count;
+            }
+            let full = reader.views.len() >= limit;
+            if full {
+                break;
+            }
+            let seen = reader.views.len();
+            let outcome = match &mut reader.lanes[index] {
+                ReadEnd::Plain(consumer) => {
+                    let views = &mut reader.views;
+                    let outcome = fill_plain(queue, consumer, views, &mut reader.blocks, &mut fill);
+                    has_orphan |= views.len() == seen && consumer.state().is_orphan();
+                    outcome
+                }
+                ReadEnd::Evicting {
+                    consumer,
+                    evicted_seen,
+                } => {
+                    let mut consumer = lock(consumer);
+                    let target = (&mut reader.views, &mut reader.blocks, &mut reader.copies);
+                    let outcome =
+                        fill_copies(queue, &mut consumer, evicted_seen, target, &mut fill);
+                    has_orphan |= reader.views.len() == seen && consumer.state().is_orphan();
+                    outcome
+                }
+            };
+            if result.is_ok() {
+                result = outcome;
+            }
+        }
+        if count > 1 {
+            reader.start = if reader.start + 1 < count {
+                reader.start + 1
+            } else {
+                0
+            };
+        }
+        let total = reader.views.len();
+        if total == before {
+            if has_orphan {
+                reader.retire_orphans(queue);
+            }
+            reader.empties = reader.empties.saturating_add(1);
+            if reader.empties == EMPTIES_BEFORE_TRIM {
+                queue.trim_shared();
+            }
+        } else {
+            reader.empties = 0;
+        }
+        let counters = queue.counters();
+        counters.load.store(fill.waiting, Ordering::Relaxed);
+        let delivered = counters.delivered.load(Ordering::Relaxed) + (total - before) as u64;
+        counters.delivered.store(delivered, Ordering::Relaxed);
+        if fill.waiting > counters.high_water.load(Ordering::Relaxed) {
+            counters.high_water.store(fill.waiting, Ordering::Relaxed);
+        }
+        if fill.expired > 0 {
+            let expired = counters.expired.load(Ordering::Relaxed) + fill.expired;
+            counters.expired.store(expired, Ordering::Relaxed);
+            // Expired records hold no views: their room is given back at once.
+            if total == 0 {
+                reader.release(queue);
+            }
+        }
+        result.map(|()| total)
+    }
+
+    /// Adds a message that never was in a lane, such as the fate of a request.
+    pub fn push_local(&mut self, numbers: Numbers) {
+        let reader = self.state();
+        if reader.views.try_reserve(1).is_err() {
+            return;
+        }
+        let mut view = View::EMPTY;
+        view.token = numbers.token;
+        view.status = numbers.status;
+        view.flags = numbers.flags;
+        view.tag = numbers.tag;
+        reader.views.push(view);
+    }
+
+    /// How many messages the batch being made has.
+    pub fn count(&mut self) -> usize {
+        self.state().views.len()
+    }
+
+    /// Gives the shared lane's memory back if it is idle; called before sleeping.
+    pub fn trim(&mut self) {
+        self.queue.trim_shared();
+    }
+
+    /// True if a look at the lanes would find something; expired messages count.
+    pub fn has_waiting(&mut self) -> bool {
+        let queue = self.queue;
+        let reader = self.state();
+        queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
+        reader.lanes.iter_mut().any(|lane| match lane {
+            ReadEnd::Plain(consumer) => !matches!(consumer.peek_step(), Ok(None)),
+            ReadEnd::Evicting { consumer, .. } => !matches!(lock(consumer).peek_step(), Ok(None)),
+        })
+    }
+
+    /// The batch of what was found.
+    #[inline(always)]
+    pub fn into_batch(mut self) -> Batch<'q> {
+        self.is_kept = true;
+        Batch { queue: self.queue }
+    }
+
+    /// Drops all lanes; `visit` sees each message in them first.
+    pub(crate) fn purge(&mut self, mut visit: impl FnMut(&View)) {
+        let queue = self.queue;
+        loop {
+            let found = self.fill(BATCH_MESSAGES_MAX, &|| 0, |_| true);
+            let reader = self.state();
+            for view in &reader.views {
+                visit(view);
+            }
+            let count = reader.views.len() as u64;
+            reader.release(queue);
+            // What is thrown away was not delivered.
+            let counters = queue.counters();
+            let delivered = counters
+                .delivered
+                .load(Ordering::Relaxed)
+                .saturating_sub(count);
+            counters.delivered.store(delivered, Ordering::Relaxed);
+            if found != Ok(0) && count > 0 {
+                continue;
+            }
+            break;
+        }
+        let reader = self.state();
+        reader.lanes = Vec::new();
+        reader.views = Vec::new();
+        reader.copies = Vec::new();
+        reader.blocks = Vec::new();
+    }
+}
+
+impl Drop for ReaderGuard<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let queue = self.queue;
+            self.state().release(queue);
+            queue.end_reading();
+        }
+    }
+}
+
+impl Reader {
+    /// Gives back all that the views pointed at.
+    #[inline(always)]
+    fn release(&mut self, queue: &Queue) {
+        self.views.clear();
+        if !self.blocks.is_empty() {
+            self.blocks.clear();
+        }
+        for lane in &mut self.lanes {
+            if let ReadEnd::Plain(consumer) = lane {
+                consumer.release();
+            }
+        }
+        queue.notify_writers();
+    }
+
+    #[cold]
+    fn retire_orphans(&mut self, queue: &Queue) {
+        if !self.views.is_empty() {
+            return;
+        }
+        self.lanes.retain_mut(|lane| {
+            let (state, is_finished) = match lane {
+                ReadEnd::Plain(consumer) => {
+                    consumer.release();
+                    let is_finished = consumer.is_finished();
+                    (consumer.state().clone(), is_finished)
+                }
+                ReadEnd::Evicting { consumer, .. } => {
+                    let mut consumer = lock(consumer);
+                    let is_finished = consumer.is_finished();
+                    (consumer.state().clone(), is_finished)
+                }
+            };
+            if is_finished {
+                queue.retire(&state);
+            }
+            !is_finished
+        });
+        self.start = 0;
+    }
+}
+
+#[inline(always)]
+fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
+    queue: &Queue,
+    consumer: &mut Consumer,
+    views: &mut Vec<View>,
+    blocks: &mut Vec<BlockRef>,
+    fill: &mut Fill<'_, V>,
+) -> Result<(), RecordError> {
+    // A batch covers at most half of a ring, so that its writer can go on meanwhile.
+    let half = consumer.capacity() / 2;
+    let mut result = Ok(());
+    while views.len() < fill.limit && consumer.held_bytes() < half {
+        let taken = match consumer.next() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => break,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        };
+        let address = consumer.address(&taken);
+        if let Err(error) = add_view(queue, consumer, &taken, address, views, blocks, fill) {
+            result = Err(error);
+            break;
+        }
+    }
+    fill.waiting += consumer.waiting_bytes();
+    result
+}
+
+/// As `fill_plain`, but the records are copied and given back at once.
+#[inline(never)]
+fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
+    queue: &Queue,
+    consumer: &mut Consumer,
+    evicted_seen: &mut u64,
+    (views, blocks, copies): (&mut Vec<View>, &mut Vec<BlockRef>, &mut Vec<u64>),
+    fill: &mut Fill<'_, V>,
+) -> Result<(), RecordError> {
+    let first = views.len();
+    let mut result = Ok(());
+    while views.len() < fill.limit {
+        let step = match consumer.peek_step() {
+            Ok(Some(step)) => step,
+            Ok(None) => break,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        };
+        if views.is_empty() && blocks.is_empty() {
+            // No view points into the copies: they may move.
+            let room = (step.max(COPY_BYTES) / 8) as usize;
+            copies.clear();
+            if copies.try_reserve(room).is_err() {
+                break;
+            }
+        }
+        let words = (step / 8) as usize;
+        if copies.capacity() - copies.len() < words {
+            break;
+        }
+        let Ok(Some(taken)) = consumer.next() else {
+            break;
+        };
+        let at = copies.len();
+        copies.resize(at + words, 0);
+        let address = copies[at..].as_mut_ptr().cast::<u8>();
+        // SAFETY: `words` words were just added at `at`; u8 has no alignment or validity needs.
+        let target = unsafe { std::slice::from_raw_parts_mut(address, words * 8) };
+        consumer.copy_record(&taken, target);
+        if let Err(error) = add_view(queue, consumer, &taken, address, views, blocks, fill) {
+            result = Err(error);
+            break;
+        }
+    }
+    let evicted = consumer.state().evicted();
+    if evicted != *evicted_seen
+        && let Some(view) = views.get_mut(first)
+    {
+        let lost = evicted - *evicted_seen;
+        *evicted_seen = evicted;
+        view.lost_before = view
+            .lost_before
+            .saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
+    }
+    fill.waiting += consumer.waiting_bytes();
+    consumer.release();
+    result
+}
+
+/// Adds the view of a record whose bytes start at `address`.
+#[inline(always)]
+fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
+    queue: &Queue,
+    consumer: &Consumer,
+    taken: &Taken,
+    address: *const u8,
+    views: &mut Vec<View>,
+    blocks: &mut Vec<BlockRef>,
+    fill: &mut Fill<'_, V>,
+) -> Result<(), RecordError> {
+    let parsed = &taken.parsed;
+    let mut view = View::EMPTY;
+    let payload = address.wrapping_add(parsed.payload_at as usize);
+    let subject = payload.wrapping_add(parsed.payload_size as usize);
+    view.payload = Field {
+        data: payload,
+        size: parsed.payload_size as usize,
+    };
+    view.subscription_id = parsed.subscription;
+    if parsed.kind as u8 == Kind::Reply as u8 {
+        view.status = parsed.subject;
+    } else {
+        view.subject = Field {
+            data: subject,
+            size: parsed.subject_size as usize,
+        };
+        if parsed.flags & flag::SUBJECT_ID != 0 {
+            let label = consumer.state().label().unwrap_or(&[]);
+            view.subject = Field {
+                data: label.as_ptr(),
+                size: label.len(),
+            };
+        }
+        if parsed.kind as u8 == Kind::Request as u8 {
+            view.flags = view_flag::REQUEST;
+        }
+    }
+    if parsed.flags & flag::SEQUENCE != 0 {
+        view.sequence = consumer.word(taken, flag::SEQUENCE);
+    }
+    if parsed.flags & flag::TOKEN != 0 {
+        view.token = consumer.word(taken, flag::TOKEN);
+    }
+    const RARE: u16 =
+        flag::EXPIRY | flag::TIMESTAMP | flag::LOST | flag::SIZES | flag::BLOCK | flag::MORE;
+    if parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, blocks, fill.clock)?
+    {
+        fill.expired += 1;
+        return Ok(());
+    }
+    if (fill.visit)(&mut Visit(&mut view)) {
+        views.push(view);
+    }
+    Ok(())
+}
+
+/// The fields that few messages have. False: the message has expired.
+#[inline(never)]
+fn add_rare(
+    queue: &Queue,
+    consumer: &Consumer,
+    taken: &Taken,
+    view: &mut View,
+    blocks: &mut Vec<BlockRef>,
+    clock: &dyn Fn() -> u64,
+) -> Result<bool, RecordError> {
+    let parsed: &Parsed = &taken.parsed;
+    let lost = consumer.word(taken, flag::LOST);
+    view.lost_before = u32::try_from(lost).unwrap_or(u32::MAX);
+    view.timestamp_ns = consumer.word(taken, flag::TIMESTAMP);
+    if parsed.flags & flag::MORE != 0 {
+        view.flags |= view_flag::MORE;
+    }
+    let mut at = view
+        .payload
+        .data
+        .wrapping_add((parsed.payload_size + parsed.subject_size) as usize);
+    let mut field = |size: u32| {
+        let field = Field {
+            data: at,
+            size: size as usize,
+        };
+        at = at.wrapping_add(size as usize);
+        if size == 0 { Field::EMPTY } else { field }
+    };
+    view.reply_to = field(parsed.reply_to_size);
+    view.key = field(parsed.key_size);
+    view.headers = field(parsed.headers_size);
+    let block = if parsed.flags & flag::BLOCK != 0 {
+        let bytes: [u8; DESCRIPTOR_BYTES] =
+            view.payload().try_into().map_err(|_| RecordError::Block)?;
+        Some(
+            queue
+                .blocks()
+                .get(&Descriptor::from_bytes(&bytes))
+                .ok_or(RecordError::Block)?,
+        )
+    } else {
+        None
+    };
+    if parsed.flags & flag::EXPIRY != 0 && consumer.word(taken, flag::EXPIRY) < clock() {
+        // Dropping the block gives its reference back.
+        return Ok(false);
+    }
+    if let Some(block) = block {
+        view.payload = Field {
+            data: block.as_ptr(),
+            size: block.len(),
+        };
+        blocks.push(block);
+    }
+    Ok(true)
+}
+
+/// An open batch: messages in place. One per queue; dropping it gives the room back.
+#[derive(Debug)]
+pub struct Batch<'q> {
+    queue: &'q Queue,
+}
+
+impl<'q> Batch<'q> {
+    pub(crate) fn resume(queue: &'q Queue) -> Self {
+        Self { queue }
+    }
+
+    /// The messages.
+    #[inline(always)]
+    pub fn messages(&self) -> &[View] {
+        // SAFETY: an open batch holds the right to read, so nobody changes the views.
+        unsafe { self.queue.open_views() }
+    }
+
+    /// A copy of the messages that outlives the batch, or `None` without memory for it.
+    pub fn detach(&self) -> Option<Detached> {
+        Detached::copy(self.messages())
+    }
+
+    /// Leaves the batch open without a guard: `Queue::open_views` and `Queue::open_batch` reach it.
+    pub fn keep_open(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Batch<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the batch holds the right to read; its views are borrowed from it and gone.
+        let reader = unsafe { self.queue.reader_state() };
+        reader.release(self.queue);
+        self.queue.end_reading();
+    }
+}
+
+/// Messages copied out of a batch, with memory of their own.
+#[derive(Debug)]
+pub struct Detached {
+    views: Vec<View>,
+    _bytes: Vec<u8>,
+}
+
+impl Detached {
+    /// Copies messages, or says that there is no memory.
+    pub fn copy(messages: &[View]) -> Option<Self> {
+        let size = |view: &View| {
+            // Payloads stay 8-aligned.
+            view.payload.size.next_multiple_of(8)
+                + (view.subject.size + view.reply_to.size + view.key.size + view.headers.size)
+                    .next_multiple_of(8)
+        };
+        let total: usize = messages.iter().map(size).sum::<usize>() + 8;
+        let mut bytes: Vec<u8> = Vec::new();
+        bytes.try_reserve_exact(total).ok()?;
+        let mut views = Vec::new();
+        views.try_reserve_exact(messages.len()).ok()?;
+        bytes.resize(bytes.as_ptr().align_offset(8).min(8), 0);
+        for message in messages {
+            let mut view = View::EMPTY;
+            view.payload = append(&mut bytes, message.payload());
+            bytes.resize(bytes.len() + pad(&bytes), 0);
+            view.subject = append(&mut bytes, message.subject());
+            view.reply_to = append(&mut bytes, message.reply_to());
+            view.key = append(&mut bytes, message.key());
+            view.headers = append(&mut bytes, message.headers());
+            bytes.resize(bytes.len() + pad(&bytes), 0);
+            view.sequence = message.sequence;
+            view.timestamp_ns = message.timestamp_ns;
+            view.token = message.token;
+            view.delivery_count = message.delivery_count;
+            view.lost_before = message.lost_before;
+            view.status = message.status;
+            view.subscription_id = message.subscription_id;
+            view.flags = message.flags;
+            view.tag = message.tag;
+            views.push(view);
+        }
+        Some(Self {
+            views,
+            _bytes: bytes,
+        })
+    }
+
+    /// The messages.
+    pub fn messages(&self) -> &[View] {
+        &self.views
+    }
+}
+
+fn pad(bytes: &[u8]) -> usize {
+    let end = bytes.as_ptr() as usize + bytes.len();
+    end.next_multiple_of(8) - end
+}
+
+fn append(bytes: &mut Vec<u8>, field: &[u8]) -> Field {
+    if field.is_empty() {
+        return Field::EMPTY;
+    }
+    // `copy` reserved the whole size: a vector that grew would move what views point at.
+    assert!(
+        bytes.capacity() - bytes.len() >= field.len(),
+        "a detached batch outgrew its size"
+    );
+    let at = bytes.len();
+    bytes.extend_from_slice(field);
+    Field {
+        data: bytes.as_ptr().wrapping_add(at),
+        size: field.len(),
+    }
+}
+
+/// Keeps the reader's lanes out of sight of the rest of the crate.
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("lanes", &self.lanes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+// The queue moves a reader between threads together with all that its views point at.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Arc<Queue>>();
+};

@@ -1,0 +1,285 @@
+//! The memory under a ring: control words with an ordering, and data bytes without one.
+//!
+//! [`Words`] is small so that a test type can stand in for it: loom's checks that the two sides
+//! never touch the same data byte at once, copies included. [`HeapWords`] is the real one.
+//! The layout is that of `docs/formats.md` §2.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where the data of a ring start, in bytes from its control block.
+pub const DATA_OFFSET: usize = 384;
+/// "FASTMQL1", little-endian.
+pub const MAGIC: u64 = 0x314C_514D_5453_4146;
+
+/// The control words that change after a ring was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Control {
+    /// Position after the last published record; written by the producer.
+    Tail = 128,
+    /// Position of the first record not yet released; written by the consumer.
+    Head = 256,
+}
+
+/// The allocator had no memory for a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMemory;
+
+/// Memory for one ring.
+///
+/// # Safety
+/// `capacity` is a power of two and constant; the data functions reach exactly the bytes
+/// `[offset, offset + size)` of the data, which stay allocated as long as `self`; `load` and
+/// `store` of one control word are atomic and obey the given ordering.
+pub unsafe trait Words: Send + Sync + Sized {
+    /// Zeroed memory for `capacity` bytes of data and its control block.
+    fn allocate(capacity: usize) -> Result<Self, NoMemory>;
+    /// Size of the data in bytes.
+    fn capacity(&self) -> usize;
+    /// Reads a control word.
+    fn load(&self, word: Control, order: Ordering) -> u64;
+    /// Writes a control word.
+    fn store(&self, word: Control, value: u64, order: Ordering);
+    /// Reads 8 bytes of data.
+    ///
+    /// # Safety
+    /// `offset` is a multiple of 8 and below the capacity; nobody writes these bytes meanwhile.
+    unsafe fn read(&self, offset: usize) -> u64;
+    /// Writes 8 bytes of data.
+    ///
+    /// # Safety
+    /// As [`Words::read`], and nobody reads these bytes meanwhile.
+    unsafe fn write(&self, offset: usize, value: u64);
+    /// Copies bytes into the data.
+    ///
+    /// # Safety
+    /// `offset + bytes.len()` is at most the capacity; nobody else touches that range meanwhile.
+    unsafe fn copy_in(&self, offset: usize, bytes: &[u8]);
+    /// Copies bytes out of the data.
+    ///
+    /// # Safety
+    /// `offset + bytes.len()` is at most the capacity; nobody writes that range meanwhile.
+    unsafe fn copy_out(&self, offset: usize, bytes: &mut [u8]);
+}
+
+/// A ring's memory on the heap.
+#[derive(Debug)]
+pub struct HeapWords {
+    base: NonNull<u8>,
+    allocation: NonNull<u8>,
+    layout: Layout,
+    capacity: usize,
+}
+
+/// Control words sit on lines of their own; two, because the prefetcher takes pairs.
+const LINE_PAIR: usize = 128;
+
+// SAFETY: the type owns its allocation; access is by atomics or under the contract of `Words`.
+unsafe impl Send for HeapWords {}
+// SAFETY: as above.
+unsafe impl Sync for HeapWords {}
+
+impl HeapWords {
+    /// Address of a data byte, for views in place.
+    ///
+    /// `offset` is at most the capacity.
+    #[inline(always)]
+    pub(crate) fn address(&self, offset: usize) -> *const u8 {
+        debug_assert!(offset <= self.capacity);
+        self.base.as_ptr().wrapping_add(DATA_OFFSET + offset)
+    }
+
+    #[inline(always)]
+    fn data(&self, offset: usize) -> *mut u8 {
+        self.base.as_ptr().wrapping_add(DATA_OFFSET + offset)
+    }
+
+    #[inline(always)]
+    fn word(&self, word: Control) -> &AtomicU64 {
+        let address = self
+            .base
+            .as_ptr()
+            .wrapping_add(word as usize)
+            .cast::<AtomicU64>();
+        // SAFETY: control words lie inside the allocation, 128-aligned, and are only ever
+        // accessed as atomics after construction.
+        unsafe { &*address }
+    }
+}
+
+// SAFETY: the allocation is DATA_OFFSET + capacity bytes from `base`, freed only by drop.
+unsafe impl Words for HeapWords {
+    fn allocate(capacity: usize) -> Result<Self, NoMemory> {
+        assert!(
+            capacity.is_power_of_two(),
+            "ring capacity {capacity} is not a power of two"
+        );
+        // The alignment is made by hand: asking the allocator for 128 would make it clear the
+        // pages itself, where a plain zeroed allocation of a large ring touches none.
+        let size = DATA_OFFSET + capacity + LINE_PAIR;
+        let layout = Layout::from_size_align(size, 16).map_err(|_| NoMemory)?;
+        // SAFETY: the size is not zero.
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(NoMemory)?;
+        let shift = allocation.as_ptr().align_offset(LINE_PAIR);
+        // SAFETY: `shift` < LINE_PAIR, and the allocation has LINE_PAIR bytes to spare.
+        let base = unsafe { allocation.add(shift) };
+        let words = Self {
+            base,
+            allocation,
+            layout,
+            capacity,
+        };
+        let header = words.base.as_ptr().cast::<u64>();
+        // SAFETY: inside the allocation, aligned, and nobody else has it yet.
+        unsafe { header.write(MAGIC) };
+        // SAFETY: as above; the second word of the control block.
+        unsafe { header.wrapping_add(1).write(capacity as u64) };
+        Ok(words)
+    }
+
+    #[inline(always)]
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    #[inline(always)]
+    fn load(&self, word: Control, order: Ordering) -> u64 {
+        self.word(word).load(order)
+    }
+
+    #[inline(always)]
+    fn store(&self, word: Control, value: u64, order: Ordering) {
+        self.word(word).store(value, order);
+    }
+
+    #[inline(always)]
+    unsafe fn read(&self, offset: usize) -> u64 {
+        debug_assert!(offset.is_multiple_of(8) && offset + 8 <= self.capacity);
+        // SAFETY: in range and aligned (the data start 8-aligned); unshared by the contract.
+        unsafe { self.data(offset).cast::<u64>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, offset: usize, value: u64) {
+        debug_assert!(offset.is_multiple_of(8) && offset + 8 <= self.capacity);
+        // SAFETY: as `read`.
+        unsafe { self.data(offset).cast::<u64>().write(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        debug_assert!(offset + bytes.len() <= self.capacity);
+        // SAFETY: in range and unshared by the contract; the caller's slice is not our memory.
+        unsafe { copy(bytes.as_ptr(), self.data(offset), bytes.len()) }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
+        debug_assert!(offset + bytes.len() <= self.capacity);
+        // SAFETY: as `copy_in`, the other way.
+        unsafe { copy(self.address(offset), bytes.as_mut_ptr(), bytes.len()) }
+    }
+}
+
+impl Drop for HeapWords {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and this is the only owner.
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
+    }
+}
+
+/// Copies `size` bytes; short ones without a call, because most messages are short and a call to
+/// `memcpy` costs as much as the rest of a record.
+///
+/// Short copies go in 8-byte moves that the compiler must not merge: a wider load over a payload
+/// that the caller has just stored as words waits until the stores have left the core, because it
+/// cannot be forwarded from two of them (benches/floor/README.md: a factor of three).
+///
+/// # Safety
+/// As `ptr::copy_nonoverlapping`.
+#[inline(always)]
+unsafe fn copy(source: *const u8, target: *mut u8, size: usize) {
+    /// One unaligned move of a fixed size.
+    ///
+    /// # Safety
+    /// `T`'s size is readable at `source + offset` and writable at `target + offset`.
+    #[inline(always)]
+    unsafe fn step<T>(source: *const u8, target: *mut u8, offset: usize) {
+        let source = source.wrapping_add(offset).cast::<Packed<T>>();
+        // SAFETY: by the contract; `Packed` asks for no alignment.
+        let value = unsafe { source.read_volatile() };
+        // SAFETY: by the contract.
+        unsafe { target.wrapping_add(offset).cast::<Packed<T>>().write(value) }
+    }
+    #[repr(C, packed)]
+    struct Packed<T>(T);
+
+    if size > SHORT {
+        // SAFETY: the caller's contract.
+        unsafe { std::ptr::copy_nonoverlapping(source, target, size) };
+    } else if size >= 8 {
+        // Whole words, then one that overlaps the end.
+        let mut offset = 0;
+        while offset + 8 < size {
+            // SAFETY: `offset + 8` < size.
+            unsafe { step::<u64>(source, target, offset) };
+            offset += 8;
+        }
+        // SAFETY: the last 8 of at least 8 bytes.
+        unsafe { step::<u64>(source, target, size - 8) };
+    } else if size >= 4 {
+        // SAFETY: size ≥ 4.
+        unsafe { step::<u32>(source, target, 0) };
+        // SAFETY: the last 4 bytes.
+        unsafe { step::<u32>(source, target, size - 4) };
+    } else if size > 0 {
+        // SAFETY: size ≥ 1.
+        unsafe { step::<u8>(source, target, 0) };
+        // SAFETY: size / 2 < size.
+        unsafe { step::<u8>(source, target, size / 2) };
+        // SAFETY: size - 1 < size.
+        unsafe { step::<u8>(source, target, size - 1) };
+    }
+}
+
+/// Longest copy that goes word by word.
+const SHORT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_short_size_is_copied_exactly_and_nothing_beyond_it() {
+        let words = HeapWords::allocate(1024).unwrap();
+        let source: Vec<u8> = (0..200).map(|i| i as u8 ^ 0x5a).collect();
+        for size in 0..=200 {
+            // SAFETY: inside 1,024 bytes, and no other thread.
+            unsafe { words.copy_in(0, &[0xee; 256]) };
+            // SAFETY: as above.
+            unsafe { words.copy_in(8, &source[..size]) };
+            let mut seen = [0u8; 256];
+            // SAFETY: as above.
+            unsafe { words.copy_out(0, &mut seen) };
+            assert_eq!(&seen[8..8 + size], &source[..size], "size {size}");
+            assert_eq!(seen[7], 0xee);
+            assert_eq!(seen[8 + size], 0xee, "size {size}");
+        }
+    }
+
+    #[test]
+    fn control_words_lie_where_the_format_says() {
+        let words = HeapWords::allocate(4096).unwrap();
+        assert_eq!(words.base.as_ptr() as usize % 128, 0);
+        words.store(Control::Tail, 7, Ordering::Relaxed);
+        words.store(Control::Head, 9, Ordering::Relaxed);
+        let at = |offset: usize| {
+            let address = words.base.as_ptr().wrapping_add(offset).cast::<u64>();
+            // SAFETY: inside the control block, and no other thread.
+            unsafe { address.read() }
+        };
+        assert_eq!((at(0), at(8), at(128), at(256)), (MAGIC, 4096, 7, 9));
+    }
+}

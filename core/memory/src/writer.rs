@@ -1,0 +1,452 @@
+//! A writer's way into one queue: the shared lane first, its own lane when it is hot.
+//!
+//! Invariant (order): a writer writes to its own lane only after the last record that it put into
+//! the shared lane has left it. Invariant (all or nothing): room that `reserve` promised is there
+//! when `push_reserved` comes, whatever other writers do meanwhile.
+
+use std::sync::Arc;
+
+use crate::block::Descriptor;
+use crate::lane::{Consumer, LaneState, NoRoom};
+use crate::queue::{Policy, Queue, Shared, WriteEnd};
+use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, flag};
+use crate::sync::{MutexGuard, lock, try_lock};
+
+/// Messages through the shared lane after which a writer asks for a lane of its own.
+pub const HOT_MESSAGES: u32 = 16;
+
+/// What became of a message that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pushed {
+    /// It is in the queue.
+    Written,
+    /// It was dropped by the queue's policy, and counted.
+    Dropped,
+}
+
+/// Why a message was refused; nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No room now.
+    Full,
+    /// The memory cap does not allow the lane to grow.
+    OverBudget,
+    /// The allocator had no memory.
+    NoMemory,
+    /// Larger than half of a lane's capacity.
+    TooLarge,
+    /// The queue is closed.
+    Closed,
+}
+
+impl From<NoRoom> for Refused {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Full => Self::Full,
+            NoRoom::OverBudget => Self::OverBudget,
+            NoRoom::NoMemory => Self::NoMemory,
+            NoRoom::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+/// A record that was dropped to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// The subscription it was for.
+    pub subscription: u32,
+    /// Of a request, its token, so that the asker can be told; else 0.
+    pub token: u64,
+}
+
+/// One writer × one queue. Used by one thread at a time.
+pub struct LaneWriter {
+    own: Option<WriteEnd>,
+    queue: Arc<Queue>,
+    label: Option<Box<[u8]>>,
+    /// The lane and count of the last record that went through the shared lane.
+    last_shared: Option<(Arc<LaneState>, u64)>,
+    shared_count: u32,
+    /// Bytes promised in the shared lane; 0: the promise, if any, is in the own lane.
+    reserved: u64,
+    evicted: Vec<Evicted>,
+    pushed_at_sweep: u64,
+}
+
+impl std::fmt::Debug for LaneWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneWriter")
+            .field("is_own", &self.own.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LaneWriter {
+    /// A writer for `queue`. With `label`, every message has that subject, and an own lane need
+    /// not repeat it.
+    pub fn new(queue: Arc<Queue>, label: Option<&[u8]>) -> Self {
+        Self {
+            own: None,
+            queue,
+            label: label.map(Box::from),
+            last_shared: None,
+            shared_count: 0,
+            reserved: 0,
+            evicted: Vec::new(),
+            pushed_at_sweep: 0,
+        }
+    }
+
+    /// The queue.
+    #[inline(always)]
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// True when the writer has a lane of its own.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Writes one message and wakes the reader if it sleeps.
+    #[inline(always)]
+    pub fn push(&mut self, draft: &Draft<'_>, subscription: u32) -> Result<Pushed, Refused> {
+        if let Some(own) = &mut self.own
+            && own.producer.push(draft, subscription).is_ok()
+        {
+            return self.notify();
+        }
+        self.push_slow(draft, subscription)
+    }
+
+    /// Writes one message; the reader sees it only after [`LaneWriter::publish`].
+    #[inline(always)]
+    pub fn push_quiet(&mut self, draft: &Draft<'_>, subscription: u32) -> Result<Pushed, Refused> {
+        if let Some(own) = &mut self.own {
+            let step = own.producer.step(draft);
+            if own.producer.reserve(step, 0).is_ok() {
+                own.producer.write(draft, subscription);
+                return Ok(Pushed::Written);
+            }
+            own.producer.publish();
+        }
+        self.push_slow(draft, subscription)
+    }
+
+    /// Publishes what `push_quiet` wrote. `Closed` if nobody will read it.
+    #[inline(always)]
+    pub fn publish(&mut self) -> Result<(), Refused> {
+        if let Some(own) = &mut self.own {
+            own.producer.publish();
+        }
+        self.notify().map(|_| ())
+    }
+
+    #[inline(always)]
+    fn notify(&self) -> Result<Pushed, Refused> {
+        if self.queue.notify_reader() {
+            Ok(Pushed::Written)
+        } else {
+            Err(Refused::Closed)
+        }
+    }
+
+    /// Promises room for `copies` records of one message. Follow with as many `push_reserved`, or
+    /// `cancel`.
+    #[inline(always)]
+    pub fn reserve(&mut self, draft: &Draft<'_>, copies: u64) -> Result<(), Refused> {
+        if let Some(own) = &mut self.own {
+            let step = own.producer.step(draft);
+            if own.producer.reserve(step, spare(step, copies)).is_ok() {
+                return Ok(());
+            }
+        }
+        self.reserve_slow(draft, copies)
+    }
+
+    #[cold]
+    fn reserve_slow(&mut self, draft: &Draft<'_>, copies: u64) -> Result<(), Refused> {
+        if self.queue.is_closed() {
+            return Err(Refused::Closed);
+        }
+        if self.own.is_none() && self.is_ready_for_own() {
+            self.move_to_own();
+        }
+        if let Some(own) = &mut self.own {
+            let step = own.producer.step(draft);
+            return own
+                .producer
+                .reserve(step, spare(step, copies))
+                .map_err(Refused::from);
+        }
+        let queue = self.queue.clone();
+        let mut shared = Self::lock_shared(&queue)?;
+        let reserved = shared.reserved;
+        let end = shared.end.as_mut().ok_or(Refused::Closed)?;
+        let step = end.producer.step(draft);
+        // Twice, for the filler that may be needed at the ring's end.
+        end.producer
+            .reserve(step, reserved + step + spare(step, copies))?;
+        self.reserved = 2 * step * copies;
+        shared.reserved += self.reserved;
+        Ok(())
+    }
+
+    /// Writes a message for which `reserve` has promised room, and wakes the reader.
+    #[inline(always)]
+    pub fn push_reserved(&mut self, draft: &Draft<'_>, sub: u32) -> Result<Pushed, Refused> {
+        if self.reserved == 0
+            && let Some(own) = &mut self.own
+        {
+            own.producer.write(draft, sub);
+            own.producer.publish();
+            return self.notify();
+        }
+        self.push_reserved_slow(draft, sub)
+    }
+
+    #[cold]
+    fn push_reserved_slow(&mut self, draft: &Draft<'_>, sub: u32) -> Result<Pushed, Refused> {
+        let queue = self.queue.clone();
+        let mut shared = Self::lock_shared(&queue)?;
+        let end = shared.end.as_mut().ok_or(Refused::Closed)?;
+        let step = end.producer.step(draft);
+        let promised = (2 * step).min(self.reserved);
+        self.reserved -= promised;
+        shared.reserved -= promised.min(shared.reserved);
+        let spare = shared.reserved;
+        let end = shared.end.as_mut().ok_or(Refused::Closed)?;
+        end.producer
+            .reserve(step, spare)
+            .or_else(|_| end.producer.reserve(step, 0))?;
+        end.producer.write(draft, sub);
+        end.producer.publish();
+        self.note_shared(&shared);
+        drop(shared);
+        self.notify()
+    }
+
+    /// Takes back a promise.
+    pub fn cancel(&mut self) {
+        let promised = std::mem::take(&mut self.reserved);
+        if promised > 0 {
+            let mut shared = lock(self.queue.shared());
+            shared.reserved -= promised.min(shared.reserved);
+        }
+    }
+
+    /// Bytes that wait for the reader as far as this writer knows, for balancing.
+    pub fn load(&self) -> u64 {
+        let own = match (&self.own, &self.last_shared) {
+            (Some(own), _) => own.producer.state().pending_bytes(),
+            (None, Some((state, _))) => state.pending_bytes(),
+            (None, None) => 0,
+        };
+        own + self.queue.load_hint()
+    }
+
+    /// What this writer's pushes have evicted since the last call.
+    pub fn take_evicted(&mut self) -> Vec<Evicted> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// True if [`LaneWriter::take_evicted`] has something.
+    #[inline(always)]
+    pub fn has_evicted(&self) -> bool {
+        !self.evicted.is_empty()
+    }
+
+    /// Gives an own lane back that is drained and was not used since the last call.
+    pub fn sweep(&mut self) {
+        if let Some(own) = &self.own {
+            let pushed = own.producer.pushed();
+            if pushed == self.pushed_at_sweep && own.producer.is_drained() {
+                self.drop_own();
+            }
+            self.pushed_at_sweep = pushed;
+        }
+    }
+
+    fn drop_own(&mut self) {
+        if self.own.take().is_some() {
+            self.queue.give_own_place();
+            self.shared_count = 0;
+            self.pushed_at_sweep = 0;
+            // The own lane was drained or belongs to a dead writer; what comes next in the shared
+            // lane is behind nothing.
+            self.last_shared = None;
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slow(&mut self, draft: &Draft<'_>, subscription: u32) -> Result<Pushed, Refused> {
+        if self.queue.is_closed() {
+            return Err(Refused::Closed);
+        }
+        if self.own.is_none() && self.is_ready_for_own() {
+            self.move_to_own();
+        }
+        let queue = self.queue.clone();
+        let result = match self.own.as_mut() {
+            Some(own) => Self::push_to(&queue, own, 0, &mut self.evicted, draft, subscription),
+            None => {
+                let mut shared = Self::lock_shared(&queue)?;
+                let spare = shared.reserved;
+                let evicted = &mut self.evicted;
+                let end = shared.end.as_mut().ok_or(Refused::Closed)?;
+                let result = Self::push_to(&queue, end, spare, evicted, draft, subscription);
+                self.note_shared(&shared);
+                result
+            }
+        };
+        match result {
+            Ok(Pushed::Written) => self.notify(),
+            other => other,
+        }
+    }
+
+    /// Pushes into a lane, following the queue's policy when it is full.
+    fn push_to(
+        queue: &Queue,
+        end: &mut WriteEnd,
+        spare: u64,
+        evicted: &mut Vec<Evicted>,
+        draft: &Draft<'_>,
+        subscription: u32,
+    ) -> Result<Pushed, Refused> {
+        let step = end.producer.step(draft);
+        let no_room = match end.producer.reserve(step, spare) {
+            Ok(()) => {
+                end.producer.write(draft, subscription);
+                end.producer.publish();
+                return Ok(Pushed::Written);
+            }
+            Err(no_room) => no_room,
+        };
+        // A request is told that the responder is busy rather than dropped or let drop others.
+        if no_room == NoRoom::TooLarge || draft.kind != Kind::Message {
+            return Err(no_room.into());
+        }
+        match queue.policy() {
+            Policy::Backpressure => Err(no_room.into()),
+            Policy::DropNewest => {
+                end.producer.count_lost();
+                Ok(Pushed::Dropped)
+            }
+            Policy::DropOldest => {
+                if let Some(evict) = &end.evict
+                    && let Some(mut consumer) = try_lock(evict)
+                {
+                    make_room(&mut consumer, queue, step, evicted);
+                }
+                if end.producer.reserve(step, spare).is_ok() {
+                    end.producer.write(draft, subscription);
+                    end.producer.publish();
+                    return Ok(Pushed::Written);
+                }
+                // The reader is copying out right now: the new message is the one that is lost.
+                end.producer.count_lost();
+                Ok(Pushed::Dropped)
+            }
+        }
+    }
+
+    fn lock_shared(queue: &Queue) -> Result<MutexGuard<'_, Shared>, Refused> {
+        let mut shared = lock(queue.shared());
+        shared.locks += 1;
+        if shared.end.is_none() {
+            if queue.is_closed() {
+                return Err(Refused::Closed);
+            }
+            shared.end = Some(queue.new_lane(None)?);
+        }
+        Ok(shared)
+    }
+
+    fn note_shared(&mut self, shared: &Shared) {
+        let Some(end) = &shared.end else { return };
+        let (state, pushed) = (end.producer.state(), end.producer.pushed());
+        match &mut self.last_shared {
+            Some((last, count)) if Arc::ptr_eq(last, state) => *count = pushed,
+            last => *last = Some((state.clone(), pushed)),
+        }
+        self.shared_count = self.shared_count.saturating_add(1);
+    }
+
+    fn is_ready_for_own(&self) -> bool {
+        self.shared_count >= HOT_MESSAGES
+            && self
+                .last_shared
+                .as_ref()
+                .is_none_or(|(state, count)| state.gone() >= *count)
+    }
+
+    fn move_to_own(&mut self) {
+        // Asked again after as many messages, should the places or the memory be out now.
+        self.shared_count = 0;
+        if !self.queue.take_own_place() {
+            return;
+        }
+        match self.queue.new_lane(self.label.clone()) {
+            Ok(end) => {
+                self.own = Some(end);
+                self.last_shared = None;
+            }
+            Err(_) => self.queue.give_own_place(),
+        }
+    }
+}
+
+impl Drop for LaneWriter {
+    fn drop(&mut self) {
+        self.cancel();
+        self.drop_own();
+    }
+}
+
+/// Bytes to keep free behind the first of several copies, one filler included.
+#[inline(always)]
+fn spare(step: u64, copies: u64) -> u64 {
+    if copies > 1 { step * copies } else { 0 }
+}
+
+/// Evicts the oldest records until `step` bytes, and a sixteenth of the ring, are free: one
+/// eviction then pays for many messages.
+fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Vec<Evicted>) {
+    let goal = (2 * step).max(consumer.capacity() / 16);
+    let (mut bytes, mut count) = (0, 0);
+    while bytes < goal {
+        // An error ends the lane for the reader too; there is nothing to make room for.
+        let Ok(Some(taken)) = consumer.next() else {
+            break;
+        };
+        evicted.push(Evicted {
+            subscription: taken.parsed.subscription,
+            token: match taken.parsed.kind {
+                Kind::Request => consumer.word(&taken, flag::TOKEN),
+                _ => 0,
+            },
+        });
+        if taken.parsed.flags & flag::BLOCK != 0 {
+            release_block(consumer, queue, &taken);
+        }
+        bytes += taken.parsed.step;
+        count += 1;
+    }
+    consumer.count_evicted(count);
+    consumer.release();
+}
+
+fn release_block(consumer: &Consumer, queue: &Queue, taken: &crate::lane::Taken) {
+    let mut record = vec![0; taken.parsed.step as usize];
+    consumer.copy_record(taken, &mut record);
+    let at = taken.parsed.payload_at as usize;
+    if let Some(bytes) = record.get(at..at + DESCRIPTOR_BYTES)
+        && let Ok(bytes) = <[u8; DESCRIPTOR_BYTES]>::try_from(bytes)
+        && let Some(block) = queue.blocks().get(&Descriptor::from_bytes(&bytes))
+    {
+        drop(block);
+    }
+}
