@@ -19,7 +19,7 @@ struct scene {
     fastmq_status status;
     uint32_t depth, depth_max;
     struct gate release;
-    atomic_int is_dead; /* set when no call may come any more */
+    atomic_int is_dead; /* set when no call may come any more, or when the last one has ended */
     atomic_int violations;
 };
 
@@ -231,6 +231,42 @@ static void nesting_is_bounded(void)
     fastmq_close(client);
 }
 
+/* Takes its time after the main thread has begun to unsubscribe. */
+static void finish_late(const fastmq_message *message, void *context)
+{
+    struct scene *scene = context;
+    struct timespec start, now;
+    (void)message;
+    gate_add(&scene->calls, 1);
+    gate_wait(&scene->release, 1);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 < 20);
+    atomic_store(&scene->is_dead, 1);
+}
+
+static void *publish_once(void *context)
+{
+    struct scene *scene = context;
+    scene->status = publish_number(scene->client, "late", 1);
+    return NULL;
+}
+
+static void unsubscribe_waits(fastmq_delivery delivery, const char *name)
+{
+    fastmq_client *client = open_client();
+    struct scene scene = new_scene(client);
+    fastmq_subscription *s = subscribe_call(client, "late", delivery, finish_late, &scene);
+    pthread_t thread = start_thread(publish_once, &scene);
+    NEED(gate_wait(&scene.calls, 1));
+    gate_add(&scene.release, 1);
+    fastmq_unsubscribe(s);
+    CHECK(atomic_load(&scene.is_dead), name);
+    pthread_join(thread, NULL);
+    fastmq_close(client);
+}
+
 static void count_unless_dead(const fastmq_message *message, void *context)
 {
     struct scene *scene = context;
@@ -283,6 +319,8 @@ int main(void)
     a_callback_that_blocks();
     publish_wait_inside();
     nesting_is_bounded();
+    unsubscribe_waits(FASTMQ_DELIVERY_THREAD, "THREAD: unsubscribe waits for a running callback");
+    unsubscribe_waits(FASTMQ_DELIVERY_INLINE, "INLINE: unsubscribe waits for a running callback");
     after_unsubscribe_no_callback(FASTMQ_DELIVERY_THREAD,
                                   "THREAD: after unsubscribe has returned no callback runs");
     after_unsubscribe_no_callback(FASTMQ_DELIVERY_INLINE,

@@ -92,6 +92,19 @@ static void close_beside_readers(void)
     CHECK_NUMBER(wrong, 0, "close wakes every waiting receive with CLOSED");
 }
 
+static void unsubscribe_beside_a_reader(void)
+{
+    fastmq_client *client = open_client();
+    fastmq_subscription *subscription = subscribe(client, "nothing.comes");
+    struct reader reader = {fastmq_subscription_queue(subscription), 0, FASTMQ_OK};
+    pthread_t thread = start_thread(read_to_the_end, &reader);
+    fastmq_unsubscribe(subscription);
+    pthread_join(thread, NULL);
+    CHECK(reader.ended_with == FASTMQ_CLOSED || reader.ended_with == FASTMQ_MISUSE,
+          "unsubscribe wakes a receive on its own queue: CLOSED, or MISUSE when it came later");
+    fastmq_close(client);
+}
+
 struct asker {
     fastmq_requester *requester;
     fastmq_status ended_with;
@@ -284,6 +297,7 @@ int main(void)
     drain();
     drain_beside_readers();
     close_beside_readers();
+    unsubscribe_beside_a_reader();
     close_beside_an_asker();
     drain_inside_a_callback();
     close_beside_a_blocked_callback();

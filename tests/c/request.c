@@ -303,6 +303,23 @@ static void cancelled(void)
     fastmq_requester_close(requester);
 }
 
+static void cancelled_by_a_shared_queue(void)
+{
+    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_BACKPRESSURE, 0);
+    fastmq_subscription *responder = subscribe_on(client, "ask.shared", queue, 0);
+    fastmq_requester *requester = open_requester(client, "ask.shared", 0);
+    NEED(submit(requester, 3) == FASTMQ_OK);
+    fastmq_queue_close(queue);
+    struct fate fate = one_fate(requester);
+    CHECK(fate.status == FASTMQ_CANCELLED && fate.token == 3,
+          "so are those in a shared queue that closes");
+    NEED(submit(requester, 4) == FASTMQ_OK);
+    CHECK_NUMBER(one_fate(requester).status, FASTMQ_NO_RESPONDER,
+                 "a subscription whose queue is closed is no responder");
+    fastmq_requester_close(requester);
+    fastmq_unsubscribe(responder);
+}
+
 static void many_in_flight(void)
 {
     enum { WINDOW = 512, ROUNDS = 20 };
@@ -411,6 +428,7 @@ int main(void)
     replies();
     busy();
     cancelled();
+    cancelled_by_a_shared_queue();
     many_in_flight();
     across_threads();
     fastmq_close(client);
