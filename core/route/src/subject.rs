@@ -397,7 +397,7 @@ mod tests {
                         .wrapping_add(1);
                     // Mostly letters and dots, so that many texts are good ones.
                     let pick = (random >> 33) as usize;
-                    bytes[if pick % 32 == 0 {
+                    bytes[if pick.is_multiple_of(32) {
                         pick / 32 % bytes.len()
                     } else {
                         pick % 3
