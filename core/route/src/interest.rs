@@ -138,10 +138,9 @@ impl<S: Subscriber> Interest<S> {
     /// Aborts if `out` cannot grow; [`try_lookup`](Self::try_lookup) does not.
     pub fn lookup(&self, subject: &[u8], out: &mut Vec<S>) -> Stamp {
         let subject_hash = self.hash.hash(subject);
-        let stamp = self.visit(subject, subject_hash, |subscription| {
+        self.visit(subject, subject_hash, |subscription| {
             out.push(subscription.clone());
-        });
-        stamp
+        })
     }
 
     /// The same for a caller that knows the hash of the subject by [`hasher`](Self::hasher) and
