@@ -169,7 +169,7 @@ pub(crate) fn answer_in_place(
     payload: &[u8],
     headers: &[u8],
 ) -> Result<bool, ()> {
-    CALLS.with(|calls| {
+    let answered = CALLS.try_with(|calls| {
         let mut depth = calls.depth.get();
         while depth > 0 {
             depth -= 1;
@@ -196,13 +196,16 @@ pub(crate) fn answer_in_place(
             return Ok(true);
         }
         Ok(false)
-    })
+    });
+    // No stack any more: nobody asks on this thread.
+    answered.unwrap_or(Ok(false))
 }
 
 /// True if no thread (this one aside) runs a handler with this serial. Called after the handler
 /// was made inactive and a heavy fence.
 pub(crate) fn is_at_rest(serial: u64) -> bool {
-    let mine = CALLS.with(|calls| Arc::as_ptr(&calls.announcements));
+    // A thread that is ending may have lost its stack already: then it runs nothing.
+    let mine = CALLS.try_with(|calls| Arc::as_ptr(&calls.announcements)).unwrap_or_default();
     let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     threads.iter().filter_map(Weak::upgrade).all(|thread| {
         std::ptr::eq(Arc::as_ptr(&thread), mine)
@@ -219,10 +222,10 @@ pub(crate) fn while_handling<R>(place_id: u64, body: impl FnOnce() -> R) -> R {
     impl Drop for Restore {
         fn drop(&mut self) {
             let before = self.0;
-            CALLS.with(|calls| calls.handling.set(before));
+            let _ = CALLS.try_with(|calls| calls.handling.set(before));
         }
     }
-    let before = CALLS.with(|calls| calls.handling.replace(place_id));
+    let before = CALLS.try_with(|calls| calls.handling.replace(place_id)).unwrap_or(0);
     let _restore = Restore(before);
     body()
 }
@@ -245,5 +248,5 @@ pub(crate) fn thread_number() -> u64 {
 
 /// The queue whose handler this thread runs; 0: none.
 pub(crate) fn handling() -> u64 {
-    CALLS.with(|calls| calls.handling.get())
+    CALLS.try_with(|calls| calls.handling.get()).unwrap_or(0)
 }

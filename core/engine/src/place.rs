@@ -30,7 +30,9 @@ pub struct QueueOptions {
 }
 
 /// Looks between two readings of the clock while spinning.
-const SPINS_PER_CLOCK: u32 = 64;
+const SPINS_PER_CLOCK: u32 = 32;
+/// Pauses between two looks while spinning.
+const PAUSES_PER_LOOK: u32 = 8;
 
 /// A queue.
 pub struct Place {
@@ -221,7 +223,10 @@ impl Place {
                         }
                         return Ok(guard.into_batch());
                     }
-                    std::hint::spin_loop();
+                    // Looking takes the cache line away from the writer; a pause lets it write on.
+                    for _ in 0..PAUSES_PER_LOOK {
+                        std::hint::spin_loop();
+                    }
                 }
                 let now_ns = driver.monotonic_ns();
                 if start_ns == 0 {

@@ -268,6 +268,8 @@ impl<W: Words> Producer<W> {
             capacity *= 2;
         }
         let link = Link::allocate(capacity, self.state.budget.as_ref())?;
+        // What was written and not published yet stays in the old ring.
+        self.publish();
         *lock(&self.link.next) = Some(link.clone());
         // After this store the old ring gets no more records.
         self.link.has_next.store(true, Ordering::Release);

@@ -101,14 +101,42 @@ pub(crate) struct WriteEnd {
 /// A lane seen from the reader.
 pub(crate) enum ReadEnd {
     /// Records are read in place.
-    Plain(Consumer),
+    Plain {
+        /// The consumer.
+        consumer: Consumer,
+        /// The writer's earlier records, which must leave first.
+        after: Option<After>,
+    },
     /// Records may be evicted by the writer: the reader locks, copies out, and lets go.
     Evicting {
         /// The consumer, shared with the evicting writer.
         consumer: Arc<Mutex<Consumer>>,
         /// Evictions already reported.
         evicted_seen: u64,
+        /// The writer's earlier records, which must leave first.
+        after: Option<After>,
     },
+}
+
+/// A lane and how many of its records must have left it.
+#[derive(Clone, Debug)]
+pub(crate) struct After {
+    pub(crate) state: Arc<LaneState>,
+    pub(crate) count: u64,
+}
+
+impl ReadEnd {
+    /// True while the lane must wait for its writer's earlier records elsewhere.
+    #[inline(always)]
+    pub(crate) fn is_early(&mut self) -> bool {
+        let (Self::Plain { after, .. } | Self::Evicting { after, .. }) = self;
+        let Some(condition) = after else { return false };
+        if condition.state.gone() < condition.count {
+            return true;
+        }
+        *after = None;
+        false
+    }
 }
 
 #[derive(Default)]
@@ -230,21 +258,23 @@ impl Queue {
         &self.shared
     }
 
-    /// Makes a lane and hands its reading end to the reader.
-    pub(crate) fn new_lane(&self, label: Option<Box<[u8]>>) -> Result<WriteEnd, NoRoom> {
+    /// Makes a lane and hands its reading end to the reader, who reads it only `after`.
+    pub(crate) fn new_lane(
+        &self,
+        label: Option<Box<[u8]>>,
+        after: Option<After>,
+    ) -> Result<WriteEnd, NoRoom> {
         let (producer, consumer) =
             lane::<HeapWords>(self.capacity, label, Some(self.budget.clone()))?;
         lock(&self.registry).lanes.push(producer.state().clone());
         let (read, evict) = match self.policy {
             Policy::DropOldest => {
                 let consumer = Arc::new(Mutex::new(consumer));
-                let read = ReadEnd::Evicting {
-                    consumer: consumer.clone(),
-                    evicted_seen: 0,
-                };
+                let read =
+                    ReadEnd::Evicting { consumer: consumer.clone(), evicted_seen: 0, after };
                 (read, Some(consumer))
             }
-            _ => (ReadEnd::Plain(consumer), None),
+            _ => (ReadEnd::Plain { consumer, after }, None),
         };
         let mut incoming = lock(&self.incoming);
         incoming.push(read);

@@ -18,6 +18,8 @@ use crate::view::{Field, Numbers, View, Visit, view_flag};
 pub const BATCH_MESSAGES_MAX: usize = 4096;
 /// Bytes copied out of evicting lanes for one batch, unless one record is larger.
 const COPY_BYTES: u64 = 64 << 10;
+/// Views by which a full list grows at least.
+const VIEWS_MORE: usize = 16;
 /// Empty looks after which the shared lane's memory is given back.
 const EMPTIES_BEFORE_TRIM: u32 = 64;
 
@@ -47,6 +49,8 @@ struct Fill<'a, V> {
     clock: &'a dyn Fn() -> u64,
     visit: &'a mut V,
     expired: u64,
+    /// Records taken that gave no view.
+    skipped: u64,
     waiting: u64,
 }
 
@@ -80,53 +84,26 @@ impl<'q> ReaderGuard<'q> {
         queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
         let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
         let before = reader.views.len();
-        let room = limit.saturating_sub(reader.views.capacity());
-        if room > 0 && reader.views.try_reserve(limit - before).is_err() {
-            return Ok(before);
-        }
-        let mut fill = Fill {
-            limit,
-            clock,
-            visit: &mut visit,
-            expired: 0,
-            waiting: 0,
-        };
-        let count = reader.lanes.len();
+        let mut fill =
+            Fill { limit, clock, visit: &mut visit, expired: 0, skipped: 0, waiting: 0 };
         let mut result = Ok(());
-        let mut has_orphan = false;
-        for step in 0..count {
-            let mut index = reader.start + step;
-            if index >= count {
-                index -= count;
-            }
-            let full = reader.views.len() >= limit;
-            if full {
+        let (mut has_orphan, mut has_early);
+        loop {
+            (has_orphan, has_early) = (false, false);
+            let skipped = fill.skipped;
+            let looked = reader.look(queue, &mut fill, &mut has_orphan, &mut has_early);
+            result = result.and(looked);
+            // Records that gave no view must not keep the room, nor hold back the lane that waits
+            // for them to leave.
+            if fill.skipped == skipped || !reader.views.is_empty() {
                 break;
             }
-            let seen = reader.views.len();
-            let outcome = match &mut reader.lanes[index] {
-                ReadEnd::Plain(consumer) => {
-                    let views = &mut reader.views;
-                    let outcome = fill_plain(queue, consumer, views, &mut reader.blocks, &mut fill);
-                    has_orphan |= views.len() == seen && consumer.state().is_orphan();
-                    outcome
-                }
-                ReadEnd::Evicting {
-                    consumer,
-                    evicted_seen,
-                } => {
-                    let mut consumer = lock(consumer);
-                    let target = (&mut reader.views, &mut reader.blocks, &mut reader.copies);
-                    let outcome =
-                        fill_copies(queue, &mut consumer, evicted_seen, target, &mut fill);
-                    has_orphan |= reader.views.len() == seen && consumer.state().is_orphan();
-                    outcome
-                }
-            };
-            if result.is_ok() {
-                result = outcome;
+            reader.release(queue);
+            if !has_early {
+                break;
             }
         }
+        let count = reader.lanes.len();
         if count > 1 {
             reader.start = if reader.start + 1 < count {
                 reader.start + 1
@@ -156,10 +133,6 @@ impl<'q> ReaderGuard<'q> {
         if fill.expired > 0 {
             let expired = counters.expired.load(Ordering::Relaxed) + fill.expired;
             counters.expired.store(expired, Ordering::Relaxed);
-            // Expired records hold no views: their room is given back at once.
-            if total == 0 {
-                reader.release(queue);
-            }
         }
         result.map(|()| total)
     }
@@ -194,7 +167,7 @@ impl<'q> ReaderGuard<'q> {
         let reader = self.state();
         queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
         reader.lanes.iter_mut().any(|lane| match lane {
-            ReadEnd::Plain(consumer) => !matches!(consumer.peek_step(), Ok(None)),
+            ReadEnd::Plain { consumer, .. } => !matches!(consumer.peek_step(), Ok(None)),
             ReadEnd::Evicting { consumer, .. } => !matches!(lock(consumer).peek_step(), Ok(None)),
         })
     }
@@ -248,6 +221,52 @@ impl Drop for ReaderGuard<'_> {
 }
 
 impl Reader {
+    /// Looks at every lane once, round robin.
+    #[inline(always)]
+    fn look<V: FnMut(&mut Visit<'_>) -> bool>(
+        &mut self,
+        queue: &Queue,
+        fill: &mut Fill<'_, V>,
+        has_orphan: &mut bool,
+        has_early: &mut bool,
+    ) -> Result<(), RecordError> {
+        let count = self.lanes.len();
+        let mut result = Ok(());
+        fill.waiting = 0;
+        for step in 0..count {
+            let mut index = self.start + step;
+            if index >= count {
+                index -= count;
+            }
+            if self.views.len() >= fill.limit {
+                break;
+            }
+            let seen = self.views.len();
+            let lane = &mut self.lanes[index];
+            if lane.is_early() {
+                *has_early = true;
+                continue;
+            }
+            let outcome = match lane {
+                ReadEnd::Plain { consumer, .. } => {
+                    let outcome =
+                        fill_plain(queue, consumer, &mut self.views, &mut self.blocks, fill);
+                    *has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
+                    outcome
+                }
+                ReadEnd::Evicting { consumer, evicted_seen, .. } => {
+                    let mut consumer = lock(consumer);
+                    let target = (&mut self.views, &mut self.blocks, &mut self.copies);
+                    let outcome = fill_copies(queue, &mut consumer, evicted_seen, target, fill);
+                    *has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
+                    outcome
+                }
+            };
+            result = result.and(outcome);
+        }
+        result
+    }
+
     /// Gives back all that the views pointed at.
     #[inline(always)]
     fn release(&mut self, queue: &Queue) {
@@ -256,7 +275,7 @@ impl Reader {
             self.blocks.clear();
         }
         for lane in &mut self.lanes {
-            if let ReadEnd::Plain(consumer) = lane {
+            if let ReadEnd::Plain { consumer, .. } = lane {
                 consumer.release();
             }
         }
@@ -270,7 +289,7 @@ impl Reader {
         }
         self.lanes.retain_mut(|lane| {
             let (state, is_finished) = match lane {
-                ReadEnd::Plain(consumer) => {
+                ReadEnd::Plain { consumer, .. } => {
                     consumer.release();
                     let is_finished = consumer.is_finished();
                     (consumer.state().clone(), is_finished)
@@ -302,6 +321,9 @@ fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     let half = consumer.capacity() / 2;
     let mut result = Ok(());
     while views.len() < fill.limit && consumer.held_bytes() < half {
+        if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
+            break;
+        }
         let taken = match consumer.next() {
             Ok(Some(taken)) => taken,
             Ok(None) => break,
@@ -332,6 +354,9 @@ fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
     let first = views.len();
     let mut result = Ok(());
     while views.len() < fill.limit {
+        if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
+            break;
+        }
         let step = match consumer.peek_step() {
             Ok(Some(step)) => step,
             Ok(None) => break,
@@ -430,10 +455,13 @@ fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     if parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, blocks, fill.clock)?
     {
         fill.expired += 1;
+        fill.skipped += 1;
         return Ok(());
     }
     if (fill.visit)(&mut Visit(&mut view)) {
         views.push(view);
+    } else {
+        fill.skipped += 1;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! A writer's way into one queue: the shared lane first, its own lane when it is hot.
 //!
-//! Invariant (order): a writer writes to its own lane only after the last record that it put into
-//! the shared lane has left it. Invariant (all or nothing): room that `reserve` promised is there
+//! Invariant (order): the reader takes nothing from a writer's own lane before the last record that
+//! the writer put into the shared lane has left it; nor, when the writer goes back to the shared
+//! lane, did it leave anything in its own. Invariant (all or nothing): room that `reserve` promised is there
 //! when `push_reserved` comes, whatever other writers do meanwhile.
 
 use std::sync::Arc;
 
 use crate::block::Descriptor;
 use crate::lane::{Consumer, LaneState, NoRoom};
-use crate::queue::{Policy, Queue, Shared, WriteEnd};
+use crate::queue::{After, Policy, Queue, Shared, WriteEnd};
 use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, flag};
 use crate::sync::{MutexGuard, lock, try_lock};
 
@@ -360,7 +361,7 @@ impl LaneWriter {
             if queue.is_closed() {
                 return Err(Refused::Closed);
             }
-            shared.end = Some(queue.new_lane(None)?);
+            shared.end = Some(queue.new_lane(None, None)?);
         }
         Ok(shared)
     }
@@ -389,12 +390,13 @@ impl LaneWriter {
         if !self.queue.take_own_place() {
             return;
         }
-        match self.queue.new_lane(self.label.clone()) {
-            Ok(end) => {
-                self.own = Some(end);
-                self.last_shared = None;
+        let after = self.last_shared.take().map(|(state, count)| After { state, count });
+        match self.queue.new_lane(self.label.clone(), after.clone()) {
+            Ok(end) => self.own = Some(end),
+            Err(_) => {
+                self.last_shared = after.map(|after| (after.state, after.count));
+                self.queue.give_own_place();
             }
-            Err(_) => self.queue.give_own_place(),
         }
     }
 }
