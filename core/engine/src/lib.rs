@@ -27,6 +27,9 @@ pub mod threads;
 pub mod wait;
 pub mod writer;
 
+// The layers below, for the crate `fastmq`: it may depend on this crate only.
+pub use {fastmq_driver as driver, fastmq_memory as memory};
+
 pub use broker::{Broker, Options};
 pub use error::{Error, Result, Status};
 pub use place::{Place, QueueOptions};

@@ -33,7 +33,7 @@ pub fn set(level: u32, hook: Option<Arc<OnLog>>) {
 }
 
 /// Says something.
-pub(crate) fn write(level: Level, target: &str, text: &str) {
+pub fn write(level: Level, target: &str, text: &str) {
     if level as u32 > LEVEL.load(Ordering::Acquire) {
         return;
     }

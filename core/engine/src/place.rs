@@ -109,6 +109,12 @@ impl Place {
         self.id
     }
 
+    /// The lanes, for a border that keeps a batch open without a guard.
+    #[inline(always)]
+    pub fn lanes(&self) -> &Queue {
+        &self.lanes
+    }
+
     /// The broker, unless it is gone.
     pub fn broker(&self) -> Option<Arc<Broker>> {
         self.broker.upgrade()
