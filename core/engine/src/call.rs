@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fastmq_driver::fence;
 use fastmq_memory::View;
+use fastmq_memory::words::append;
 
 use crate::subscription::Handler;
 
@@ -184,7 +185,7 @@ pub(crate) fn answer_in_place(
             let mut bytes = answer.payload.borrow_mut();
             bytes.clear();
             bytes.try_reserve(payload.len()).map_err(|_| ())?;
-            bytes.extend_from_slice(payload);
+            append(&mut bytes, payload);
             let mut extra = answer.extra.borrow_mut();
             extra.clear();
             if !headers.is_empty() {
@@ -205,7 +206,9 @@ pub(crate) fn answer_in_place(
 /// was made inactive and a heavy fence.
 pub(crate) fn is_at_rest(serial: u64) -> bool {
     // A thread that is ending may have lost its stack already: then it runs nothing.
-    let mine = CALLS.try_with(|calls| Arc::as_ptr(&calls.announcements)).unwrap_or_default();
+    let mine = CALLS
+        .try_with(|calls| Arc::as_ptr(&calls.announcements))
+        .unwrap_or_default();
     let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     threads.iter().filter_map(Weak::upgrade).all(|thread| {
         std::ptr::eq(Arc::as_ptr(&thread), mine)
@@ -225,7 +228,9 @@ pub(crate) fn while_handling<R>(place_id: u64, body: impl FnOnce() -> R) -> R {
             let _ = CALLS.try_with(|calls| calls.handling.set(before));
         }
     }
-    let before = CALLS.try_with(|calls| calls.handling.replace(place_id)).unwrap_or(0);
+    let before = CALLS
+        .try_with(|calls| calls.handling.replace(place_id))
+        .unwrap_or(0);
     let _restore = Restore(before);
     body()
 }

@@ -10,6 +10,7 @@
 
 pub mod broker;
 pub mod call;
+pub mod delivery;
 pub mod dispatch;
 pub mod error;
 pub mod flight;
@@ -20,6 +21,7 @@ pub mod publisher;
 pub mod ready;
 pub mod request;
 pub mod route;
+pub mod routing;
 pub mod slots;
 pub mod statistics;
 pub mod subscription;

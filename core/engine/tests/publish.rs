@@ -18,14 +18,20 @@ fn a_message_reaches_every_pattern_that_matches_and_no_other() {
         .iter()
         .map(|pattern| subscribe(&broker, pattern))
         .collect();
-    let closed: Vec<_> = others.iter().map(|pattern| subscribe(&broker, pattern)).collect();
+    let closed: Vec<_> = others
+        .iter()
+        .map(|pattern| subscribe(&broker, pattern))
+        .collect();
     for number in 0..100 {
         publish_number(&broker, "a.b.c", number).unwrap();
     }
     let expected: Vec<u64> = (0..100).collect();
     for subscription in &open {
         let seen = take_all(&broker, queue_of(subscription));
-        assert!(seen.iter().all(|one| one.subject == "a.b.c" && one.id == subscription.id()));
+        assert!(
+            seen.iter()
+                .all(|one| one.subject == "a.b.c" && one.id == subscription.id())
+        );
         assert_eq!(seen.iter().map(Seen::number).collect::<Vec<_>>(), expected);
     }
     for subscription in &closed {
@@ -41,19 +47,28 @@ fn bad_subjects_patterns_and_payloads_are_refused_by_name() {
     });
     for subject in ["", ".", "a.", ".a", "a..b", "a b", "a.*", "a.>", ">", "*"] {
         check(publish(&broker, subject, b""), Status::Invalid);
-        check(Publisher::open(&broker, subject.as_bytes()), Status::Invalid);
+        check(
+            Publisher::open(&broker, subject.as_bytes()),
+            Status::Invalid,
+        );
     }
     let long = "s".repeat(1025);
     check(publish(&broker, &long, b""), Status::TooLarge);
     check(publish(&broker, &"a.".repeat(64), b""), Status::Invalid);
     let error = publish(&broker, "a", &[0; 1001]).unwrap_err();
     assert_eq!(error.status(), Status::TooLarge);
-    assert!(error.text().contains("1001") && error.text().contains("1000"), "{error}");
+    assert!(
+        error.text().contains("1001") && error.text().contains("1000"),
+        "{error}"
+    );
     let message = Message {
         subject: b"a\xff",
         ..Message::default()
     };
-    check(client(&broker, |client| client.writer.publish(&message)), Status::Invalid);
+    check(
+        client(&broker, |client| client.writer.publish(&message)),
+        Status::Invalid,
+    );
     check(publish(&broker, "a", &[0; 1000]), Status::Ok);
 }
 
@@ -92,10 +107,20 @@ fn a_batch_is_accepted_up_to_the_first_that_has_no_room() {
     while sent < payloads.len() {
         let rest = payloads[sent..].iter().map(|one| &one[..]);
         let (accepted, result) = publisher.publish_batch(rest);
-        check(result, if sent + accepted == 1000 { Status::Ok } else { Status::Again });
+        check(
+            result,
+            if sent + accepted == 1000 {
+                Status::Ok
+            } else {
+                Status::Again
+            },
+        );
         let seen = take_all(&broker, &queue);
         let numbers: Vec<u64> = seen.iter().map(Seen::number).collect();
-        assert_eq!(numbers, (sent as u64..(sent + accepted) as u64).collect::<Vec<_>>());
+        assert_eq!(
+            numbers,
+            (sent as u64..(sent + accepted) as u64).collect::<Vec<_>>()
+        );
         assert!(seen.iter().all(|one| one.sequence == one.number() + 1));
         assert!(accepted > 0);
         sent += accepted;
@@ -155,7 +180,10 @@ fn all_fields_arrive_by_each_way() {
             assert_eq!(view.payload(), b"body");
             assert_eq!(view.reply_to(), b"answers.here");
             assert_eq!(view.key(), b"k1");
-            assert_eq!(fastmq_engine::headers::get(view.headers(), b"trace"), Ok(&[0, 255, 1][..]));
+            assert_eq!(
+                fastmq_engine::headers::get(view.headers(), b"trace"),
+                Ok(&[0, 255, 1][..])
+            );
             assert_eq!(view.payload().as_ptr().align_offset(8), 0);
         }
     }
@@ -198,7 +226,10 @@ fn large_payloads_arrive_whole_and_their_memory_returns() {
         for subscription in &subscriptions {
             let seen = take_all(&broker, queue_of(subscription));
             assert_eq!(seen.len(), 4);
-            assert!(seen.iter().all(|one| one.payload == payload), "{size} bytes");
+            assert!(
+                seen.iter().all(|one| one.payload == payload),
+                "{size} bytes"
+            );
         }
     }
     assert!(broker.statistics().memory_high > 4 << 20);
@@ -259,7 +290,11 @@ fn a_thread_that_ends_gives_its_lanes_back() {
             }
         });
         worker.join().unwrap();
-        assert_eq!(take_numbers(&broker, queue), (0..100).collect::<Vec<_>>(), "round {round}");
+        assert_eq!(
+            take_numbers(&broker, queue),
+            (0..100).collect::<Vec<_>>(),
+            "round {round}"
+        );
     }
     assert!(queue.statistics().lanes <= 2, "{:?}", queue.statistics());
     assert_eq!(broker.statistics().published, 20_000);

@@ -53,7 +53,11 @@ fn a_publish_reaches_all_backpressure_queues_or_none() {
             assert_eq!(take_numbers(&broker, queue), expected);
         }
         let last = take_numbers(&broker, &dropping).pop();
-        assert_eq!(last, Some(accepted - 1), "a dropping queue has not seen the refusal");
+        assert_eq!(
+            last,
+            Some(accepted - 1),
+            "a dropping queue has not seen the refusal"
+        );
     }
     assert!(broker.statistics().refused >= 10);
     assert_eq!(small.statistics().dropped + large.statistics().dropped, 0);
@@ -62,7 +66,9 @@ fn a_publish_reaches_all_backpressure_queues_or_none() {
 #[test]
 fn a_full_group_refuses_the_message_for_all() {
     let broker = open();
-    let members: Vec<_> = (0..3).map(|_| queue(&broker, Policy::Backpressure, SMALL)).collect();
+    let members: Vec<_> = (0..3)
+        .map(|_| queue(&broker, Policy::Backpressure, SMALL))
+        .collect();
     let plain = queue(&broker, Policy::Backpressure, 64 * SMALL);
     let mut all: Vec<_> = members
         .iter()
@@ -72,7 +78,10 @@ fn a_full_group_refuses_the_message_for_all() {
     let accepted = fill(&broker, "work");
     // Every member was filled before the group refused.
     assert!(accepted >= 3 * 15, "{accepted}");
-    assert_eq!(take_numbers(&broker, &plain), (0..accepted).collect::<Vec<_>>());
+    assert_eq!(
+        take_numbers(&broker, &plain),
+        (0..accepted).collect::<Vec<_>>()
+    );
     let mut numbers: Vec<u64> = Vec::new();
     for queue in &members {
         numbers.extend(take_numbers(&broker, queue));
@@ -113,7 +122,11 @@ fn several_targets_on_one_queue_are_all_or_nothing_too() {
                 accepted += 1;
             }
             let seen = take_all(&broker, &queue);
-            assert_eq!(seen.len() as u64, accepted * copies, "{plain} + {groups}, round {round}");
+            assert_eq!(
+                seen.len() as u64,
+                accepted * copies,
+                "{plain} + {groups}, round {round}"
+            );
         }
     }
 }
@@ -134,7 +147,10 @@ fn check_dropping(policy: Policy, by_handle: bool) {
             send(number);
         }
         let figures = queue.statistics();
-        assert_eq!(figures.pending + figures.dropped + tally.received, (round + 1) * SENT);
+        assert_eq!(
+            figures.pending + figures.dropped + tally.received,
+            (round + 1) * SENT
+        );
         tally.read(&broker, &queue);
         if policy == Policy::DropOldest {
             assert_eq!(tally.next, (round + 1) * SENT, "the newest are kept");
@@ -143,7 +159,11 @@ fn check_dropping(policy: Policy, by_handle: bool) {
     send(6 * SENT);
     tally.read(&broker, &queue);
     let dropped = queue.statistics().dropped;
-    assert_eq!(tally.received + tally.lost, 6 * SENT + 1, "{policy:?} {by_handle}");
+    assert_eq!(
+        tally.received + tally.lost,
+        6 * SENT + 1,
+        "{policy:?} {by_handle}"
+    );
     assert_eq!(tally.lost, dropped);
     assert_eq!(broker.statistics().dropped, dropped);
     assert_eq!(subscription.counts(), (tally.received, dropped));
@@ -177,7 +197,10 @@ fn each_subscription_of_a_dropping_queue_counts_its_own_drops() {
         let received = take_all(&broker, &queue);
         let mut dropped = 0;
         for subscription in &subscriptions {
-            let mine = received.iter().filter(|one| one.id == subscription.id()).count() as u64;
+            let mine = received
+                .iter()
+                .filter(|one| one.id == subscription.id())
+                .count() as u64;
             assert_eq!(subscription.counts(), (mine, 500 - mine), "{policy:?}");
             dropped += 500 - mine;
         }
@@ -198,7 +221,11 @@ fn messages_of_an_open_batch_stay_while_others_are_dropped() {
         for number in 10..400 {
             publish(&broker, "held", &wide(number)).unwrap();
         }
-        let held: Vec<u64> = batch.messages().iter().map(|view| Seen::of(view).number()).collect();
+        let held: Vec<u64> = batch
+            .messages()
+            .iter()
+            .map(|view| Seen::of(view).number())
+            .collect();
         assert_eq!(held, [0, 1, 2, 3]);
         drop(batch);
         let mut tally = Tally {
@@ -231,7 +258,11 @@ fn one_batch_is_open_at_a_time_and_a_copy_outlives_it() {
     let held = queue.receive(&broker, 1, 0).unwrap();
     subscription.unsubscribe();
     broker.close();
-    assert_eq!(Seen::of(&held.messages()[0]).number(), 1, "in place, although closed");
+    assert_eq!(
+        Seen::of(&held.messages()[0]).number(),
+        1,
+        "in place, although closed"
+    );
     drop(held);
     assert_eq!(Seen::of(&copy.messages()[0]).number(), 0);
     assert_eq!(copy.messages()[0].subject(), b"batch");
@@ -311,7 +342,10 @@ fn publish_wait_in_vain_says_who_should_have_read() {
     check(wait(0), Status::Again);
     let error = wait(5 * MILLISECOND).unwrap_err();
     assert_eq!(error.status(), Status::Timeout);
-    assert!(!error.text().contains("this thread"), "nobody has read: {error}");
+    assert!(
+        !error.text().contains("this thread"),
+        "nobody has read: {error}"
+    );
     take_all(&broker, &queue);
     fill(&broker, "vain");
     let error = wait(5 * MILLISECOND).unwrap_err();
@@ -320,7 +354,10 @@ fn publish_wait_in_vain_says_who_should_have_read() {
     let mut publisher = Publisher::open(&broker, b"vain").unwrap();
     while publisher.publish(&[0; 200]).is_ok() {}
     check(publisher.publish_wait(&[0; 200], 0), Status::Again);
-    check(publisher.publish_wait(&[0; 200], 5 * MILLISECOND), Status::Timeout);
+    check(
+        publisher.publish_wait(&[0; 200], 5 * MILLISECOND),
+        Status::Timeout,
+    );
 }
 
 #[test]
@@ -388,10 +425,16 @@ fn an_unsubscribed_pattern_gets_nothing_more_and_its_queue_lives_on() {
     a.unsubscribe();
     a.unsubscribe();
     // What waited for it is left out as well: nobody is there to get it.
-    let tags: Vec<u64> = take_all(&broker, &queue).iter().map(|one| one.tag).collect();
+    let tags: Vec<u64> = take_all(&broker, &queue)
+        .iter()
+        .map(|one| one.tag)
+        .collect();
     assert_eq!(tags, [2]);
     publish_number(&broker, "on.a", 2).unwrap();
-    let tags: Vec<u64> = take_all(&broker, &queue).iter().map(|one| one.tag).collect();
+    let tags: Vec<u64> = take_all(&broker, &queue)
+        .iter()
+        .map(|one| one.tag)
+        .collect();
     assert_eq!(tags, [2]);
     broker.close_queue(&queue);
     check(publish_number(&broker, "on.a", 3), Status::Ok);
@@ -415,5 +458,9 @@ fn polling_an_empty_queue_costs_no_memory() {
             locks = Arc::strong_count(queue);
         }
     }
-    assert!(Arc::strong_count(queue) <= locks + 1, "{} holders", Arc::strong_count(queue));
+    assert!(
+        Arc::strong_count(queue) <= locks + 1,
+        "{} holders",
+        Arc::strong_count(queue)
+    );
 }

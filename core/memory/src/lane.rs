@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use crate::budget::{Budget, Reservation};
-use crate::record::{self, Draft, Kind, Parsed, RecordError};
+use crate::record::{self, Draft, Kind, Parsed, Plain, RecordError};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use crate::words::{Control, HeapWords, Words};
 
@@ -169,6 +169,7 @@ pub fn lane<W: Words>(
         pushed: 0,
         bytes: 0,
         lost: 0,
+        is_labelled: state.label.is_some(),
         link: link.clone(),
         state: state.clone(),
     };
@@ -196,6 +197,7 @@ pub struct Producer<W: Words = HeapWords> {
     pushed: u64,
     bytes: u64,
     lost: u64,
+    is_labelled: bool,
     link: Arc<Link<W>>,
     state: Arc<LaneState>,
 }
@@ -211,15 +213,10 @@ impl<W: Words> Producer<W> {
         self.pushed
     }
 
-    #[inline(always)]
-    fn is_labelled(&self) -> bool {
-        self.state.label.is_some()
-    }
-
     /// Bytes that `draft` would occupy here, the filler at the ring's end not counted.
     #[inline(always)]
     pub fn step(&self, draft: &Draft<'_>) -> u64 {
-        (draft.length(self.is_labelled(), self.lost > 0) as u64 + 7) & !7
+        (draft.length(self.is_labelled, self.lost > 0) as u64 + 7) & !7
     }
 
     /// Makes sure that a record of `step` bytes fits, growing the lane if need be; `spare` more bytes are kept
@@ -234,24 +231,17 @@ impl<W: Words> Producer<W> {
         {
             return Ok(());
         }
-        self.reserve_slow(step, need + spare)
+        self.reserve_slow(step, spare)
     }
 
     #[cold]
-    fn reserve_slow(&mut self, step: u64, need: u64) -> Result<(), NoRoom> {
+    fn reserve_slow(&mut self, step: u64, spare: u64) -> Result<(), NoRoom> {
         let capacity = self.mask + 1;
         if step > self.state.capacity_max / 2 {
             return Err(NoRoom::TooLarge);
         }
-        if step <= capacity / 2 {
-            self.head_seen = self.link.words.load(Control::Head, Ordering::Acquire);
-            assert!(
-                self.head_seen <= self.tail,
-                "the head of a lane is past its tail"
-            );
-            if self.tail + need - self.head_seen <= capacity {
-                return Ok(());
-            }
+        if step <= capacity / 2 && self.reserve_here(step, spare).is_ok() {
+            return Ok(());
         }
         self.grow(step)
     }
@@ -283,7 +273,7 @@ impl<W: Words> Producer<W> {
     /// Writes one record without publishing it. `reserve` has said yes for it.
     #[inline(always)]
     pub fn write(&mut self, draft: &Draft<'_>, subscription: u32) {
-        let is_labelled = self.is_labelled();
+        let is_labelled = self.is_labelled;
         let length = draft.length(is_labelled, self.lost > 0);
         let step = (length as u64 + 7) & !7;
         let mut offset = (self.tail & self.mask) as usize;
@@ -319,6 +309,78 @@ impl<W: Words> Producer<W> {
         self.tail += step;
         self.pushed += 1;
         self.bytes += step;
+    }
+
+    /// Writes a plain message without publishing it, if that needs nothing unusual; false: use
+    /// `reserve` and `write`.
+    #[inline(always)]
+    pub fn try_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> bool {
+        let length = plain.length(self.is_labelled);
+        let step = (length as u64 + 7) & !7;
+        let to_end = self.mask + 1 - (self.tail & self.mask);
+        if (step > to_end || self.tail + step - self.head_seen > self.mask + 1 || self.lost > 0)
+            && !self.make_way(step)
+        {
+            return false;
+        }
+        // SAFETY: `[tail, tail + step)` is free and contiguous: checked above or by `make_way`.
+        unsafe {
+            record::encode_plain(
+                &self.link.words,
+                (self.tail & self.mask) as usize,
+                length,
+                plain,
+                subscription,
+                self.is_labelled,
+            );
+        }
+        self.tail += step;
+        self.pushed += 1;
+        self.bytes += step;
+        true
+    }
+
+    /// Looks at the reader's progress and fills the rest of the ring if the record does not fit
+    /// there. False: the lane must grow, or is full, or a loss has to be told.
+    #[cold]
+    fn make_way(&mut self, step: u64) -> bool {
+        let capacity = self.mask + 1;
+        if self.lost > 0 || step > capacity / 2 || self.reserve_here(step, 0).is_err() {
+            return false;
+        }
+        let to_end = capacity - (self.tail & self.mask);
+        if step > to_end {
+            let offset = (self.tail & self.mask) as usize;
+            // SAFETY: `reserve_here` has made sure that the rest of the ring and the record are
+            // free; at least 8 bytes remain, as everything is 8-aligned.
+            unsafe {
+                self.link
+                    .words
+                    .write(offset, record::skip_word(to_end as usize))
+            };
+            self.tail += to_end;
+        }
+        true
+    }
+
+    /// Whether the record and its filler fit into the current ring.
+    fn reserve_here(&mut self, step: u64, spare: u64) -> Result<(), ()> {
+        let capacity = self.mask + 1;
+        let to_end = capacity - (self.tail & self.mask);
+        let need = if step <= to_end { step } else { to_end + step } + spare;
+        if self.tail + need - self.head_seen <= capacity {
+            return Ok(());
+        }
+        self.head_seen = self.link.words.load(Control::Head, Ordering::Acquire);
+        assert!(
+            self.head_seen <= self.tail,
+            "the head of a lane is past its tail"
+        );
+        if self.tail + need - self.head_seen <= capacity {
+            Ok(())
+        } else {
+            Err(())
+        }
     }
 
     /// Makes everything written so far visible to the consumer.
@@ -378,6 +440,27 @@ pub(crate) struct Taken {
     pub(crate) offset: usize,
 }
 
+/// Flags of a record that `next_plain` understands.
+const PLAIN_FLAGS: u16 = record::flag::SEQUENCE | record::flag::TOKEN | record::flag::SUBJECT_ID;
+/// The priority byte in a record's first word.
+const PRIORITY: u64 = 0xff << 40;
+
+/// A plain record that the consumer has taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainTaken {
+    pub(crate) offset: usize,
+    pub(crate) kind: u8,
+    pub(crate) flags: u16,
+    pub(crate) subscription: u32,
+    /// Size of the subject, or its id, or a reply's status.
+    pub(crate) subject: u32,
+    /// The word of the only flag that has one.
+    pub(crate) word: u64,
+    pub(crate) payload_at: usize,
+    pub(crate) payload_size: usize,
+    pub(crate) subject_size: usize,
+}
+
 /// The reading end.
 #[derive(Debug)]
 pub struct Consumer<W: Words = HeapWords> {
@@ -400,6 +483,77 @@ impl<W: Words> Consumer<W> {
         &self.state
     }
 
+    /// The next record, if it is a plain one that needs no further look: its offset, first two
+    /// words and size. `None`: ask `next`.
+    #[inline(always)]
+    pub(crate) fn next_plain(&mut self) -> Option<PlainTaken> {
+        if self.read == self.tail_seen {
+            return None;
+        }
+        let offset = (self.read & self.mask) as usize;
+        let words = &self.link.words;
+        // SAFETY: published, not released, 8-aligned: positions are multiples of 8, so 8 bytes
+        // are there.
+        let first = unsafe { words.read(offset) };
+        let length = u64::from(first as u32);
+        let kind = (first >> 32) as u8;
+        let flags = (first >> 48) as u16;
+        let step = (length + 7) & !7;
+        let available = (self.tail_seen - self.read).min(self.mask + 1 - offset as u64);
+        let is_plain = flags & !PLAIN_FLAGS == 0
+            && kind.wrapping_sub(1) < 3
+            && first & PRIORITY == 0
+            && length >= record::HEADER_BYTES as u64
+            && step <= available.min(self.mask.div_ceil(2));
+        if !is_plain {
+            return None;
+        }
+        // SAFETY: the record has at least 16 bytes.
+        let second = unsafe { words.read(offset + 8) };
+        let payload_at = record::HEADER_BYTES
+            + 8 * usize::from(flags & (record::flag::SEQUENCE | record::flag::TOKEN) != 0);
+        let subject = (second >> 32) as usize;
+        let is_reply = kind == Kind::Reply as u8;
+        let subject_size = if is_reply || flags & record::flag::SUBJECT_ID != 0 {
+            0
+        } else {
+            // An empty subject wraps around and is refused.
+            if subject.wrapping_sub(1) >= record::SUBJECT_BYTES_MAX {
+                return None;
+            }
+            subject
+        };
+        let others = payload_at + subject_size;
+        if others as u64 > length || (is_reply && subject > 0xffff) {
+            return None;
+        }
+        let has_both = flags & (record::flag::SEQUENCE | record::flag::TOKEN)
+            == record::flag::SEQUENCE | record::flag::TOKEN;
+        if has_both || (is_reply && flags & record::flag::SUBJECT_ID != 0) {
+            return None;
+        }
+        let word = if payload_at > record::HEADER_BYTES {
+            // SAFETY: the word lies inside the record, as `others` does.
+            unsafe { words.read(offset + 16) }
+        } else {
+            0
+        };
+        self.read += step;
+        self.taken += 1;
+        self.taken_bytes += step;
+        Some(PlainTaken {
+            offset,
+            kind,
+            flags,
+            subscription: second as u32,
+            subject: subject as u32,
+            word,
+            payload_at,
+            subject_size,
+            payload_size: length as usize - others,
+        })
+    }
+
     /// The next record, or `None` if there is none now. It stays in place until [`Self::release`].
     ///
     /// After an error the lane gives nothing more: what follows cannot be trusted.
@@ -413,7 +567,7 @@ impl<W: Words> Consumer<W> {
             let to_end = self.mask + 1 - offset as u64;
             let available = (self.tail_seen - self.read).min(to_end);
             let words = &self.link.words;
-            let parsed = record::parse(available, |at| {
+            let parsed = record::parse(available, self.mask.div_ceil(2), |at| {
                 // SAFETY: `parse` asks only for words below `available`, which are published and
                 // not released: they belong to the consumer.
                 unsafe { words.read(offset + at) }
@@ -600,6 +754,12 @@ impl<W: Words> Consumer<W> {
 }
 
 impl Consumer<HeapWords> {
+    /// Address of a plain record just taken, valid until `release`.
+    #[inline(always)]
+    pub(crate) fn plain_address(&self, taken: &PlainTaken) -> *const u8 {
+        self.link.words.address(taken.offset)
+    }
+
     /// Address of a taken record, valid until `release`.
     #[inline(always)]
     pub(crate) fn address(&self, taken: &Taken) -> *const u8 {

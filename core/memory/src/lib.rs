@@ -23,6 +23,6 @@ pub mod writer;
 
 pub use queue::{Policy, Queue, QueueOptions};
 pub use reader::{Batch, Detached, ReaderGuard};
-pub use record::{Draft, Kind};
+pub use record::{Draft, Kind, Plain};
 pub use view::View;
 pub use writer::{Evicted, LaneWriter, Pushed, Refused};

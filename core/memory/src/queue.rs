@@ -270,8 +270,11 @@ impl Queue {
         let (read, evict) = match self.policy {
             Policy::DropOldest => {
                 let consumer = Arc::new(Mutex::new(consumer));
-                let read =
-                    ReadEnd::Evicting { consumer: consumer.clone(), evicted_seen: 0, after };
+                let read = ReadEnd::Evicting {
+                    consumer: consumer.clone(),
+                    evicted_seen: 0,
+                    after,
+                };
                 (read, Some(consumer))
             }
             _ => (ReadEnd::Plain { consumer, after }, None),

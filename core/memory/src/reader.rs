@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::block::{BlockRef, Descriptor};
-use crate::lane::{Consumer, Taken};
+use crate::lane::{Consumer, PlainTaken, Taken};
 use crate::queue::{Queue, ReadEnd};
 use crate::record::{DESCRIPTOR_BYTES, Kind, Parsed, RecordError, flag};
 use crate::sync::{Ordering, lock};
@@ -84,8 +84,14 @@ impl<'q> ReaderGuard<'q> {
         queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
         let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
         let before = reader.views.len();
-        let mut fill =
-            Fill { limit, clock, visit: &mut visit, expired: 0, skipped: 0, waiting: 0 };
+        let mut fill = Fill {
+            limit,
+            clock,
+            visit: &mut visit,
+            expired: 0,
+            skipped: 0,
+            waiting: 0,
+        };
         let mut result = Ok(());
         let (mut has_orphan, mut has_early);
         loop {
@@ -254,7 +260,11 @@ impl Reader {
                     *has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
                     outcome
                 }
-                ReadEnd::Evicting { consumer, evicted_seen, .. } => {
+                ReadEnd::Evicting {
+                    consumer,
+                    evicted_seen,
+                    ..
+                } => {
                     let mut consumer = lock(consumer);
                     let target = (&mut self.views, &mut self.blocks, &mut self.copies);
                     let outcome = fill_copies(queue, &mut consumer, evicted_seen, target, fill);
@@ -324,6 +334,10 @@ fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
         if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
             break;
         }
+        if let Some(plain) = consumer.next_plain() {
+            add_plain(consumer, &plain, views, fill);
+            continue;
+        }
         let taken = match consumer.next() {
             Ok(Some(taken)) => taken,
             Ok(None) => break,
@@ -340,6 +354,70 @@ fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     }
     fill.waiting += consumer.waiting_bytes();
     result
+}
+
+/// Adds the view of a plain record, made where it stays: a copy of a view would wait for its
+/// stores.
+#[inline(always)]
+fn add_plain<V: FnMut(&mut Visit<'_>) -> bool>(
+    consumer: &Consumer,
+    taken: &PlainTaken,
+    views: &mut Vec<View>,
+    fill: &mut Fill<'_, V>,
+) {
+    let count = views.len();
+    let Some(slot) = views.spare_capacity_mut().first_mut() else {
+        return;
+    };
+    let payload = consumer.plain_address(taken).wrapping_add(taken.payload_at);
+    let is_reply = taken.kind == Kind::Reply as u8;
+    let subject = if is_reply {
+        Field::EMPTY
+    } else if taken.flags & flag::SUBJECT_ID != 0 {
+        let label = consumer.state().label().unwrap_or(&[]);
+        Field {
+            data: label.as_ptr(),
+            size: label.len(),
+        }
+    } else {
+        Field {
+            data: payload.wrapping_add(taken.payload_size),
+            size: taken.subject_size,
+        }
+    };
+    let has_token = taken.flags & flag::TOKEN != 0;
+    // One literal with every field: a constant that is then changed would be copied by a call.
+    let view = slot.write(View {
+        subject,
+        payload: Field {
+            data: payload,
+            size: taken.payload_size,
+        },
+        reply_to: Field::EMPTY,
+        headers: Field::EMPTY,
+        key: Field::EMPTY,
+        sequence: if has_token { 0 } else { taken.word },
+        timestamp_ns: 0,
+        token: if has_token { taken.word } else { 0 },
+        delivery_count: 1,
+        lost_before: 0,
+        status: if is_reply { taken.subject } else { 0 },
+        subscription_id: taken.subscription,
+        flags: if taken.kind == Kind::Request as u8 {
+            view_flag::REQUEST
+        } else {
+            0
+        },
+        reserved0: 0,
+        tag: 0,
+        reserved1: 0,
+    });
+    if (fill.visit)(&mut Visit(view)) {
+        // SAFETY: the element at `count` is within the capacity and was written above.
+        unsafe { views.set_len(count + 1) };
+    } else {
+        fill.skipped += 1;
+    }
 }
 
 /// As `fill_plain`, but the records are copied and given back at once.

@@ -12,6 +12,10 @@ pub const HEADER_BYTES: usize = 16;
 pub const SUBJECT_BYTES_MAX: usize = 1024;
 /// Size of a block descriptor in bytes.
 pub const DESCRIPTOR_BYTES: usize = 32;
+/// Longest reply address in bytes.
+pub const REPLY_TO_BYTES_MAX: usize = 1024;
+/// Most bytes of encoded headers.
+pub const HEADERS_BYTES_MAX: usize = 64 << 10;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,6 +116,91 @@ impl Draft<'_> {
             length += self.reply_to.len() + self.key.len() + self.headers.len();
         }
         length
+    }
+}
+
+/// The usual message: at most one word, and no optional field. What it can say is a small part of
+/// a [`Draft`], and it is written with a third of the instructions.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<'a> {
+    /// Message, request or reply.
+    pub kind: Kind,
+    /// Nothing, or [`flag::SEQUENCE`], or [`flag::TOKEN`].
+    pub flags: u16,
+    /// Status of a reply.
+    pub status: u16,
+    /// The word of the flag.
+    pub word: u64,
+    /// Subject text; empty for a reply.
+    pub subject: &'a [u8],
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Plain<'a> {
+    /// The same as a draft.
+    pub fn draft(&self) -> Draft<'a> {
+        Draft {
+            kind: self.kind,
+            flags: self.flags,
+            status: self.status,
+            sequence: self.word,
+            token: self.word,
+            subject: self.subject,
+            payload: self.payload,
+            ..Draft::default()
+        }
+    }
+
+    /// Bytes of the record before rounding up.
+    #[inline(always)]
+    pub(crate) fn length(&self, labelled: bool) -> usize {
+        let word = if self.flags == 0 { 0 } else { 8 };
+        let subject = if labelled { 0 } else { self.subject.len() };
+        HEADER_BYTES + word + self.payload.len() + subject
+    }
+}
+
+/// Writes the record of `plain` at `offset`.
+///
+/// # Safety
+/// As [`encode`].
+#[inline(always)]
+pub(crate) unsafe fn encode_plain<W: Words>(
+    words: &W,
+    offset: usize,
+    length: usize,
+    plain: &Plain<'_>,
+    subscription: u32,
+    labelled: bool,
+) {
+    let is_reply = plain.kind as u8 == Kind::Reply as u8;
+    let mut flags = plain.flags;
+    let mut subject = plain.subject.len() as u32;
+    if labelled {
+        flags |= flag::SUBJECT_ID;
+        subject = 0;
+    }
+    if is_reply {
+        subject = u32::from(plain.status);
+    }
+    let first = length as u64 | (plain.kind as u64) << 32 | u64::from(flags) << 48;
+    let second = u64::from(subscription) | u64::from(subject) << 32;
+    // SAFETY: the header lies inside `length`, which the caller owns.
+    unsafe { words.write(offset, first) };
+    // SAFETY: as above.
+    unsafe { words.write(offset + 8, second) };
+    let mut at = offset + HEADER_BYTES;
+    if plain.flags != 0 {
+        // SAFETY: the word lies inside `length`.
+        unsafe { words.write(at, plain.word) };
+        at += 8;
+    }
+    // SAFETY: the payload lies inside `length`.
+    unsafe { words.copy_in(at, plain.payload) };
+    if !labelled && !is_reply {
+        // SAFETY: the subject lies inside `length`.
+        unsafe { words.copy_in(at + plain.payload.len(), plain.subject) };
     }
 }
 
@@ -276,12 +365,17 @@ impl Parsed {
     }
 }
 
-/// Decodes the header of a record of which `available` contiguous bytes exist.
+/// Decodes the header of a record of which `available` contiguous bytes exist, and which may be
+/// `half` of its ring at most (a SKIP: all of it).
 ///
 /// `read` gives the 8-byte word at an offset below `available`; it is called at most once for an offset, so
 /// that a writer who changes the bytes meanwhile cannot make the checks disagree with the use.
 #[inline(always)]
-pub fn parse(available: u64, read: impl Fn(usize) -> u64) -> Result<Parsed, RecordError> {
+pub fn parse(
+    available: u64,
+    half: u64,
+    read: impl Fn(usize) -> u64,
+) -> Result<Parsed, RecordError> {
     if available < 8 {
         return Err(RecordError::Cursor);
     }
@@ -298,7 +392,8 @@ pub fn parse(available: u64, read: impl Fn(usize) -> u64) -> Result<Parsed, Reco
         4 => return parse_skip(length, priority, flags, available),
         other => return Err(RecordError::Kind(other)),
     };
-    if (length as usize) < HEADER_BYTES || step > available {
+    if (length as usize) < HEADER_BYTES || step > available.min(half) {
+        let available = available.min(half);
         return Err(RecordError::Length { length, available });
     }
     if flags & !flag::KNOWN != 0 || priority != 0 {
@@ -338,6 +433,11 @@ pub fn parse(available: u64, read: impl Fn(usize) -> u64) -> Result<Parsed, Reco
         parsed.reply_to_size = u32::from(sizes as u16);
         parsed.key_size = u32::from((sizes >> 16) as u16);
         parsed.headers_size = (sizes >> 32) as u32;
+        if parsed.reply_to_size as usize > REPLY_TO_BYTES_MAX
+            || parsed.headers_size as usize > HEADERS_BYTES_MAX
+        {
+            return Err(RecordError::Sizes);
+        }
     }
     let others = payload_at as u64
         + u64::from(parsed.subject_size)
@@ -348,7 +448,9 @@ pub fn parse(available: u64, read: impl Fn(usize) -> u64) -> Result<Parsed, Reco
         return Err(RecordError::Sizes);
     }
     parsed.payload_size = (u64::from(length) - others) as u32;
-    if flags & flag::BLOCK != 0 && parsed.payload_size as usize != DESCRIPTOR_BYTES {
+    if flags & flag::BLOCK != 0
+        && (parsed.payload_size as usize != DESCRIPTOR_BYTES || read(payload_at + 24) != 0)
+    {
         return Err(RecordError::Block);
     }
     Ok(parsed)

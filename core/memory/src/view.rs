@@ -129,34 +129,39 @@ impl View {
         optional: Option<Optional<'_>>,
         use_view: impl FnOnce(&View) -> R,
     ) -> R {
-        let mut view = View::EMPTY;
-        view.subject = Field {
-            data: subject.as_ptr(),
-            size: subject.len(),
+        let field = |bytes: &[u8]| match bytes.len() {
+            0 => Field::EMPTY,
+            size => Field {
+                data: bytes.as_ptr(),
+                size,
+            },
         };
-        view.payload = Field {
-            data: payload.as_ptr(),
-            size: payload.len(),
+        let optional = optional.unwrap_or_default();
+        // One literal with every field: a constant that is then changed would be copied by a call.
+        let view = View {
+            subject: Field {
+                data: subject.as_ptr(),
+                size: subject.len(),
+            },
+            payload: Field {
+                data: payload.as_ptr(),
+                size: payload.len(),
+            },
+            reply_to: field(optional.reply_to),
+            headers: field(optional.headers),
+            key: field(optional.key),
+            sequence: numbers.sequence,
+            timestamp_ns: numbers.timestamp_ns,
+            token: numbers.token,
+            delivery_count: 1,
+            lost_before: 0,
+            status: numbers.status,
+            subscription_id: numbers.subscription_id,
+            flags: numbers.flags,
+            reserved0: 0,
+            tag: numbers.tag,
+            reserved1: 0,
         };
-        view.sequence = numbers.sequence;
-        view.timestamp_ns = numbers.timestamp_ns;
-        view.token = numbers.token;
-        view.subscription_id = numbers.subscription_id;
-        view.status = numbers.status;
-        view.flags = numbers.flags;
-        view.tag = numbers.tag;
-        if let Some(optional) = optional {
-            let field = |bytes: &[u8]| match bytes.len() {
-                0 => Field::EMPTY,
-                size => Field {
-                    data: bytes.as_ptr(),
-                    size,
-                },
-            };
-            view.reply_to = field(optional.reply_to);
-            view.key = field(optional.key);
-            view.headers = field(optional.headers);
-        }
         use_view(&view)
     }
 

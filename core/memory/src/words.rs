@@ -244,6 +244,24 @@ unsafe fn copy(source: *const u8, target: *mut u8, size: usize) {
     }
 }
 
+/// Adds bytes at the end of a vector that has room for them; short ones word by word, as above.
+///
+/// # Panics
+/// The vector has no room.
+#[inline(always)]
+pub fn append(target: &mut Vec<u8>, bytes: &[u8]) {
+    let before = target.len();
+    assert!(
+        target.capacity() - before >= bytes.len(),
+        "no room was reserved"
+    );
+    let end = target.as_mut_ptr().wrapping_add(before);
+    // SAFETY: the capacity has room for the bytes, and a slice cannot lie in spare capacity.
+    unsafe { copy(bytes.as_ptr(), end, bytes.len()) };
+    // SAFETY: these bytes were just written, within the capacity.
+    unsafe { target.set_len(before + bytes.len()) };
+}
+
 /// Longest copy that goes word by word.
 const SHORT: usize = 128;
 

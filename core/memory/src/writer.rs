@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::block::Descriptor;
 use crate::lane::{Consumer, LaneState, NoRoom};
 use crate::queue::{After, Policy, Queue, Shared, WriteEnd};
-use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, flag};
+use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, Plain, flag};
 use crate::sync::{MutexGuard, lock, try_lock};
 
 /// Messages through the shared lane after which a writer asks for a lane of its own.
@@ -119,6 +119,33 @@ impl LaneWriter {
             return self.notify();
         }
         self.push_slow(draft, subscription)
+    }
+
+    /// Writes one plain message and wakes the reader if it sleeps.
+    #[inline(always)]
+    pub fn push_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> Result<Pushed, Refused> {
+        if let Some(own) = &mut self.own
+            && own.producer.try_plain(plain, subscription)
+        {
+            own.producer.publish();
+            return self.notify();
+        }
+        self.push_slow(&plain.draft(), subscription)
+    }
+
+    /// Writes one plain message; the reader sees it only after [`LaneWriter::publish`].
+    #[inline(always)]
+    pub fn push_plain_quiet(
+        &mut self,
+        plain: &Plain<'_>,
+        subscription: u32,
+    ) -> Result<Pushed, Refused> {
+        if let Some(own) = &mut self.own
+            && own.producer.try_plain(plain, subscription)
+        {
+            return Ok(Pushed::Written);
+        }
+        self.push_quiet(&plain.draft(), subscription)
     }
 
     /// Writes one message; the reader sees it only after [`LaneWriter::publish`].
@@ -390,7 +417,10 @@ impl LaneWriter {
         if !self.queue.take_own_place() {
             return;
         }
-        let after = self.last_shared.take().map(|(state, count)| After { state, count });
+        let after = self
+            .last_shared
+            .take()
+            .map(|(state, count)| After { state, count });
         match self.queue.new_lane(self.label.clone(), after.clone()) {
             Ok(end) => self.own = Some(end),
             Err(_) => {

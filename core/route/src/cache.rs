@@ -14,6 +14,7 @@
 //! Not here: whether a route is still right (`stamp`), and what is in it. One thread at a time.
 
 use crate::allocation::{NoMemory, filled};
+use crate::hash::is_same;
 
 /// Routes of the smallest cache and of the largest.
 pub const ROUTES_MIN: usize = 64;
@@ -81,6 +82,26 @@ impl<R: CachedRoute> RouteCache<R> {
     #[inline(always)]
     #[must_use]
     pub fn get(&self, hash: u64, subject: &[u8]) -> Option<&R> {
+        if self.hashes.is_empty() {
+            return None;
+        }
+        // Nearly every hit is in the home set.
+        let [home, _] = sets(hash, self.hashes.len());
+        let hashes = &self.hashes[home];
+        let routes = &self.routes[home];
+        for way in 0..WAYS {
+            if hashes[way] == hash
+                && let Some(route) = &routes[way]
+                && is_same(route.subject(), subject)
+            {
+                return Some(route);
+            }
+        }
+        self.get_elsewhere(hash, subject)
+    }
+
+    #[cold]
+    fn get_elsewhere(&self, hash: u64, subject: &[u8]) -> Option<&R> {
         let (set, way) = self.find(hash, subject)?;
         self.routes[set][way].as_ref()
     }

@@ -1,0 +1,491 @@
+//! Delivering to more than one queue, to groups, and by blocks: what a writer does off its hot path.
+//!
+//! All or nothing: room is reserved in every backpressure queue and in one member of each group,
+//! then the record is written to all; or nothing is written.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use fastmq_memory::block::BlockError;
+use fastmq_memory::record::flag;
+use fastmq_memory::{Draft, Policy, Pushed, Refused};
+
+use crate::error::{Error, Result, Status};
+use crate::place::Place;
+use crate::route::{Group, LaneTarget, Many, Member, Targets};
+use crate::subscription::Handler;
+use crate::writer::{Asking, BLOCK_BYTES, Fate, Message, Writer, count, reply_refused};
+
+/// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
+const FAN_OUT_TARGETS: usize = 16;
+const FAN_OUT_BYTES: usize = 256;
+impl Writer {
+    #[inline(never)]
+    pub(crate) fn send_slow(
+        &self,
+        targets: &Targets,
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+    ) -> Result<()> {
+        match targets {
+            Targets::Group(group) if draft.payload.len() <= BLOCK_BYTES => {
+                self.send_to_group(group, message, draft, Attempt::Push)?;
+            }
+            Targets::Many(many) => self.send_many(many, message, draft)?,
+            Targets::One(target) => {
+                let many = Many {
+                    plain: vec![*target],
+                    ..Many::default()
+                };
+                self.send_many(&many, message, draft)?;
+            }
+            Targets::Group(group) => {
+                self.send_blocks(&[], std::slice::from_ref(group), message, draft)?
+            }
+            Targets::Inline(_) | Targets::Nobody => {}
+        }
+        count(&self.counters.published, 1);
+        self.tick();
+        Ok(())
+    }
+
+    pub(crate) fn send_many(
+        &self,
+        many: &Many,
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+    ) -> Result<()> {
+        let size = draft.payload.len();
+        let targets = many.plain.len() + many.groups.len();
+        if targets > 0
+            && (size > BLOCK_BYTES || (targets > FAN_OUT_TARGETS && size > FAN_OUT_BYTES))
+        {
+            self.send_blocks(&many.plain, &many.groups, message, draft)?;
+        } else {
+            self.send_all(&many.plain, &many.groups, message, draft)?;
+        }
+        for handler in &many.inline {
+            // The others have the message: one that nests too deep is left out.
+            let _ = self.call_inline(handler, message, draft.sequence);
+        }
+        Ok(())
+    }
+
+    /// Writes the payload once and sends descriptors.
+    pub(crate) fn send_blocks<G: Borrow<Group>>(
+        &self,
+        plain: &[LaneTarget],
+        groups: &[G],
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+    ) -> Result<()> {
+        let references = (plain.len() + groups.len()) as u32;
+        let blocks = &self.broker.blocks;
+        let descriptor = blocks
+            .write(draft.payload, references)
+            .map_err(|error| match error {
+                BlockError::OverBudget => Error::OVER_BUDGET,
+                _ => Error::NO_MEMORY,
+            })?;
+        let bytes = descriptor.to_bytes();
+        let mut by_block = *draft;
+        by_block.payload = &bytes;
+        by_block.flags |= flag::BLOCK;
+        match self.send_all(plain, groups, message, &by_block) {
+            Ok(written) => {
+                blocks.release(&descriptor, references - written);
+                Ok(())
+            }
+            Err(error) => {
+                blocks.release(&descriptor, references);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reserves room in every backpressure target, then writes to all. Returns how many targets
+    /// hold the record now.
+    pub(crate) fn send_all<G: Borrow<Group>>(
+        &self,
+        plain: &[LaneTarget],
+        groups: &[G],
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+    ) -> Result<u32> {
+        let mut chosen = Vec::new();
+        chosen
+            .try_reserve_exact(groups.len())
+            .map_err(|_| Error::NO_MEMORY)?;
+        let single = plain.len() + groups.len() == 1;
+        if !single {
+            let mut reserved = 0;
+            let mut failure = None;
+            for run in plain.chunk_by(|a, b| a.lane == b.lane) {
+                if let Err(error) = self.reserve(run[0].lane, draft, run.len() as u64) {
+                    failure = Some(error);
+                    break;
+                }
+                reserved += run.len();
+            }
+            if failure.is_none() {
+                for group in groups {
+                    match self.send_to_group(group.borrow(), message, draft, Attempt::Reserve) {
+                        Ok(member) => chosen.push(member),
+                        Err(error) => {
+                            failure = Some(error);
+                            break;
+                        }
+                    }
+                }
+            }
+            if let Some(error) = failure {
+                for target in &plain[..reserved] {
+                    self.cancel(target.lane);
+                }
+                for (group, member) in groups.iter().zip(&chosen) {
+                    if let Some(Member::Lane(target)) = group.borrow().members.get(*member) {
+                        self.cancel(target.lane);
+                    }
+                }
+                return Err(error);
+            }
+        }
+        let mut written = 0;
+        for target in plain {
+            written += u32::from(self.push_promised(*target, draft, single)?);
+        }
+        for (index, group) in groups.iter().enumerate() {
+            let group = group.borrow();
+            if single {
+                self.send_to_group(group, message, draft, Attempt::Push)?;
+                // An inline member saw the bytes at once and holds nothing.
+                let member = group.run.borrow().chosen();
+                written += u32::from(matches!(group.members.get(member), Some(Member::Lane(_))));
+                continue;
+            }
+            match chosen
+                .get(index)
+                .and_then(|member| group.members.get(*member))
+            {
+                Some(Member::Lane(target)) => {
+                    written += u32::from(self.push_promised(*target, draft, false)?);
+                }
+                Some(Member::Inline(handler)) => {
+                    let _ = self.call_inline(handler, message, draft.sequence);
+                }
+                None => {}
+            }
+        }
+        Ok(written)
+    }
+
+    pub(crate) fn reserve(&self, lane: u32, draft: &Draft<'_>, copies: u64) -> Result<()> {
+        let mut lanes = self.lanes.borrow_mut();
+        let Some(lane) = lanes.get(lane) else {
+            return Ok(());
+        };
+        if lane.writer.queue().policy() != Policy::Backpressure {
+            return Ok(());
+        }
+        match lane.writer.reserve(draft, copies) {
+            Ok(()) | Err(Refused::Closed) => Ok(()),
+            Err(refused) => Err(self.refuse(refused, &lane.place)),
+        }
+    }
+
+    pub(crate) fn cancel(&self, lane: u32) {
+        if let Some(lane) = self.lanes.borrow_mut().get(lane) {
+            lane.writer.cancel();
+        }
+    }
+
+    /// Writes to one target. `is_single`: nothing was reserved, and a refusal is the caller's.
+    /// Returns whether the queue has the record.
+    pub(crate) fn push_promised(
+        &self,
+        target: LaneTarget,
+        draft: &Draft<'_>,
+        is_single: bool,
+    ) -> Result<bool> {
+        let mut lanes = self.lanes.borrow_mut();
+        let Some(lane) = lanes.get(target.lane) else {
+            return Ok(false);
+        };
+        let is_promised = !is_single && lane.writer.queue().policy() == Policy::Backpressure;
+        let pushed = if is_promised {
+            lane.writer.push_reserved(draft, target.subscription)
+        } else {
+            lane.writer.push(draft, target.subscription)
+        };
+        let has_evicted = lane.writer.has_evicted();
+        let result = match pushed {
+            Ok(Pushed::Written) => Ok(true),
+            Ok(Pushed::Dropped) => {
+                self.count_dropped(target.subscription);
+                Ok(false)
+            }
+            Err(Refused::Closed) => Ok(false),
+            Err(refused) if is_single => Err(self.refuse(refused, &lane.place)),
+            // An evicting queue without memory for its first lane: dropped, and counted.
+            Err(_) => {
+                self.count_dropped(target.subscription);
+                Ok(false)
+            }
+        };
+        drop(lanes);
+        if has_evicted {
+            self.report_evicted(target.lane);
+        }
+        result
+    }
+
+    /// Chooses the member that takes the message, and sends or reserves.
+    pub(crate) fn send_to_group(
+        &self,
+        group: &Group,
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+        attempt: Attempt,
+    ) -> Result<usize> {
+        let count = group.members.len();
+        let first = {
+            let lanes = self.lanes.borrow();
+            let load = |member: usize| match &group.members[member] {
+                Member::Lane(target) => lanes.slots[target.lane as usize]
+                    .as_ref()
+                    .map_or(u64::MAX, |lane| lane.writer.load()),
+                Member::Inline(_) => 0,
+            };
+            group
+                .run
+                .borrow_mut()
+                .next(count, 0, load, || self.random())
+        };
+        let mut refusal = Refused::Closed;
+        for step in 0..count {
+            let member = (first + step) % count;
+            let target = match &group.members[member] {
+                Member::Lane(target) => *target,
+                Member::Inline(handler) => {
+                    if attempt == Attempt::Push {
+                        group.run.borrow_mut().choose(member);
+                        self.call_inline(handler, message, draft.sequence)?;
+                    }
+                    return Ok(member);
+                }
+            };
+            let mut lanes = self.lanes.borrow_mut();
+            let Some(lane) = lanes.get(target.lane) else {
+                continue;
+            };
+            let outcome = match attempt {
+                Attempt::Push => lane.writer.push(draft, target.subscription),
+                Attempt::Reserve if lane.writer.queue().policy() == Policy::Backpressure => {
+                    lane.writer.reserve(draft, 1).map(|()| Pushed::Written)
+                }
+                Attempt::Reserve => Ok(Pushed::Written),
+            };
+            let has_evicted = lane.writer.has_evicted();
+            drop(lanes);
+            if has_evicted {
+                self.report_evicted(target.lane);
+            }
+            match outcome {
+                Ok(pushed) => {
+                    if pushed == Pushed::Dropped {
+                        self.count_dropped(target.subscription);
+                    }
+                    if step > 0 {
+                        group.run.borrow_mut().choose(member);
+                    }
+                    return Ok(member);
+                }
+                Err(Refused::Closed) => {}
+                Err(refused) => refusal = refused,
+            }
+        }
+        group.run.borrow_mut().end_run();
+        if refusal == Refused::Closed {
+            // Every member is closing: as if nobody had subscribed.
+            return Ok(count);
+        }
+        for member in &group.members {
+            if let Member::Lane(target) = member
+                && let Some(lane) = self.lanes.borrow_mut().get(target.lane)
+            {
+                lane.place.want_room();
+            }
+        }
+        Err(self.count_refused(refusal))
+    }
+
+    #[cold]
+    pub(crate) fn refuse(&self, refused: Refused, place: &Place) -> Error {
+        place.want_room();
+        self.count_refused(refused)
+    }
+
+    #[cold]
+    pub(crate) fn count_refused(&self, refused: Refused) -> Error {
+        count(&self.counters.refused, 1);
+        refused.into()
+    }
+
+    #[cold]
+    pub(crate) fn count_dropped(&self, subscription: u32) {
+        if let Some(slot) = self.broker.slots.get(subscription)
+            && slot.is(subscription)
+        {
+            slot.count_dropped();
+        }
+    }
+
+    /// Counts what a push has evicted, and tells the askers of evicted requests.
+    #[cold]
+    pub(crate) fn report_evicted(&self, lane: u32) {
+        let evicted = match self.lanes.borrow_mut().get(lane) {
+            Some(lane) => lane.writer.take_evicted(),
+            None => return,
+        };
+        for record in evicted {
+            self.count_dropped(record.subscription);
+            if record.token != 0 {
+                let _ = self.reply(record.token, Status::Busy as u32, &[], &[], false);
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(crate) fn send_request_slow(
+        &self,
+        targets: &Targets,
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+        mut asking: Asking<'_>,
+    ) -> Result<Fate> {
+        let (plain, groups, inline): (&[LaneTarget], &[Group], &[Arc<Handler>]) = match targets {
+            Targets::One(target) => (std::slice::from_ref(target), &[], &[]),
+            Targets::Group(group) => (&[], std::slice::from_ref(&**group), &[]),
+            Targets::Many(many) => (&many.plain, &many.groups, &many.inline),
+            Targets::Inline(_) | Targets::Nobody => (&[], &[], &[]),
+        };
+        // Each responder that has room gets the request, and the first answer counts.
+        let mut fate = Fate::NoResponder;
+        let mut note = |outcome: Result<Fate>| -> Result<()> {
+            match outcome {
+                Ok(Fate::Sent) => fate = Fate::Sent,
+                Ok(other) if fate != Fate::Sent => fate = other,
+                Ok(_) => {}
+                Err(error) if fate != Fate::Sent => return Err(error),
+                Err(_) => {}
+            }
+            Ok(())
+        };
+        for target in plain {
+            let outcome = self.send_request_to(&[*target], &[], message, draft);
+            note(outcome)?;
+        }
+        for group in groups {
+            let member = match group.members.iter().find_map(|member| match member {
+                Member::Inline(handler) => Some(handler),
+                Member::Lane(_) => None,
+            }) {
+                // Local handlers come first: they have no queue that could be loaded.
+                Some(handler) => {
+                    let again = reborrow(&mut asking);
+                    self.ask_inline(handler, message, draft.token, again)
+                }
+                None => self.send_request_to(&[], std::slice::from_ref(group), message, draft),
+            };
+            note(member)?;
+        }
+        for handler in inline {
+            let again = reborrow(&mut asking);
+            note(self.ask_inline(handler, message, draft.token, again))?;
+        }
+        Ok(fate)
+    }
+
+    pub(crate) fn send_request_to(
+        &self,
+        plain: &[LaneTarget],
+        groups: &[Group],
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+    ) -> Result<Fate> {
+        let sent = if draft.payload.len() > BLOCK_BYTES {
+            self.send_blocks(plain, groups, message, draft).map(|()| 1)
+        } else {
+            self.send_all(plain, groups, message, draft)
+        };
+        match sent {
+            Ok(0) => Ok(Fate::Cancelled),
+            Ok(_) => Ok(Fate::Sent),
+            Err(error) if error.status() == Status::Again => Ok(Fate::Busy),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn reply_slow(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
+        let place = self.broker.requester_place(requester)?;
+        let lane = self.lane_to(&place)?;
+        let index = (requester & crate::request::REQUESTER_INDEX_MASK) as usize;
+        {
+            let mut lanes = self.lanes.borrow_mut();
+            let missing = (index + 1).saturating_sub(lanes.replies.len());
+            lanes
+                .replies
+                .try_reserve(missing)
+                .map_err(|_| Error::NO_MEMORY)?;
+            if missing > 0 {
+                lanes.replies.resize(index + 1, (0, 0));
+            }
+            lanes.replies[index] = (requester, lane);
+        }
+        let target = LaneTarget {
+            lane,
+            subscription: 0,
+        };
+        let message = Message::default();
+        let sent = if draft.payload.len() > BLOCK_BYTES {
+            self.send_blocks::<Group>(&[target], &[], &message, draft)
+                .map(|()| 1)
+        } else {
+            self.send_all::<Group>(&[target], &[], &message, draft)
+        };
+        match sent {
+            Ok(0) => Err(reply_refused(Refused::Closed)),
+            Ok(_) => {
+                count(&self.counters.answers, 1);
+                Ok(())
+            }
+            Err(error) if error.status() == Status::Again => Err(reply_refused(Refused::Full)),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn random(&self) -> u64 {
+        // SplitMix64's increment and mixer: good enough to choose between two members.
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 27)
+    }
+}
+
+/// Whether a group's choice is written at once or only promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Push,
+    Reserve,
+}
+
+fn reborrow<'a>(asking: &'a mut Asking<'_>) -> Asking<'a> {
+    match asking {
+        Asking::Later => Asking::Later,
+        Asking::Now(use_answer) => Asking::Now(&mut **use_answer),
+    }
+}

@@ -1,0 +1,206 @@
+//! How a writer finds its way: making routes, opening lanes, and dropping those no longer used.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use fastmq_memory::LaneWriter;
+use fastmq_route::check_subject;
+
+use crate::error::{Error, Result};
+use crate::place::Place;
+use crate::route::{Group, LaneTarget, Many, Member, Route, Targets};
+use crate::subscription::{Entry, Target};
+use crate::writer::{Lane, SWEEP_EVERY, Writer};
+
+impl Writer {
+    /// Makes a route for a subject that missed, uses it, and keeps it if it is worth it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn with_new_route<R>(
+        &self,
+        hash: u64,
+        subject: &[u8],
+        use_targets: impl FnOnce(&Targets) -> Result<R>,
+    ) -> Result<R> {
+        check_subject(subject)?;
+        let is_kept = match self.routes.try_borrow_mut() {
+            Ok(mut routes) => routes.get_mut(hash, subject).is_some() || routes.admit(hash),
+            Err(_) => true,
+        };
+        let (targets, stamp) = self.resolve(hash, subject)?;
+        if !is_kept {
+            return use_targets(&targets);
+        }
+        let mut text = Vec::new();
+        text.try_reserve_exact(subject.len())
+            .map_err(|_| Error::NO_MEMORY)?;
+        text.extend_from_slice(subject);
+        let route = Route {
+            subject: text.into_boxed_slice(),
+            stamp: Cell::new(stamp),
+            targets,
+        };
+        let result = use_targets(&route.targets);
+        match self.routes.try_borrow_mut() {
+            Ok(mut routes) => {
+                drop(routes.insert(hash, route));
+                for (hash, route) in self.late_routes.borrow_mut().drain(..) {
+                    drop(routes.insert(hash, route));
+                }
+            }
+            // A handler inside an outer publish: the outermost puts it into the cache.
+            Err(_) => {
+                let mut late = self.late_routes.borrow_mut();
+                if late.len() < 64 && late.try_reserve(1).is_ok() {
+                    late.push((hash, route));
+                }
+            }
+        }
+        result
+    }
+
+    pub(crate) fn make_route(&self, hash: u64, subject: &[u8]) -> Result<Route> {
+        check_subject(subject)?;
+        let (targets, stamp) = self.resolve(hash, subject)?;
+        Ok(Route {
+            subject: Box::from(subject),
+            stamp: Cell::new(stamp),
+            targets,
+        })
+    }
+
+    /// Looks the subject up and opens the lanes that are missing.
+    pub(crate) fn resolve(
+        &self,
+        hash: u64,
+        subject: &[u8],
+    ) -> Result<(Targets, fastmq_route::Stamp)> {
+        // Handlers do not run in here, so one list would do; it is short-lived all the same.
+        let mut found: Vec<Entry> = Vec::new();
+        let stamp = self
+            .broker
+            .interest
+            .try_lookup(subject, hash, &mut found)
+            .map_err(|_| Error::NO_MEMORY)?;
+        if let [Entry(one)] = found.as_slice()
+            && one.group.is_empty()
+        {
+            let targets = match &one.target {
+                Target::Queue(place) => Targets::One(LaneTarget {
+                    lane: self.lane_to(place)?,
+                    subscription: one.id,
+                }),
+                Target::Inline(handler) => Targets::Inline(handler.clone()),
+            };
+            return Ok((targets, stamp));
+        }
+        let mut many = Many::default();
+        for Entry(entry) in found {
+            let member = match &entry.target {
+                Target::Queue(place) => Member::Lane(LaneTarget {
+                    lane: self.lane_to(place)?,
+                    subscription: entry.id,
+                }),
+                Target::Inline(handler) => Member::Inline(handler.clone()),
+            };
+            if !entry.group.is_empty() {
+                let at = many
+                    .groups
+                    .iter()
+                    .position(|group| group.name == entry.group);
+                match at {
+                    Some(at) => many.groups[at].members.push(member),
+                    None => many.groups.push(Group {
+                        name: entry.group.clone(),
+                        members: vec![member],
+                        run: RefCell::default(),
+                    }),
+                }
+                continue;
+            }
+            match member {
+                Member::Lane(target) => many.plain.push(target),
+                Member::Inline(handler) => many.inline.push(handler),
+            }
+        }
+        Ok((many.simplify(), stamp))
+    }
+
+    /// The index of this writer's lane into a queue.
+    pub(crate) fn lane_to(&self, place: &Arc<Place>) -> Result<u32> {
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(index) = lanes.index.get(&place.id()) {
+            return Ok(*index);
+        }
+        lanes.index.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        let writer = LaneWriter::new(place.lanes.clone(), self.label.as_deref());
+        let lane = Some(Lane {
+            writer,
+            place: place.clone(),
+        });
+        let index = match lanes.free.pop() {
+            Some(index) => {
+                lanes.slots[index as usize] = lane;
+                index
+            }
+            None => {
+                lanes.slots.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+                lanes.slots.push(lane);
+                lanes.slots.len() as u32 - 1
+            }
+        };
+        lanes.index.insert(place.id(), index);
+        Ok(index)
+    }
+
+    /// Drops lanes to closed queues and gives idle lanes back.
+    #[cold]
+    pub(crate) fn sweep(&self) {
+        self.until_sweep.set(SWEEP_EVERY);
+        let Ok(mut lanes) = self.lanes.try_borrow_mut() else {
+            return;
+        };
+        let lanes = &mut *lanes;
+        for (index, slot) in lanes.slots.iter_mut().enumerate() {
+            let Some(lane) = slot else { continue };
+            if !lane.place.is_closed() {
+                lane.writer.sweep();
+                continue;
+            }
+            lanes.index.remove(&lane.place.id());
+            *slot = None;
+            lanes.free.push(index as u32);
+            for reply in &mut lanes.replies {
+                if reply.1 == index as u32 {
+                    *reply = (0, 0);
+                }
+            }
+        }
+        // A route that names a lane just freed is stale: its subscriptions are gone.
+        let broker = &self.broker;
+        if let Ok(mut routes) = self.routes.try_borrow_mut() {
+            routes.retain(|route| broker.interest.is_current(route.stamp.get_mut()));
+        }
+    }
+
+    /// The queue that refuses a message with this subject now, to wait for its room.
+    pub(crate) fn full_places(&self, subject: &[u8]) -> Vec<Arc<Place>> {
+        let mut found = Vec::new();
+        let hash = self.hash.hash(subject);
+        if self
+            .broker
+            .interest
+            .try_lookup(subject, hash, &mut found)
+            .is_err()
+        {
+            return Vec::new();
+        }
+        let places = found
+            .into_iter()
+            .filter_map(|Entry(entry)| match &entry.target {
+                Target::Queue(place) => Some(place.clone()),
+                Target::Inline(_) => None,
+            });
+        places.collect()
+    }
+}
