@@ -504,7 +504,7 @@ impl<W: Words> Consumer<W> {
             && kind.wrapping_sub(1) < 3
             && first & PRIORITY == 0
             && length >= record::HEADER_BYTES as u64
-            && step <= available.min(self.mask.div_ceil(2));
+            && step <= available.min((self.mask >> 1) + 1);
         if !is_plain {
             return None;
         }
@@ -567,7 +567,7 @@ impl<W: Words> Consumer<W> {
             let to_end = self.mask + 1 - offset as u64;
             let available = (self.tail_seen - self.read).min(to_end);
             let words = &self.link.words;
-            let parsed = record::parse(available, self.mask.div_ceil(2), |at| {
+            let parsed = record::parse(available, (self.mask >> 1) + 1, |at| {
                 // SAFETY: `parse` asks only for words below `available`, which are published and
                 // not released: they belong to the consumer.
                 unsafe { words.read(offset + at) }
