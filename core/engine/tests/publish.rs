@@ -6,6 +6,7 @@ mod steps;
 
 use fastmq_engine::headers::Headers;
 use fastmq_engine::memory::Policy;
+use fastmq_engine::memory::block::CACHED_BYTES_MAX;
 use fastmq_engine::{Message, Options, Publisher, Status};
 use steps::*;
 
@@ -250,10 +251,11 @@ fn blocks_that_nobody_reads_return_with_their_queue() {
             let _ = publish(&broker, "block", &payload);
         }
         // A descriptor has 32 bytes: a lane of 4 KiB bounds the blocks as well.
-        assert!(broker.statistics().memory < 100 * 100_000);
+        assert!(broker.statistics().memory < 100 * (128 << 10));
         subscription.unsubscribe();
         broker.close_queue(&queue);
-        assert_eq!(broker.statistics().memory, 0, "{policy:?}");
+        let kept = broker.statistics().memory;
+        assert!(kept < CACHED_BYTES_MAX + (64 << 10), "{policy:?}: {kept}");
     }
 }
 
@@ -262,7 +264,8 @@ fn a_wide_fan_out_shares_one_block() {
     let broker = open();
     let queues: Vec<_> = (0..40).map(|_| subscribe(&broker, "fan.out")).collect();
     let payload = vec![9; 4000];
-    publish(&broker, "fan.out", &payload).unwrap();
+    let mut publisher = Publisher::open(&broker, b"fan.out").unwrap();
+    publisher.publish(&payload).unwrap();
     let used = broker.statistics().memory;
     // 40 copies would need rings of 32 KiB each.
     assert!(used < 40 * (4096 + 512), "{used} bytes");
@@ -271,10 +274,12 @@ fn a_wide_fan_out_shares_one_block() {
         assert_eq!(seen.len(), 1);
         assert_eq!(seen[0].payload, payload);
     }
+    drop(publisher);
     for subscription in &queues {
         subscription.unsubscribe();
     }
-    assert_eq!(broker.statistics().memory, 0);
+    // One block of 4 KiB and the table stay for the next.
+    assert!(broker.statistics().memory <= 16 << 10, "{}", broker.statistics().memory);
 }
 
 #[test]

@@ -316,12 +316,15 @@ fn publish_wait_goes_on_when_a_reader_makes_room() {
             publisher.publish_wait(&wide(number), PATIENCE_NS).unwrap();
         }
     });
-    let mut next = 0;
-    while next < 6000 {
+    // Two writers: each in its order.
+    let (mut by_thread, mut by_handle) = (0, 3000);
+    while by_thread < 3000 || by_handle < 6000 {
         let batch = queue.receive(&broker, 7, PATIENCE_NS).unwrap();
         for view in batch.messages() {
-            assert_eq!(Seen::of(view).number(), next);
-            next += 1;
+            let number = Seen::of(view).number();
+            let next = if number < 3000 { &mut by_thread } else { &mut by_handle };
+            assert_eq!(number, *next);
+            *next += 1;
         }
     }
     writer.join().unwrap();
@@ -393,26 +396,33 @@ fn publish_wait_inside_a_handler_of_the_full_queue_is_misuse() {
 #[test]
 fn subscribing_in_a_loop_gives_all_memory_back() {
     let broker = open();
-    let shared = queue(&broker, Policy::Backpressure, 0);
-    publish_number(&broker, "room.0.state", 0).unwrap();
-    let before = broker.statistics();
+    let there = broker.clone();
+    // On a thread of its own: what its writer keeps returns with it.
+    std::thread::spawn(move || subscribe_in_a_loop(&there)).join().unwrap();
+    let after = broker.statistics();
+    assert_eq!((after.memory, after.subscriptions, after.queues), (0, 0, 0));
+}
+
+fn subscribe_in_a_loop(broker: &Arc<Broker>) {
+    let shared = queue(broker, Policy::Backpressure, 0);
+    let mut high = 0;
     for number in 0..100_000u64 {
         let pattern = format!("room.{}.state", number % 1000);
         let subscription = match number % 4 {
-            0 => subscribe(&broker, &pattern),
-            _ => subscribe_on(&broker, &pattern, "", &shared, number),
+            0 => subscribe(broker, &pattern),
+            _ => subscribe_on(broker, &pattern, "", &shared, number),
         };
         if number % 16 < 2 {
-            publish_number(&broker, &pattern, number).unwrap();
+            publish_number(broker, &pattern, number).unwrap();
             let queue = queue_of(&subscription);
-            assert_eq!(take_numbers(&broker, queue), [number]);
+            assert_eq!(take_numbers(broker, queue), [number]);
         }
         subscription.unsubscribe();
+        high = high.max(broker.statistics().memory);
     }
     broker.close_queue(&shared);
-    let after = broker.statistics();
-    assert_eq!(after.memory, before.memory);
-    assert_eq!((after.subscriptions, after.queues), (0, 0));
+    // Lanes into queues that are gone may wait to be swept, but not all of them.
+    assert!(high < 4 << 20, "{high} bytes of rings at once");
 }
 
 #[test]
