@@ -318,7 +318,10 @@ impl<W: Words> Producer<W> {
         let length = plain.length(self.is_labelled);
         let step = (length as u64 + 7) & !7;
         let to_end = self.mask + 1 - (self.tail & self.mask);
-        if (step > to_end || self.tail + step - self.head_seen > self.mask + 1 || self.lost > 0)
+        let half = (self.mask >> 1) + 1;
+        if (step > to_end.min(half)
+            || self.tail + step - self.head_seen > self.mask + 1
+            || self.lost > 0)
             && !self.make_way(step)
         {
             return false;
