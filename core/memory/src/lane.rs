@@ -243,18 +243,21 @@ impl<W: Words> Producer<W> {
         if step <= capacity / 2 && self.reserve_here(step, spare).is_ok() {
             return Ok(());
         }
-        self.grow(step)
+        self.grow(step, spare)
     }
 
-    /// Links a larger ring, if the capacity and the memory allow it.
-    fn grow(&mut self, step: u64) -> Result<(), NoRoom> {
+    /// Links a ring in which the record and `spare` fit, if the capacity and the memory allow it.
+    fn grow(&mut self, step: u64, spare: u64) -> Result<(), NoRoom> {
         let capacity_max = self.state.capacity_max;
         let mut capacity = self.mask + 1;
         if capacity >= capacity_max {
             return Err(NoRoom::Full);
         }
         capacity = (capacity * GROWTH).min(capacity_max);
-        while capacity / 2 < step {
+        while capacity / 2 < step || capacity < step + spare {
+            if capacity >= capacity_max {
+                return Err(NoRoom::Full);
+            }
             capacity *= 2;
         }
         let link = Link::allocate(capacity, self.state.budget.as_ref())?;
@@ -404,6 +407,16 @@ impl<W: Words> Producer<W> {
         self.write(draft, subscription);
         self.publish();
         Ok(())
+    }
+
+    /// Takes over losses of a writer that came before; the next record says so.
+    pub(crate) fn add_lost(&mut self, lost: u64) {
+        self.lost += lost;
+    }
+
+    /// The losses that no record has told yet, for another lane of the same writer to tell.
+    pub(crate) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// Counts a message that was not written; the next record says so.

@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) end: Option<WriteEnd>,
     /// Bytes promised to all-or-nothing publishes that have not written yet.
     pub(crate) reserved: u64,
+    /// Losses of writers that are gone; the next record tells them.
+    pub(crate) lost: u64,
     pub(crate) locks: u64,
 }
 

@@ -69,8 +69,12 @@ pub struct LaneWriter {
     /// The lane and count of the last record that went through the shared lane.
     last_shared: Option<(Arc<LaneState>, u64)>,
     shared_count: u32,
-    /// Bytes promised in the shared lane; 0: the promise, if any, is in the own lane.
+    /// Bytes promised in the shared lane.
     reserved: u64,
+    /// Records promised in the own lane; one of the two is 0.
+    copies: u64,
+    /// Messages dropped at the shared lane that no record has told yet.
+    lost: u64,
     evicted: Vec<Evicted>,
     pushed_at_sweep: u64,
 }
@@ -94,6 +98,8 @@ impl LaneWriter {
             last_shared: None,
             shared_count: 0,
             reserved: 0,
+            copies: 0,
+            lost: 0,
             evicted: Vec::new(),
             pushed_at_sweep: 0,
         }
@@ -180,13 +186,15 @@ impl LaneWriter {
         }
     }
 
-    /// Promises room for `copies` records of one message. Follow with as many `push_reserved`, or
-    /// `cancel`.
+    /// Promises room for `copies` more records of one message. Follow with as many
+    /// `push_reserved`, or `cancel`.
     #[inline(always)]
     pub fn reserve(&mut self, draft: &Draft<'_>, copies: u64) -> Result<(), Refused> {
         if let Some(own) = &mut self.own {
             let step = own.producer.step(draft);
+            let copies = self.copies + copies;
             if own.producer.reserve(step, spare(step, copies)).is_ok() {
+                self.copies = copies;
                 return Ok(());
             }
         }
@@ -198,35 +206,44 @@ impl LaneWriter {
         if self.queue.is_closed() {
             return Err(Refused::Closed);
         }
-        if self.own.is_none() && self.is_ready_for_own() {
+        if self.own.is_none() && self.reserved == 0 && self.is_ready_for_own() {
             self.move_to_own();
         }
+        let capacity = self.queue.capacity();
+        // What the lane must have free for them, fillers included, even when it is empty.
+        let check_size = |step: u64, copies: u64| match 2 * step + spare(step, copies) {
+            need if need <= capacity => Ok(()),
+            _ => Err(Refused::TooLarge),
+        };
         if let Some(own) = &mut self.own {
             let step = own.producer.step(draft);
-            return own
-                .producer
-                .reserve(step, spare(step, copies))
-                .map_err(Refused::from);
+            let copies = self.copies + copies;
+            check_size(step, copies)?;
+            own.producer.reserve(step, spare(step, copies))?;
+            self.copies = copies;
+            return Ok(());
         }
         let queue = self.queue.clone();
         let mut shared = Self::lock_shared(&queue)?;
         let reserved = shared.reserved;
         let end = shared.end.as_mut().ok_or(Refused::Closed)?;
         let step = end.producer.step(draft);
+        check_size(step, self.reserved / (2 * step) + copies)?;
         // Twice, for the filler that may be needed at the ring's end.
         end.producer
             .reserve(step, reserved + step + spare(step, copies))?;
-        self.reserved = 2 * step * copies;
-        shared.reserved += self.reserved;
+        self.reserved += 2 * step * copies;
+        shared.reserved += 2 * step * copies;
         Ok(())
     }
 
     /// Writes a message for which `reserve` has promised room, and wakes the reader.
     #[inline(always)]
     pub fn push_reserved(&mut self, draft: &Draft<'_>, sub: u32) -> Result<Pushed, Refused> {
-        if self.reserved == 0
+        if self.copies > 0
             && let Some(own) = &mut self.own
         {
+            self.copies -= 1;
             own.producer.write(draft, sub);
             own.producer.publish();
             return self.notify();
@@ -236,6 +253,10 @@ impl LaneWriter {
 
     #[cold]
     fn push_reserved_slow(&mut self, draft: &Draft<'_>, sub: u32) -> Result<Pushed, Refused> {
+        if self.reserved == 0 {
+            // The queue was closed when room was asked for.
+            return self.push(draft, sub);
+        }
         let queue = self.queue.clone();
         let mut shared = Self::lock_shared(&queue)?;
         let end = shared.end.as_mut().ok_or(Refused::Closed)?;
@@ -255,8 +276,9 @@ impl LaneWriter {
         self.notify()
     }
 
-    /// Takes back a promise.
+    /// Takes back what is left of a promise.
     pub fn cancel(&mut self) {
+        self.copies = 0;
         let promised = std::mem::take(&mut self.reserved);
         if promised > 0 {
             let mut shared = lock(self.queue.shared());
@@ -297,7 +319,8 @@ impl LaneWriter {
     }
 
     fn drop_own(&mut self) {
-        if self.own.take().is_some() {
+        if let Some(mut own) = self.own.take() {
+            self.lost += own.producer.take_lost();
             self.queue.give_own_place();
             self.shared_count = 0;
             self.pushed_at_sweep = 0;
@@ -322,9 +345,13 @@ impl LaneWriter {
             None => {
                 let mut shared = Self::lock_shared(&queue)?;
                 let spare = shared.reserved;
+                let lost = std::mem::take(&mut shared.lost) + std::mem::take(&mut self.lost);
                 let evicted = &mut self.evicted;
                 let end = shared.end.as_mut().ok_or(Refused::Closed)?;
+                // Losses belong to the writer: they go with it when it leaves the shared lane.
+                end.producer.add_lost(lost);
                 let result = Self::push_to(&queue, end, spare, evicted, draft, subscription);
+                self.lost = end.producer.take_lost();
                 self.note_shared(&shared);
                 result
             }
@@ -422,7 +449,10 @@ impl LaneWriter {
             .take()
             .map(|(state, count)| After { state, count });
         match self.queue.new_lane(self.label.clone(), after.clone()) {
-            Ok(end) => self.own = Some(end),
+            Ok(mut end) => {
+                end.producer.add_lost(std::mem::take(&mut self.lost));
+                self.own = Some(end);
+            }
             Err(_) => {
                 self.last_shared = after.map(|after| (after.state, after.count));
                 self.queue.give_own_place();
@@ -435,6 +465,9 @@ impl Drop for LaneWriter {
     fn drop(&mut self) {
         self.cancel();
         self.drop_own();
+        if self.lost > 0 {
+            lock(self.queue.shared()).lost += self.lost;
+        }
     }
 }
 
