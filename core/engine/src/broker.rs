@@ -20,7 +20,7 @@ use crate::ready::ReadyList;
 use crate::request::{REQUESTER_INDEX_MASK, Requesters};
 use crate::slots::Slots;
 use crate::statistics::Retired;
-use crate::subscription::{Delivery, Entry, Handler, Interested, OnMessage, Subscription, Target};
+use crate::subscription::{Counts, Delivery, Entry, Handler, Interested, OnMessage, Subscription, Target};
 use crate::threads::Threads;
 use crate::wait::Profile;
 use crate::writer::WriterCounters;
@@ -169,7 +169,7 @@ impl Broker {
     #[cold]
     pub(crate) fn closed_error(&self) -> Error {
         match self.state.load(Ordering::Relaxed) {
-            DRAINING => Error::new(Status::Closed, "the client is draining; it takes no more"),
+            DRAINING => Error::new(Status::Closed, &"the client is draining; it takes no more"),
             _ => Error::CLOSED,
         }
     }
@@ -280,26 +280,26 @@ impl Broker {
             return Err(Error::with(Status::TooLarge, text));
         }
         if std::str::from_utf8(group).is_err() {
-            return Err(Error::new(Status::Invalid, "the group name is not UTF-8"));
+            return Err(Error::new(Status::Invalid, &"the group name is not UTF-8"));
         }
         match (delivery, on_message.is_some(), queue) {
             (Delivery::Queue, true, _) => {
-                let text = "on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
+                let text = &"on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
                             INLINE, or leave on_message out";
                 return Err(Error::new(Status::Invalid, text));
             }
             (Delivery::Queue, false, Some(place)) if place.is_closed() => {
-                return Err(Error::new(Status::Closed, "the queue is closed"));
+                return Err(Error::new(Status::Closed, &"the queue is closed"));
             }
             (Delivery::Queue, false, _) => {}
             (_, false, _) => {
                 return Err(Error::new(
                     Status::Invalid,
-                    "this delivery needs on_message",
+                    &"this delivery needs on_message",
                 ));
             }
             (_, true, Some(_)) => {
-                let text = "a subscription with on_message has a queue of its own; leave queue out";
+                let text = &"a subscription with on_message has a queue of its own; leave queue out";
                 return Err(Error::new(Status::Invalid, text));
             }
             (_, true, None) => {}
@@ -345,6 +345,7 @@ impl Broker {
                 tag,
                 serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
                 is_active: true.into(),
+                counts: Counts::default(),
             })
         });
         match (delivery, handler, queue) {
@@ -545,7 +546,7 @@ impl Broker {
         let index = requester & REQUESTER_INDEX_MASK;
         requesters.place(index, requester).ok_or(Error::new(
             Status::NotFound,
-            "this token names no request that waits for an answer",
+            &"this token names no request that waits for an answer",
         ))
     }
 }

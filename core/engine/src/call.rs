@@ -5,7 +5,8 @@
 //! handler is still active; unsubscribe takes the activity away, then (after a heavy fence) waits
 //! until no other thread announces it. The announcement costs a store and a light fence.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -29,17 +30,18 @@ struct Announcements {
 static THREADS: Mutex<Vec<Weak<Announcements>>> = Mutex::new(Vec::new());
 
 /// An answer caught while its asker waits on the same thread.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Answer {
     /// The token of the request that is being asked; 0: no request.
     token: Cell<u64>,
     is_answered: Cell<bool>,
     status: Cell<u32>,
-    payload: RefCell<Vec<u8>>,
-    extra: RefCell<Vec<u8>>,
+    payload: Cell<Vec<u8>>,
+    extra: Cell<Vec<u8>>,
 }
 
-struct Calls {
+/// One thread's stack of handlers. A client of the thread holds it too, to reach it directly.
+pub(crate) struct Calls {
     depth: Cell<usize>,
     announcements: Arc<Announcements>,
     answers: [Answer; INLINE_DEPTH_MAX],
@@ -63,7 +65,12 @@ impl Calls {
 }
 
 thread_local! {
-    static CALLS: Calls = Calls::new();
+    static CALLS: Rc<Calls> = Rc::new(Calls::new());
+}
+
+/// This thread's stack.
+pub(crate) fn of_this_thread() -> Rc<Calls> {
+    CALLS.try_with(Rc::clone).unwrap_or_else(|_| Rc::new(Calls::new()))
 }
 
 /// Why a handler was not called.
@@ -73,15 +80,6 @@ pub(crate) enum NotCalled {
     TooDeep,
     /// The subscription is gone.
     Inactive,
-}
-
-/// What came of asking an inline responder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// It answered; the answer is in the call's buffer at this depth.
-    Answered { status: u32 },
-    /// It returned without an answer; one may come later.
-    Pending,
 }
 
 /// Takes the announcement back even if the handler unwinds.
@@ -126,55 +124,45 @@ pub(crate) fn call(handler: &Handler, view: &View) -> Result<(), NotCalled> {
     })
 }
 
-/// Calls an inline responder; an answer to `token` that it gives before it returns is caught and
-/// handed to `use_answer` as (payload, encoded headers).
-#[inline(always)]
-pub(crate) fn ask<R>(
-    handler: &Handler,
-    token: u64,
-    view: &View,
-    use_answer: impl FnOnce(Asked, &[u8], &[u8]) -> R,
-) -> Result<R, NotCalled> {
-    CALLS.with(|calls| {
-        let depth = enter(calls, handler)?;
-        let answer = &calls.answers[depth.depth];
+impl Calls {
+    /// Calls an inline responder; an answer to `token` that it gives before it returns is caught
+    /// and handed to `use_answer` as (status, payload, encoded headers). False: it gave none.
+    #[inline(always)]
+    pub(crate) fn ask(
+        &self,
+        handler: &Handler,
+        token: u64,
+        view: &View,
+        use_answer: &mut dyn FnMut(u32, &[u8], &[u8]),
+    ) -> Result<bool, NotCalled> {
+        let depth = enter(self, handler)?;
+        let answer = &self.answers[depth.depth];
         answer.token.set(token);
         answer.is_answered.set(false);
         (handler.call)(view);
         answer.token.set(0);
         drop(depth);
         if !answer.is_answered.get() {
-            return Ok(use_answer(Asked::Pending, &[], &[]));
+            return Ok(false);
         }
-        let asked = Asked::Answered {
-            status: answer.status.get(),
-        };
-        let result = {
-            let payload = answer.payload.borrow();
-            let extra = answer.extra.borrow();
-            use_answer(asked, &payload, &extra)
-        };
-        if answer.payload.borrow().capacity() > ANSWER_BYTES_KEPT {
-            *answer.payload.borrow_mut() = Vec::new();
+        // Taken out, so that whoever uses the answer may ask again.
+        let mut payload = answer.payload.take();
+        let extra = answer.extra.take();
+        use_answer(answer.status.get(), &payload, &extra);
+        if payload.capacity() > ANSWER_BYTES_KEPT {
+            payload = Vec::new();
         }
-        Ok(result)
-    })
-}
+        answer.payload.set(payload);
+        Ok(true)
+    }
 
-/// Gives an answer to a request that this very thread is asking further up its stack. False: it is
-/// not, and the answer must travel. `Err`: no memory.
-#[inline(always)]
-pub(crate) fn answer_in_place(
-    token: u64,
-    status: u32,
-    payload: &[u8],
-    headers: &[u8],
-) -> Result<bool, ()> {
-    let answered = CALLS.try_with(|calls| {
-        let mut depth = calls.depth.get();
+    /// See [`answer_in_place`].
+    #[inline(always)]
+    fn answer(&self, token: u64, status: u32, payload: &[u8], headers: &[u8]) -> Result<bool, ()> {
+        let mut depth = self.depth.get();
         while depth > 0 {
             depth -= 1;
-            let answer = &calls.answers[depth];
+            let answer = &self.answers[depth];
             if answer.token.get() != token {
                 continue;
             }
@@ -182,22 +170,37 @@ pub(crate) fn answer_in_place(
                 // The first answer counts.
                 return Ok(true);
             }
-            let mut bytes = answer.payload.borrow_mut();
+            let mut bytes = answer.payload.take();
             bytes.clear();
-            bytes.try_reserve(payload.len()).map_err(|_| ())?;
+            if bytes.capacity() < payload.len() {
+                bytes.try_reserve(payload.len().max(64)).map_err(|_| ())?;
+            }
             append(&mut bytes, payload);
-            let mut extra = answer.extra.borrow_mut();
-            extra.clear();
+            answer.payload.set(bytes);
             if !headers.is_empty() {
+                let mut extra = Vec::new();
                 extra.try_reserve(headers.len()).map_err(|_| ())?;
                 extra.extend_from_slice(headers);
+                answer.extra.set(extra);
             }
             answer.status.set(status);
             answer.is_answered.set(true);
             return Ok(true);
         }
         Ok(false)
-    });
+    }
+}
+
+/// Gives an answer to a request that this very thread is asking further up its stack. False: it is
+/// not, and the answer must travel. `Err`: no memory.
+#[inline(always)]
+pub fn answer_in_place(
+    token: u64,
+    status: u32,
+    payload: &[u8],
+    headers: &[u8],
+) -> Result<bool, ()> {
+    let answered = CALLS.try_with(|calls| calls.answer(token, status, payload, headers));
     // No stack any more: nobody asks on this thread.
     answered.unwrap_or(Ok(false))
 }

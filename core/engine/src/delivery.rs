@@ -66,7 +66,7 @@ impl Writer {
         }
         for handler in &many.inline {
             // The others have the message: one that nests too deep is left out.
-            let _ = self.call_inline(handler, message, draft.sequence);
+            let _ = self.call_message(handler, message, draft.sequence);
         }
         Ok(())
     }
@@ -170,10 +170,14 @@ impl Writer {
                 Some(Member::Lane(target)) => {
                     written += u32::from(self.push_promised(*target, draft, false)?);
                 }
-                Some(Member::Inline(handler)) => {
-                    let _ = self.call_inline(handler, message, draft.sequence);
-                }
-                None => {}
+                Some(Member::Inline(_)) | None => {}
+            }
+        }
+        // Handlers last: one that publishes must not find room that is promised, nor free a lane
+        // that is still to be written.
+        for (group, member) in groups.iter().zip(&chosen) {
+            if let Some(Member::Inline(handler)) = group.borrow().members.get(*member) {
+                let _ = self.call_message(handler, message, draft.sequence);
             }
         }
         Ok(written)
@@ -269,7 +273,7 @@ impl Writer {
                 Member::Inline(handler) => {
                     if attempt == Attempt::Push {
                         group.run.borrow_mut().choose(member);
-                        self.call_inline(handler, message, draft.sequence)?;
+                        self.call_message(handler, message, draft.sequence)?;
                     }
                     return Ok(member);
                 }
@@ -393,7 +397,7 @@ impl Writer {
                 // Local handlers come first: they have no queue that could be loaded.
                 Some(handler) => {
                     let again = reborrow(&mut asking);
-                    self.ask_inline(handler, message, draft.token, again)
+                    self.ask_message(handler, message, draft.token, again)
                 }
                 None => self.send_request_to(&[], std::slice::from_ref(group), message, draft),
             };
@@ -401,7 +405,7 @@ impl Writer {
         }
         for handler in inline {
             let again = reborrow(&mut asking);
-            note(self.ask_inline(handler, message, draft.token, again))?;
+            note(self.ask_message(handler, message, draft.token, again))?;
         }
         Ok(fate)
     }
@@ -486,6 +490,6 @@ pub(crate) enum Attempt {
 fn reborrow<'a>(asking: &'a mut Asking<'_>) -> Asking<'a> {
     match asking {
         Asking::Later => Asking::Later,
-        Asking::Now(use_answer) => Asking::Now(&mut **use_answer),
+        Asking::Now(calls, use_answer) => Asking::Now(calls, &mut **use_answer),
     }
 }

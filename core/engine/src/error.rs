@@ -1,6 +1,5 @@
 //! Statuses and errors: one enum for every call of every language (`docs/formats.md` §4).
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// What the caller does next.
@@ -155,11 +154,18 @@ impl Status {
 }
 
 /// A status and a sentence that names what was wrong.
+///
+/// Two words, so that results travel in registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    status: Status,
-    text: Cow<'static, str>,
+pub struct Error(Repr);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Repr {
+    Fixed(Status, &'static &'static str),
+    Made(Status, Box<String>),
 }
+
+const _: () = assert!(size_of::<Result<()>>() == 16);
 
 /// The result of every call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -167,51 +173,61 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with a fixed sentence; costs nothing to make.
     #[inline]
-    pub const fn new(status: Status, text: &'static str) -> Self {
-        Self {
-            status,
-            text: Cow::Borrowed(text),
-        }
+    pub const fn new(status: Status, text: &'static &'static str) -> Self {
+        Self(Repr::Fixed(status, text))
     }
 
     /// An error with a sentence made for it.
     #[cold]
     pub fn with(status: Status, text: String) -> Self {
-        Self {
-            status,
-            text: Cow::Owned(text),
-        }
+        Self(Repr::Made(status, Box::new(text)))
     }
 
     /// The status.
+    #[inline]
     pub fn status(&self) -> Status {
-        self.status
+        match &self.0 {
+            Repr::Fixed(status, _) | Repr::Made(status, _) => *status,
+        }
     }
 
     /// The sentence, without the status.
+    #[inline]
     pub fn text(&self) -> &str {
-        &self.text
+        match &self.0 {
+            Repr::Fixed(_, text) => text,
+            Repr::Made(_, text) => text,
+        }
+    }
+
+    /// The sentence, if it is a fixed one.
+    #[inline]
+    pub fn fixed_text(&self) -> Option<&'static str> {
+        match &self.0 {
+            Repr::Fixed(_, text) => Some(text),
+            Repr::Made(..) => None,
+        }
     }
 
     /// The handle or its parent is closed.
-    pub const CLOSED: Self = Self::new(Status::Closed, "the client is closed");
+    pub const CLOSED: Self = Self::new(Status::Closed, &"the client is closed");
     /// A full queue.
     pub const FULL: Self = Self::new(
         Status::Again,
-        "a subscriber's queue is full; receive from it or wait for room",
+        &"a subscriber's queue is full; receive from it or wait for room",
     );
     /// No memory.
-    pub const NO_MEMORY: Self = Self::new(Status::NoMemory, "the allocator has no memory");
+    pub const NO_MEMORY: Self = Self::new(Status::NoMemory, &"the allocator has no memory");
     /// The cap.
     pub const OVER_BUDGET: Self = Self::new(
         Status::NoSpace,
-        "the client's memory_max is reached; receive or raise it",
+        &"the client's memory_max is reached; receive or raise it",
     );
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.text())
     }
 }
 
@@ -227,9 +243,9 @@ impl From<fastmq_memory::Refused> for Error {
             Refused::NoMemory => Self::NO_MEMORY,
             Refused::TooLarge => Self::new(
                 Status::TooLarge,
-                "the message is larger than half of the queue's capacity; open it with more",
+                &"the message is larger than half of the queue's capacity; open it with more",
             ),
-            Refused::Closed => Self::new(Status::Closed, "the queue is closed"),
+            Refused::Closed => Self::new(Status::Closed, &"the queue is closed"),
         }
     }
 }

@@ -96,7 +96,7 @@ impl Flight {
     #[cold]
     fn grow(&mut self) -> bool {
         let before = self.slots.len();
-        let after = (before * 2).clamp(64, self.max.max(1) as usize);
+        let after = (before * 2).max(64).min(self.max as usize);
         let by = after.saturating_sub(before);
         if by == 0
             || self.slots.try_reserve(by).is_err()

@@ -30,10 +30,10 @@ impl Headers {
             return Err(Error::with(Status::Invalid, text));
         }
         let Ok(text) = std::str::from_utf8(name) else {
-            return Err(Error::new(Status::Invalid, "the header name is not UTF-8"));
+            return Err(Error::new(Status::Invalid, &"the header name is not UTF-8"));
         };
         if text.chars().any(char::is_control) {
-            let text = "the header name has a control character";
+            let text = &"the header name has a control character";
             return Err(Error::new(Status::Invalid, text));
         }
         let size = SIZES + name.len() + value.len();
@@ -102,5 +102,5 @@ pub fn get<'h>(headers: &'h [u8], name: &[u8]) -> Result<&'h [u8]> {
         }
         cursor = after;
     }
-    Err(Error::new(Status::NotFound, "no header has this name"))
+    Err(Error::new(Status::NotFound, &"no header has this name"))
 }

@@ -149,7 +149,7 @@ impl Place {
         self.lanes.reader().map_err(|_| {
             Error::new(
                 Status::Misuse,
-                "this queue has an open batch or another thread receives from it; \
+                &"this queue has an open batch or another thread receives from it; \
                  free the batch first",
             )
         })
@@ -275,14 +275,14 @@ impl Place {
                 self.lanes.readers().disarm(FUTEX);
                 return Err(Error::new(
                     Status::Timeout,
-                    "nobody is left who could publish to this queue (simulated driver)",
+                    &"nobody is left who could publish to this queue (simulated driver)",
                 ));
             }
             if deadline_ns != FOREVER_NS && driver.monotonic_ns() >= deadline_ns {
                 self.lanes.readers().disarm(FUTEX);
                 return Err(Error::new(
                     Status::Timeout,
-                    "no message came within the timeout",
+                    &"no message came within the timeout",
                 ));
             }
         }
@@ -314,7 +314,7 @@ impl Place {
         if self.is_closed() {
             return Err(closed_and_drained());
         }
-        Err(Error::new(Status::Again, "no message is waiting"))
+        Err(Error::new(Status::Again, &"no message is waiting"))
     }
 
     fn arm_list<'q>(
@@ -344,7 +344,7 @@ impl Place {
         let Some(event) = self.sleepers.event.get() else {
             return Err(Error::new(
                 Status::Internal,
-                "the queue's descriptor is gone",
+                &"the queue's descriptor is gone",
             ));
         };
         self.lanes.readers().arm(EVENT);
@@ -443,5 +443,5 @@ pub(crate) fn corrupt(error: fastmq_memory::record::RecordError) -> Error {
 }
 
 fn closed_and_drained() -> Error {
-    Error::new(Status::End, "the queue is closed and drained")
+    Error::new(Status::End, &"the queue is closed and drained")
 }

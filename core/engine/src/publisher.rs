@@ -46,29 +46,24 @@ impl Publisher {
     /// Publishes one payload. Never blocks.
     #[inline(always)]
     pub fn publish(&mut self, payload: &[u8]) -> Result<()> {
-        let message = Message {
-            subject: &self.subject,
-            payload,
-            ..Message::default()
-        };
-        self.writer
-            .publish_by(&mut self.route, &message, self.sequence + 1)?;
-        self.sequence += 1;
+        let sequence = self.sequence + 1;
+        self.writer.publish_by(&mut self.route, &self.subject, payload, sequence)?;
+        self.sequence = sequence;
         Ok(())
     }
 
     /// Publishes one message, whose subject must be empty: the publisher has its own.
     pub fn publish_message(&mut self, message: &Message<'_>) -> Result<()> {
         if !message.subject.is_empty() {
-            let text = "the publisher has a subject of its own; leave the message's subject empty";
+            let text = &"the publisher has a subject of its own; leave the message's subject empty";
             return Err(Error::new(Status::Invalid, text));
         }
         let message = Message {
             subject: &self.subject,
             ..*message
         };
-        self.writer
-            .publish_by(&mut self.route, &message, self.sequence + 1)?;
+        let route = self.writer.renewed(&mut self.route, &self.subject)?;
+        self.writer.send_numbered(route, &message, self.sequence + 1)?;
         self.sequence += 1;
         Ok(())
     }
@@ -105,14 +100,14 @@ impl ThreadClient {
     ///
     /// MISUSE inside a handler of the full queue, which nobody else could drain.
     pub fn publish_wait(&self, message: &Message<'_>, timeout_ns: u64) -> Result<()> {
-        let first = self.writer.publish(message);
+        let first = self.writer.publish_message(message);
         if !is_full(&first) {
             return first;
         }
         let broker = self.writer.broker().clone();
         let places = self.writer.full_places(message.subject);
         wait(&broker, &places, timeout_ns, || {
-            self.writer.publish(message)
+            self.writer.publish_message(message)
         })
     }
 }
@@ -132,7 +127,7 @@ fn wait(
     if handling != 0 && places.iter().any(|place| place.id() == handling) {
         return Err(Error::new(
             Status::Misuse,
-            "publish_wait inside a handler of the full queue: only this handler could make room",
+            &"publish_wait inside a handler of the full queue: only this handler could make room",
         ));
     }
     let deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
@@ -142,6 +137,9 @@ fn wait(
             return last;
         }
         let now_ns = broker.driver.monotonic_ns();
+        if timeout_ns == 0 {
+            return last;
+        }
         if now_ns >= deadline_ns {
             return Err(timed_out(places));
         }
@@ -164,11 +162,12 @@ fn wait(
 }
 
 fn timed_out(places: &[Arc<crate::place::Place>]) -> Error {
-    let text = if places.iter().any(|place| place.was_read_here()) {
-        "no room came within the timeout; this thread was the last reader of the full queue: \
-         receive from it here, or read it on another thread"
+    let is_mine = places.iter().any(|place| place.was_read_here());
+    let text: &'static &'static str = if is_mine {
+        &"no room came within the timeout; this thread was the last reader of the full queue: \
+          receive from it here, or read it on another thread"
     } else {
-        "no room came within the timeout"
+        &"no room came within the timeout"
     };
     Error::new(Status::Timeout, text)
 }

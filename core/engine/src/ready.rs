@@ -100,7 +100,7 @@ impl ReadyList {
         let fd = self
             .fd
             .get()
-            .ok_or(Error::new(Status::Internal, "the descriptor is gone"))?;
+            .ok_or(Error::new(Status::Internal, &"the descriptor is gone"))?;
         if !self.is_empty() {
             fd.signal();
         }

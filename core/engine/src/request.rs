@@ -4,16 +4,17 @@
 //! Every accepted submit ends in exactly one final answer: the responder's, or NO_RESPONDER, BUSY,
 //! TIMEOUT or CANCELLED.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fastmq_memory::view::{Numbers, View, view_flag};
+use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 use fastmq_memory::{Batch, Detached, ReaderGuard};
 
 use crate::broker::{Broker, lock};
+use crate::call::{self, Calls};
 use crate::error::{Error, Result, Status};
 use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
 use crate::place::{Place, QueueOptions, corrupt};
@@ -111,7 +112,7 @@ impl Answers {
         )?;
         let id = lock(&broker.requesters).enter(&place).ok_or(Error::new(
             Status::NoSpace,
-            "there are 524,288 requesters already; close some",
+            &"there are 524,288 requesters already; close some",
         ))?;
         Ok(Self {
             broker: broker.clone(),
@@ -205,20 +206,38 @@ impl Requester {
     /// Sends a request to the requester's own subject.
     #[inline(always)]
     pub fn submit(&mut self, payload: &[u8], user_token: u64, timeout_ns: u64) -> Result<()> {
-        self.submit_message(
-            &Message {
-                payload,
-                ..Message::default()
-            },
-            user_token,
-            timeout_ns,
-        )
+        if self.subject.is_empty() {
+            return Err(subject_mismatch(false));
+        }
+        let number = self.take(user_token, timeout_ns)?;
+        let token = self.answers.token(number);
+        let route = &mut self.route;
+        let sent =
+            self.writer.request_by(route, &self.subject, payload, token, Asking::Later);
+        self.sent(number, sent)
+    }
+
+    /// Sends a request to a subject, for a requester that has none of its own.
+    #[inline(always)]
+    pub fn submit_to(
+        &mut self,
+        subject: &[u8],
+        payload: &[u8],
+        user_token: u64,
+        timeout_ns: u64,
+    ) -> Result<()> {
+        if !self.subject.is_empty() {
+            return Err(subject_mismatch(true));
+        }
+        let number = self.take(user_token, timeout_ns)?;
+        let token = self.answers.token(number);
+        let sent = self.writer.request(subject, payload, token, Asking::Later);
+        self.sent(number, sent)
     }
 
     /// Sends a request; its answer comes by `receive` with `user_token`.
     ///
     /// AGAIN: as many requests are in flight as may be. OK means that one final answer will come.
-    #[inline(always)]
     pub fn submit_message(
         &mut self,
         message: &Message<'_>,
@@ -229,21 +248,27 @@ impl Requester {
         if is_own != message.subject.is_empty() {
             return Err(subject_mismatch(is_own));
         }
-        let timeout_ns = timeout_of(timeout_ns);
-        let Some(number) = self.flight.take(user_token, timeout_ns) else {
-            return Err(WINDOW_FULL);
-        };
+        let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
         let sent = if is_own {
-            let message = Message {
-                subject: &self.subject,
-                ..*message
-            };
+            let message = Message { subject: &self.subject, ..*message };
             self.writer
-                .request_by(&mut self.route, &message, token, Asking::Later)
+                .renewed(&mut self.route, &self.subject)
+                .and_then(|route| self.writer.request_along(route, &message, token, Asking::Later))
         } else {
-            self.writer.request(message, token, Asking::Later)
+            self.writer.request_message(message, token, Asking::Later)
         };
+        self.sent(number, sent)
+    }
+
+    /// Takes a place in the window.
+    #[inline(always)]
+    fn take(&mut self, user_token: u64, timeout_ns: u64) -> Result<u32> {
+        self.flight.take(user_token, timeout_of(timeout_ns)).ok_or(WINDOW_FULL)
+    }
+
+    #[inline(always)]
+    fn sent(&mut self, number: u32, sent: Result<Fate>) -> Result<()> {
         match sent {
             Ok(Fate::Sent) => {
                 if self.answers.place.sleepers.event.get().is_some() {
@@ -290,7 +315,7 @@ impl Requester {
     pub fn cancel(&mut self, user_token: u64) -> Result<()> {
         let number = self.flight.find(user_token).ok_or(Error::new(
             Status::NotFound,
-            "no request in flight has this token; it may have been answered",
+            &"no request in flight has this token; it may have been answered",
         ))?;
         self.settle(number, Status::Cancelled)
     }
@@ -316,43 +341,69 @@ impl Requester {
     }
 
     /// Asks and waits for the answer, which `use_answer` gets.
+    ///
+    /// A requester with a subject of its own asks there; the message's subject is ignored.
     pub fn request<R>(
         &mut self,
         message: &Message<'_>,
         timeout_ns: u64,
         use_answer: impl FnOnce(&View) -> R,
     ) -> Result<R> {
-        let message = match self.subject.is_empty() {
-            true => *message,
-            false => Message {
-                subject: &self.subject,
-                ..*message
-            },
+        let subject = &*self.subject;
+        let (route, writer) = (&mut self.route, &self.writer);
+        let use_answer = |status, payload: &[u8], headers: &[u8]| {
+            with_answer(status, payload, headers, use_answer)
         };
-        let route = &mut self.route;
-        let by_route = !self.subject.is_empty();
-        let writer = &self.writer;
-        ask(writer.broker(), timeout_ns, use_answer, |token, asking| {
-            if by_route {
-                writer.request_by(route, &message, token, asking)
-            } else {
-                writer.request(&message, token, asking)
-            }
+        here(writer.broker(), |client| {
+            client.ask(timeout_ns, use_answer, |token, asking| {
+                if subject.is_empty() {
+                    return writer.request_message(message, token, asking);
+                }
+                let message = Message { subject, ..*message };
+                writer.request_along(writer.renewed(route, subject)?, &message, token, asking)
+            })
+        })
+    }
+
+    /// Asks the requester's own subject and waits for the answer, which `use_answer` gets as
+    /// (status, payload, encoded headers).
+    #[inline(always)]
+    pub fn request_parts<R>(
+        &mut self,
+        payload: &[u8],
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+    ) -> Result<R> {
+        if self.subject.is_empty() {
+            return Err(subject_mismatch(false));
+        }
+        let (route, writer, subject) = (&mut self.route, &self.writer, &*self.subject);
+        here(writer.broker(), |client| {
+            client.ask(timeout_ns, use_answer, |token, asking| {
+                writer.request_by(route, subject, payload, token, asking)
+            })
         })
     }
 }
 
+/// Runs `body` with this thread's part of the broker.
+#[inline(always)]
+fn here<R>(broker: &Arc<Broker>, body: impl FnOnce(&ThreadClient) -> Result<R>) -> Result<R> {
+    let find = || Some(broker.clone());
+    with_thread_client(broker.id(), find, body).unwrap_or(Err(Error::CLOSED))
+}
+
 const WINDOW_FULL: Error = Error::new(
     Status::Again,
-    "the requester has in_flight_max requests in flight; receive answers first",
+    &"the requester has in_flight_max requests in flight; receive answers first",
 );
 
 #[cold]
 fn subject_mismatch(is_own: bool) -> Error {
-    let text = if is_own {
-        "this requester has a subject of its own; leave the message's subject empty"
+    let text: &'static &'static str = if is_own {
+        &"this requester has a subject of its own; leave the message's subject empty"
     } else {
-        "this requester has no subject of its own; name one with each request"
+        &"this requester has no subject of its own; name one with each request"
     };
     Error::new(Status::Invalid, text)
 }
@@ -457,7 +508,8 @@ impl Broker {
 pub struct ThreadClient {
     /// The writer for publishes by subject.
     pub writer: Writer,
-    answers: RefCell<Option<Rc<Answers>>>,
+    calls: Rc<Calls>,
+    answers: OnceCell<Answers>,
     next_number: Cell<u32>,
     /// Answers to questions of an outer call that came while an inner one waited.
     stray: RefCell<Vec<Detached>>,
@@ -467,22 +519,40 @@ impl ThreadClient {
     fn new(broker: &Arc<Broker>) -> Self {
         Self {
             writer: Writer::new(broker, None),
-            answers: RefCell::new(None),
+            calls: call::of_this_thread(),
+            answers: OnceCell::new(),
             next_number: Cell::new(1),
             stray: RefCell::default(),
         }
     }
 
     /// Asks by subject and waits for the answer, which `use_answer` gets.
-    #[inline(always)]
     pub fn request<R>(
         &self,
         message: &Message<'_>,
         timeout_ns: u64,
         use_answer: impl FnOnce(&View) -> R,
     ) -> Result<R> {
+        let use_answer = |status, payload: &[u8], headers: &[u8]| {
+            with_answer(status, payload, headers, use_answer)
+        };
         self.ask(timeout_ns, use_answer, |token, asking| {
-            self.writer.request(message, token, asking)
+            self.writer.request_message(message, token, asking)
+        })
+    }
+
+    /// The same for a message without optional fields; the answer comes as (status, payload,
+    /// encoded headers).
+    #[inline(always)]
+    pub fn request_parts<R>(
+        &self,
+        subject: &[u8],
+        payload: &[u8],
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+    ) -> Result<R> {
+        self.ask(timeout_ns, use_answer, |token, asking| {
+            self.writer.request(subject, payload, token, asking)
         })
     }
 
@@ -490,10 +560,13 @@ impl ThreadClient {
     fn ask<R>(
         &self,
         timeout_ns: u64,
-        use_answer: impl FnOnce(&View) -> R,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
         send: impl FnOnce(u64, Asking<'_>) -> Result<Fate>,
     ) -> Result<R> {
-        let answers = self.answers()?;
+        let answers = match self.answers.get() {
+            Some(answers) => answers,
+            None => self.open_answers()?,
+        };
         let number = self.next_number.get();
         self.next_number.set(number.wrapping_add(1));
         let token = answers.token(number);
@@ -501,47 +574,25 @@ impl ThreadClient {
         let mut result = None;
         let mut now = |status: u32, payload: &[u8], headers: &[u8]| {
             if let Some(use_answer) = use_answer.take() {
-                let numbers = Numbers {
-                    status,
-                    ..Numbers::default()
-                };
-                let optional = (!headers.is_empty()).then_some(fastmq_memory::view::Optional {
-                    headers,
-                    ..Default::default()
-                });
-                result = Some(View::with_borrowed(
-                    &[],
-                    payload,
-                    numbers,
-                    optional,
-                    use_answer,
-                ));
+                result = Some(use_answer(status, payload, headers));
             }
         };
-        let fate = send(token, Asking::Now(&mut now))?;
-        if let Some(result) = result {
-            return Ok(result);
-        }
-        let Some(use_answer) = use_answer else {
-            return Err(Error::new(
-                Status::Internal,
-                "an answer was lost on its way",
-            ));
-        };
-        match fate {
-            Fate::Sent => self.wait_for(&answers, token, timeout_ns, use_answer),
-            fate => Err(fate_error(fate)),
+        let fate = send(token, Asking::Now(&self.calls, &mut now))?;
+        match (result, use_answer) {
+            (Some(result), _) => Ok(result),
+            (None, Some(use_answer)) if fate == Fate::Sent => {
+                self.wait_for(answers, token, timeout_ns, |view| {
+                    use_answer(view.status, view.payload(), view.headers())
+                })
+            }
+            (None, _) => Err(fate_error(fate)),
         }
     }
 
-    #[inline(always)]
-    fn answers(&self) -> Result<Rc<Answers>> {
-        if let Some(answers) = &*self.answers.borrow() {
-            return Ok(answers.clone());
-        }
-        let answers = Rc::new(Answers::open(self.writer.broker(), None)?);
-        *self.answers.borrow_mut() = Some(answers.clone());
-        Ok(answers)
+    #[cold]
+    fn open_answers(&self) -> Result<&Answers> {
+        let answers = Answers::open(self.writer.broker(), None)?;
+        Ok(self.answers.get_or_init(|| answers))
     }
 
     #[inline(never)]
@@ -579,7 +630,7 @@ impl ThreadClient {
                 Err(error) if matches!(error.status(), Status::Timeout | Status::Again) => {
                     return Err(Error::new(
                         Status::Timeout,
-                        "the responder did not answer within the timeout",
+                        &"the responder did not answer within the timeout",
                     ));
                 }
                 Err(error) if error.status() == Status::End => return Err(Error::CLOSED),
@@ -609,28 +660,26 @@ fn fate_error(fate: Fate) -> Error {
     match fate {
         Fate::Sent | Fate::Cancelled => Error::new(
             Status::Cancelled,
-            "the responder went away before it answered",
+            &"the responder went away before it answered",
         ),
-        Fate::NoResponder => Error::new(Status::NoResponder, "nobody answers this subject now"),
+        Fate::NoResponder => Error::new(Status::NoResponder, &"nobody answers this subject now"),
         Fate::Busy => Error::new(
             Status::Busy,
-            "the responder's queue is full; try again later",
+            &"the responder's queue is full; try again later",
         ),
     }
 }
 
-/// Asks through this thread's client.
-fn ask<R>(
-    broker: &Arc<Broker>,
-    timeout_ns: u64,
+/// Gives a view of an answer that is not in a lane.
+fn with_answer<R>(
+    status: u32,
+    payload: &[u8],
+    headers: &[u8],
     use_answer: impl FnOnce(&View) -> R,
-    send: impl FnOnce(u64, Asking<'_>) -> Result<Fate>,
-) -> Result<R> {
-    let client = || Some(broker.clone());
-    with_thread_client(broker.id(), client, |client| {
-        client.ask(timeout_ns, use_answer, send)
-    })
-    .unwrap_or(Err(Error::CLOSED))
+) -> R {
+    let numbers = Numbers { status, ..Numbers::default() };
+    let optional = Optional { headers, ..Optional::default() };
+    View::with_borrowed(&[], payload, numbers, Some(optional), use_answer)
 }
 
 #[derive(Default)]

@@ -46,12 +46,6 @@ impl Slot {
         self.delivered.store(delivered + 1, Ordering::Relaxed);
     }
 
-    /// Counts one message of an inline subscription, which runs on any publisher's thread.
-    #[inline(always)]
-    pub fn count_inline(&self) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Counts one dropped message; any writer may.
     pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);

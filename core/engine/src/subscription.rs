@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
 
 use fastmq_memory::View;
 use fastmq_route::interest::Subscriber;
 
 use crate::broker::Broker;
+use crate::call;
 use crate::place::Place;
 
 /// How messages reach the application.
@@ -27,6 +30,35 @@ pub enum Delivery {
 /// What is called with each message.
 pub type OnMessage = dyn Fn(&View) + Send + Sync;
 
+/// How often an inline handler was called: a counter for each of the first threads, which only
+/// that thread writes, and one for all others.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    own: [CachePadded<AtomicU64>; Counts::THREADS],
+    others: AtomicU64,
+}
+
+impl Counts {
+    const THREADS: usize = 8;
+
+    /// Counts one call on this thread.
+    #[inline(always)]
+    pub(crate) fn add(&self) {
+        match self.own.get(call::thread_number() as usize) {
+            Some(own) => own.store(own.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+            None => {
+                self.others.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// All calls.
+    pub(crate) fn sum(&self) -> u64 {
+        let own: u64 = self.own.iter().map(|own| own.load(Ordering::Relaxed)).sum();
+        own + self.others.load(Ordering::Relaxed)
+    }
+}
+
 /// A subscription's handler.
 pub struct Handler {
     pub(crate) call: Box<OnMessage>,
@@ -36,6 +68,8 @@ pub struct Handler {
     /// Unique in the process and never reused: what a running inline call announces.
     pub(crate) serial: u64,
     pub(crate) is_active: AtomicBool,
+    /// Calls of an inline handler.
+    pub(crate) counts: Counts,
 }
 
 impl fmt::Debug for Handler {
@@ -126,9 +160,13 @@ impl Subscription {
 
     /// Messages delivered, and messages dropped for it by its queue's policy.
     pub fn counts(&self) -> (u64, u64) {
-        match self.broker.slots.get(self.id()) {
+        let (delivered, dropped) = match self.broker.slots.get(self.id()) {
             Some(slot) if slot.is(self.id()) => slot.counts(),
             _ => (0, 0),
+        };
+        match &self.entry.0.target {
+            Target::Inline(handler) => (handler.counts.sum(), dropped),
+            Target::Queue(_) => (delivered, dropped),
         }
     }
 

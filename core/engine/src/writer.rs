@@ -18,7 +18,7 @@ use fastmq_route::cache::RouteCache;
 use fastmq_route::{SubjectHash, check_subject};
 
 use crate::broker::Broker;
-use crate::call::{self, NotCalled};
+use crate::call::{self, Calls, NotCalled};
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::route::{LaneTarget, Route, Targets};
@@ -102,7 +102,7 @@ pub(crate) enum Asking<'a> {
     /// Its answer travels through the requester's queue.
     Later,
     /// Its answer, if it comes at once, is handed to this closure as (status, payload, headers).
-    Now(&'a mut dyn FnMut(u32, &[u8], &[u8])),
+    Now(&'a Calls, &'a mut dyn FnMut(u32, &[u8], &[u8])),
 }
 
 /// A writer.
@@ -155,27 +155,27 @@ impl Writer {
         &self.broker
     }
 
-    /// Publishes one message to every subscription whose pattern matches, and to one member of each group.
+    /// Publishes a payload to every subscription whose pattern matches, and to one member of each
+    /// group.
     ///
     /// Never blocks. AGAIN: a backpressure queue is full, and nobody got the message.
     #[inline(always)]
-    pub fn publish(&self, message: &Message<'_>) -> Result<()> {
-        if self.is_usual(message) {
-            let hash = self.hash.hash(message.subject);
+    pub fn publish(&self, subject: &[u8], payload: &[u8]) -> Result<()> {
+        if self.is_usual(payload) {
+            let hash = self.hash.hash(subject);
             if let Ok(routes) = self.routes.try_borrow()
-                && let Some(route) = routes.get(hash, message.subject)
+                && let Some(route) = routes.get(hash, subject)
                 && self.is_current(route)
             {
-                return self.send_usual(&route.targets, message, 0, 0);
+                return self.send_usual(&route.targets, subject, payload, 0, 0);
             }
         }
-        self.publish_unusual(message)
+        self.publish_message(&Message { subject, payload, ..Message::default() })
     }
 
-    /// A message with optional fields, a large payload, or a subject that is not in the cache.
-    #[cold]
+    /// Publishes a message that may have optional fields; else as [`Writer::publish`].
     #[inline(never)]
-    fn publish_unusual(&self, message: &Message<'_>) -> Result<()> {
+    pub fn publish_message(&self, message: &Message<'_>) -> Result<()> {
         let draft = self.draft(message)?;
         let hash = self.hash.hash(message.subject);
         if let Ok(routes) = self.routes.try_borrow()
@@ -189,13 +189,10 @@ impl Writer {
         })
     }
 
-    /// True for a message that a plain record can carry, while the client is open.
+    /// True for a payload that a plain record can carry, while the client is open.
     #[inline(always)]
-    fn is_usual(&self, message: &Message<'_>) -> bool {
-        let others = message.reply_to.len() | message.key.len() | message.headers.len();
-        others as u64 | message.ttl_ns == 0
-            && message.payload.len() <= self.usual_bytes
-            && self.broker.is_open()
+    fn is_usual(&self, payload: &[u8]) -> bool {
+        payload.len() <= self.usual_bytes && self.broker.is_open()
     }
 
     /// Sends a usual message along a route.
@@ -203,37 +200,29 @@ impl Writer {
     fn send_usual(
         &self,
         targets: &Targets,
-        message: &Message<'_>,
+        subject: &[u8],
+        payload: &[u8],
         flags: u16,
         sequence: u64,
     ) -> Result<()> {
         match targets {
             Targets::One(target) => {
-                let plain = Plain {
-                    kind: Kind::Message,
-                    flags,
-                    status: 0,
-                    word: sequence,
-                    subject: message.subject,
-                    payload: message.payload,
-                };
+                let plain =
+                    Plain { kind: Kind::Message, flags, status: 0, word: sequence, subject, payload };
                 let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else {
-                    return Ok(());
-                };
+                let Some(lane) = lanes.get(target.lane) else { return Ok(()) };
                 let pushed = lane.writer.push_plain(&plain, target.subscription);
                 if pushed != Ok(Pushed::Written) || lane.writer.has_evicted() {
                     drop(lanes);
                     self.note_push(*target, pushed)?;
                 }
             }
-            Targets::Inline(handler) => self.call_inline(handler, message, sequence)?,
+            Targets::Inline(handler) => {
+                self.call_inline(handler, subject, payload, None, sequence)?;
+            }
             Targets::Nobody => {}
             Targets::Group(_) | Targets::Many(_) => {
-                let mut draft = self.draft(message)?;
-                draft.sequence = sequence;
-                draft.flags |= flags;
-                return self.send_slow(targets, message, &draft);
+                return self.send_usual_slow(targets, subject, payload, flags, sequence);
             }
         }
         count(&self.counters.published, 1);
@@ -241,23 +230,41 @@ impl Writer {
         Ok(())
     }
 
+    #[inline(never)]
+    fn send_usual_slow(
+        &self,
+        targets: &Targets,
+        subject: &[u8],
+        payload: &[u8],
+        flags: u16,
+        sequence: u64,
+    ) -> Result<()> {
+        let message = Message { subject, payload, ..Message::default() };
+        let mut draft = self.draft(&message)?;
+        draft.sequence = sequence;
+        draft.flags |= flags;
+        self.send_slow(targets, &message, &draft)
+    }
+
     /// Publishes along a route that the caller keeps, renewing it when it is stale.
     #[inline(always)]
     pub(crate) fn publish_by(
         &self,
         route: &mut Option<Route>,
-        message: &Message<'_>,
+        subject: &[u8],
+        payload: &[u8],
         sequence: u64,
     ) -> Result<()> {
-        let route = self.renewed(route, message.subject)?;
-        if self.is_usual(message) {
-            return self.send_usual(&route.targets, message, flag::SEQUENCE, sequence);
+        let route = self.renewed(route, subject)?;
+        if self.is_usual(payload) {
+            return self.send_usual(&route.targets, subject, payload, flag::SEQUENCE, sequence);
         }
-        self.send_numbered(route, message, sequence)
+        self.send_numbered(route, &Message { subject, payload, ..Message::default() }, sequence)
     }
 
+    /// Sends a message with a sequence along a route.
     #[inline(never)]
-    fn send_numbered(&self, route: &Route, message: &Message<'_>, sequence: u64) -> Result<()> {
+    pub(crate) fn send_numbered(&self, route: &Route, message: &Message<'_>, sequence: u64) -> Result<()> {
         let mut draft = self.draft(message)?;
         draft.sequence = sequence;
         draft.flags |= flag::SEQUENCE;
@@ -341,7 +348,7 @@ impl Writer {
     ) -> (usize, Result<Option<&'m [u8]>>) {
         let mut lanes = self.lanes.borrow_mut();
         let Some(lane) = lanes.get(target.lane) else {
-            return (0, Err(Error::new(Status::Closed, "the queue is closed")));
+            return (0, Err(Error::new(Status::Closed, &"the queue is closed")));
         };
         let mut accepted = 0;
         let mut next = Some(first);
@@ -379,7 +386,7 @@ impl Writer {
             if refused == Refused::Closed {
                 return (
                     accepted,
-                    Err(Error::new(Status::Closed, "the queue is closed")),
+                    Err(Error::new(Status::Closed, &"the queue is closed")),
                 );
             }
             let result = self.note_push(target, Err(refused));
@@ -440,13 +447,13 @@ impl Writer {
         if message.key.len() > u16::MAX as usize {
             return Err(Error::new(
                 Status::TooLarge,
-                "the key has more than 65,535 bytes",
+                &"the key has more than 65,535 bytes",
             ));
         }
         if message.headers.len() > crate::headers::HEADERS_BYTES_MAX {
             return Err(Error::new(
                 Status::TooLarge,
-                "the headers have more than 65,536 bytes",
+                &"the headers have more than 65,536 bytes",
             ));
         }
         if message.reply_to.len() + message.key.len() + message.headers.len() > 0 {
@@ -492,7 +499,7 @@ impl Writer {
                 drop(lanes);
                 self.note_push(*target, pushed)?;
             }
-            Targets::Inline(handler) => self.call_inline(handler, message, draft.sequence)?,
+            Targets::Inline(handler) => self.call_message(handler, message, draft.sequence)?,
             Targets::Nobody => {}
             _ => return self.send_slow(targets, message, draft),
         }
@@ -543,25 +550,26 @@ impl Writer {
     #[inline(always)]
     pub(crate) fn request(
         &self,
-        message: &Message<'_>,
+        subject: &[u8],
+        payload: &[u8],
         token: u64,
         asking: Asking<'_>,
     ) -> Result<Fate> {
-        if self.is_usual(message) {
-            let hash = self.hash.hash(message.subject);
+        if self.is_usual(payload) {
+            let hash = self.hash.hash(subject);
             if let Ok(routes) = self.routes.try_borrow()
-                && let Some(route) = routes.get(hash, message.subject)
+                && let Some(route) = routes.get(hash, subject)
                 && self.is_current(route)
             {
-                return self.send_usual_request(&route.targets, message, token, asking);
+                return self.send_usual_request(&route.targets, subject, payload, token, asking);
             }
         }
-        self.request_unusual(message, token, asking)
+        self.request_message(&Message { subject, payload, ..Message::default() }, token, asking)
     }
 
-    #[cold]
+    /// Sends a request that may have optional fields.
     #[inline(never)]
-    fn request_unusual(
+    pub(crate) fn request_message(
         &self,
         message: &Message<'_>,
         token: u64,
@@ -580,19 +588,32 @@ impl Writer {
         })
     }
 
-    /// Sends a request along a kept route.
+    /// Sends a request along a kept route, renewing it when it is stale.
     #[inline(always)]
     pub(crate) fn request_by(
         &self,
         route: &mut Option<Route>,
+        subject: &[u8],
+        payload: &[u8],
+        token: u64,
+        asking: Asking<'_>,
+    ) -> Result<Fate> {
+        let route = self.renewed(route, subject)?;
+        if self.is_usual(payload) {
+            return self.send_usual_request(&route.targets, subject, payload, token, asking);
+        }
+        self.request_along(route, &Message { subject, payload, ..Message::default() }, token, asking)
+    }
+
+    /// Sends a request that may have optional fields along a route.
+    #[inline(never)]
+    pub(crate) fn request_along(
+        &self,
+        route: &Route,
         message: &Message<'_>,
         token: u64,
         asking: Asking<'_>,
     ) -> Result<Fate> {
-        let route = self.renewed(route, message.subject)?;
-        if self.is_usual(message) {
-            return self.send_usual_request(&route.targets, message, token, asking);
-        }
         let draft = self.request_draft(message, token)?;
         self.send_request(&route.targets, message, &draft, asking)
     }
@@ -601,7 +622,8 @@ impl Writer {
     fn send_usual_request(
         &self,
         targets: &Targets,
-        message: &Message<'_>,
+        subject: &[u8],
+        payload: &[u8],
         token: u64,
         asking: Asking<'_>,
     ) -> Result<Fate> {
@@ -612,23 +634,24 @@ impl Writer {
                     flags: flag::TOKEN,
                     status: 0,
                     word: token,
-                    subject: message.subject,
-                    payload: message.payload,
+                    subject,
+                    payload,
                 };
                 let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else {
-                    return Ok(Fate::NoResponder);
-                };
+                let Some(lane) = lanes.get(target.lane) else { return Ok(Fate::NoResponder) };
                 match lane.writer.push_plain(&plain, target.subscription) {
                     Ok(_) => Ok(Fate::Sent),
                     Err(refused) => fate_of(refused),
                 }
             }
-            Targets::Inline(handler) => self.ask_inline(handler, message, token, asking),
+            Targets::Inline(handler) => {
+                self.ask_inline(handler, subject, payload, None, token, asking)
+            }
             Targets::Nobody => Ok(Fate::NoResponder),
             Targets::Group(_) | Targets::Many(_) => {
-                let draft = self.request_draft(message, token)?;
-                return self.send_request(targets, message, &draft, asking);
+                let message = Message { subject, payload, ..Message::default() };
+                let draft = self.request_draft(&message, token)?;
+                return self.send_request(targets, &message, &draft, asking);
             }
         };
         count(&self.counters.requests, 1);
@@ -666,17 +689,19 @@ impl Writer {
                     Err(refused) => fate_of(refused),
                 }
             }
-            Targets::Inline(handler) => self.ask_inline(handler, message, draft.token, asking),
+            Targets::Inline(handler) => self.ask_message(handler, message, draft.token, asking),
             Targets::Nobody => Ok(Fate::NoResponder),
             _ => self.send_request_slow(targets, message, draft, asking),
         }
     }
 
     #[inline(always)]
-    pub(crate) fn ask_inline(
+    fn ask_inline(
         &self,
         handler: &Handler,
-        message: &Message<'_>,
+        subject: &[u8],
+        payload: &[u8],
+        optional: Option<Optional<'_>>,
         token: u64,
         asking: Asking<'_>,
     ) -> Result<Fate> {
@@ -687,14 +712,10 @@ impl Writer {
             tag: handler.tag,
             ..Numbers::default()
         };
-        let called = with_view(message, numbers, |view| match asking {
+        let called = View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
             Asking::Later => call::call(handler, view),
-            Asking::Now(use_answer) => {
-                call::ask(handler, token, view, |asked, payload, headers| {
-                    if let call::Asked::Answered { status } = asked {
-                        use_answer(status, payload, headers);
-                    }
-                })
+            Asking::Now(calls, use_answer) => {
+                calls.ask(handler, token, view, use_answer).map(|_| ())
             }
         });
         if called == Err(NotCalled::Inactive) {
@@ -703,11 +724,36 @@ impl Writer {
         self.count_inline(handler, called).map(|()| Fate::Sent)
     }
 
-    #[inline(always)]
-    pub(crate) fn call_inline(
+    /// Asks an inline responder with a message that may have optional fields.
+    pub(crate) fn ask_message(
         &self,
         handler: &Handler,
         message: &Message<'_>,
+        token: u64,
+        asking: Asking<'_>,
+    ) -> Result<Fate> {
+        let optional = Some(optional_of(message));
+        self.ask_inline(handler, message.subject, message.payload, optional, token, asking)
+    }
+
+    /// Calls an inline handler with a message that may have optional fields.
+    pub(crate) fn call_message(
+        &self,
+        handler: &Handler,
+        message: &Message<'_>,
+        sequence: u64,
+    ) -> Result<()> {
+        let optional = Some(optional_of(message));
+        self.call_inline(handler, message.subject, message.payload, optional, sequence)
+    }
+
+    #[inline(always)]
+    fn call_inline(
+        &self,
+        handler: &Handler,
+        subject: &[u8],
+        payload: &[u8],
+        optional: Option<Optional<'_>>,
         sequence: u64,
     ) -> Result<()> {
         let numbers = Numbers {
@@ -716,7 +762,9 @@ impl Writer {
             tag: handler.tag,
             ..Numbers::default()
         };
-        let called = with_view(message, numbers, |view| call::call(handler, view));
+        let called = View::with_borrowed(subject, payload, numbers, optional, |view| {
+            call::call(handler, view)
+        });
         self.count_inline(handler, called)
     }
 
@@ -729,9 +777,7 @@ impl Writer {
         match called {
             Ok(()) => {
                 count(&self.counters.inline, 1);
-                if let Some(slot) = self.broker.slots.get(handler.id) {
-                    slot.count_inline();
-                }
+                handler.counts.add();
                 Ok(())
             }
             Err(NotCalled::Inactive) => Ok(()),
@@ -813,7 +859,7 @@ impl Drop for Writer {
 
 #[cold]
 fn too_deep() -> Error {
-    let text = "inline handlers are nested 16 deep; break the cycle or use a queue";
+    let text = &"inline handlers are nested 16 deep; break the cycle or use a queue";
     Error::new(Status::Misuse, text)
 }
 
@@ -831,27 +877,13 @@ pub(crate) fn reply_refused(refused: Refused) -> Error {
     match refused {
         Refused::Full => Error::new(
             Status::Again,
-            "the asker's queue of answers is full; answer again when it has received",
+            &"the asker's queue of answers is full; answer again when it has received",
         ),
-        Refused::Closed => Error::new(Status::NotFound, "the asker of this request is gone"),
+        Refused::Closed => Error::new(Status::NotFound, &"the asker of this request is gone"),
         other => other.into(),
     }
 }
 
-/// Gives a view of a message that is not in a lane.
-#[inline(always)]
-fn with_view<R>(message: &Message<'_>, numbers: Numbers, use_view: impl FnOnce(&View) -> R) -> R {
-    let others = message.reply_to.len() | message.key.len() | message.headers.len();
-    let optional = (others != 0).then_some(Optional {
-        reply_to: message.reply_to,
-        key: message.key,
-        headers: message.headers,
-    });
-    View::with_borrowed(
-        message.subject,
-        message.payload,
-        numbers,
-        optional,
-        use_view,
-    )
+fn optional_of<'m>(message: &Message<'m>) -> Optional<'m> {
+    Optional { reply_to: message.reply_to, key: message.key, headers: message.headers }
 }

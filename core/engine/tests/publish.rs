@@ -67,7 +67,7 @@ fn bad_subjects_patterns_and_payloads_are_refused_by_name() {
         ..Message::default()
     };
     check(
-        client(&broker, |client| client.writer.publish(&message)),
+        client(&broker, |client| client.writer.publish_message(&message)),
         Status::Invalid,
     );
     check(publish(&broker, "a", &[0; 1000]), Status::Ok);
@@ -168,7 +168,7 @@ fn all_fields_arrive_by_each_way() {
     };
     let mut publisher = Publisher::open(&broker, b"fields").unwrap();
     for _ in 0..40 {
-        client(&broker, |client| client.writer.publish(&message)).unwrap();
+        client(&broker, |client| client.writer.publish_message(&message)).unwrap();
         publisher.publish_message(&by_handle).unwrap();
     }
     check(publisher.publish_message(&message), Status::Invalid);
@@ -201,7 +201,7 @@ fn a_message_past_its_time_to_live_is_not_delivered_and_is_counted() {
             ttl_ns,
             ..Message::default()
         };
-        client(&broker, |client| client.writer.publish(&message)).unwrap();
+        client(&broker, |client| client.writer.publish_message(&message)).unwrap();
     };
     for number in 0..30 {
         send(if number % 3 == 0 { 0 } else { 1000 * number }, number);

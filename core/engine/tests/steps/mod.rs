@@ -57,7 +57,7 @@ pub fn publish(broker: &Arc<Broker>, subject: &str, payload: &[u8]) -> Result<()
         payload,
         ..Message::default()
     };
-    client(broker, |client| client.writer.publish(&message))
+    client(broker, |client| client.writer.publish_message(&message))
 }
 
 /// Publishes a number by subject.
