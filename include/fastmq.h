@@ -1,196 +1,1051 @@
-/* DRAFT written by hand so that programs can be written against it; replaced by the generated header. */
+/* FAST MQ: the C interface. Made by cbindgen from ffi: change it there, then `make header`. */
+
 #ifndef FASTMQ_H
 #define FASTMQ_H
-#include <stdbool.h>
+
 #include <stddef.h>
 #include <stdint.h>
-#ifdef __cplusplus
-extern "C" {
-#endif
 
-/* generated: typedef uint32_t + enum of the same name (cbindgen, repr(u32)) */
-enum fastmq_status {
-    FASTMQ_OK = 0, FASTMQ_AGAIN = 1, FASTMQ_TIMEOUT = 2, FASTMQ_END = 3, FASTMQ_CANCELLED = 4,
-    FASTMQ_INVALID = 10, FASTMQ_MISUSE = 11, FASTMQ_TOO_LARGE = 12, FASTMQ_UNSUPPORTED = 13, FASTMQ_CLOSED = 14,
-    FASTMQ_NOT_FOUND = 20, FASTMQ_EXISTS = 21, FASTMQ_NO_RESPONDER = 22, FASTMQ_BUSY = 23, FASTMQ_CONFLICT = 24,
-    FASTMQ_UNAVAILABLE = 30, FASTMQ_DISCONNECTED = 31, FASTMQ_SLOW_CONSUMER = 32,
-    FASTMQ_DENIED = 40, FASTMQ_NO_SPACE = 41, FASTMQ_CORRUPT = 42, FASTMQ_IO = 43, FASTMQ_NO_MEMORY = 44,
-    FASTMQ_INTERNAL = 50
-};
-typedef uint32_t fastmq_status;
-
-enum fastmq_policy { FASTMQ_POLICY_BACKPRESSURE = 0, FASTMQ_POLICY_DROP_OLDEST = 1, FASTMQ_POLICY_DROP_NEWEST = 2 };
-typedef uint32_t fastmq_policy;
-
-enum fastmq_wait { FASTMQ_WAIT_BALANCED = 0, FASTMQ_WAIT_LATENCY = 1, FASTMQ_WAIT_LOW_POWER = 2, FASTMQ_WAIT_BUSY_POLL = 3 };
-typedef uint32_t fastmq_wait;
-
-/* How a subscription's messages reach the application. */
-enum fastmq_delivery {
-    FASTMQ_DELIVERY_QUEUE = 0,    /* pulled with fastmq_receive */
-    FASTMQ_DELIVERY_THREAD = 1,   /* on_message, on a thread of the library */
-    FASTMQ_DELIVERY_DISPATCH = 2, /* on_message, inside fastmq_dispatch */
-    FASTMQ_DELIVERY_INLINE = 3    /* on_message, on the publishing thread, no queue */
-};
-typedef uint32_t fastmq_delivery;
-
-enum fastmq_message_flag { FASTMQ_MESSAGE_REDELIVERED = 1, FASTMQ_MESSAGE_MORE = 2, FASTMQ_MESSAGE_END = 4, FASTMQ_MESSAGE_REQUEST = 8 };
-enum fastmq_ready { FASTMQ_READY_MESSAGES = 1, FASTMQ_READY_ANSWERS = 2, FASTMQ_READY_ROOM = 4, FASTMQ_READY_DEADLINE = 8, FASTMQ_READY_MORE = 16 };
-enum fastmq_log_level { FASTMQ_LOG_OFF = 0, FASTMQ_LOG_ERROR = 1, FASTMQ_LOG_WARN = 2, FASTMQ_LOG_INFO = 3, FASTMQ_LOG_DEBUG = 4 };
-
+/* A time-out that never comes. */
 #define FASTMQ_FOREVER UINT64_MAX
 
-typedef struct fastmq_client fastmq_client;
-typedef struct fastmq_queue fastmq_queue;
-typedef struct fastmq_subscription fastmq_subscription;
-typedef struct fastmq_publisher fastmq_publisher;
-typedef struct fastmq_requester fastmq_requester;
+// What a call says; the tens say what to do next.
+enum fastmq_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Done.
+    FASTMQ_OK = 0,
+    // Nothing ready, or no room: wait, then call again.
+    FASTMQ_AGAIN = 1,
+    // The time is up.
+    FASTMQ_TIMEOUT = 2,
+    // Closed and drained.
+    FASTMQ_END = 3,
+    // Cancelled before it was answered.
+    FASTMQ_CANCELLED = 4,
+    // An argument is wrong, and the sentence names it.
+    FASTMQ_INVALID = 10,
+    // The call is wrong here: overlap, second open batch, stale handle, after fork.
+    FASTMQ_MISUSE = 11,
+    // Larger than a limit.
+    FASTMQ_TOO_LARGE = 12,
+    // Not supported.
+    FASTMQ_UNSUPPORTED = 13,
+    // The parent of the handle is closed.
+    FASTMQ_CLOSED = 14,
+    // There is no such thing.
+    FASTMQ_NOT_FOUND = 20,
+    // It exists already.
+    FASTMQ_EXISTS = 21,
+    // Nobody answers this subject.
+    FASTMQ_NO_RESPONDER = 22,
+    // The responder has no room.
+    FASTMQ_BUSY = 23,
+    // Another change came first.
+    FASTMQ_CONFLICT = 24,
+    // Not now; try again.
+    FASTMQ_UNAVAILABLE = 30,
+    // The connection is gone; the fate is unknown.
+    FASTMQ_DISCONNECTED = 31,
+    // Disconnected for being slow.
+    FASTMQ_SLOW_CONSUMER = 32,
+    // Not permitted.
+    FASTMQ_DENIED = 40,
+    // A memory cap or the disk is full.
+    FASTMQ_NO_SPACE = 41,
+    // Data are damaged.
+    FASTMQ_CORRUPT = 42,
+    // The operating system refused.
+    FASTMQ_IO = 43,
+    // The allocator has no memory.
+    FASTMQ_NO_MEMORY = 44,
+    // A bug of this library.
+    FASTMQ_INTERNAL = 50,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_status fastmq_status;
+#else
+typedef uint32_t fastmq_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What a backpressure, drop_oldest or drop_newest queue does when it is full.
+enum fastmq_policy
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The publish is refused with AGAIN, and nobody gets the message.
+    FASTMQ_POLICY_BACKPRESSURE = 0,
+    // The oldest messages are dropped and counted.
+    FASTMQ_POLICY_DROP_OLDEST = 1,
+    // The new message is dropped and counted.
+    FASTMQ_POLICY_DROP_NEWEST = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_policy fastmq_policy;
+#else
+typedef uint32_t fastmq_policy;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How a reader waits.
+enum fastmq_wait
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Spins for a while that adapts, then sleeps. In the options of a queue: as the client.
+    FASTMQ_WAIT_BALANCED = 0,
+    // Spins longer before it sleeps.
+    FASTMQ_WAIT_LATENCY = 1,
+    // Sleeps at once.
+    FASTMQ_WAIT_LOW_POWER = 2,
+    // Never sleeps.
+    FASTMQ_WAIT_BUSY_POLL = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_wait fastmq_wait;
+#else
+typedef uint32_t fastmq_wait;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How a subscription's messages reach the application.
+enum fastmq_delivery
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Pulled with fastmq_receive.
+    FASTMQ_DELIVERY_QUEUE = 0,
+    // on_message, on a thread of the library.
+    FASTMQ_DELIVERY_THREAD = 1,
+    // on_message, inside fastmq_dispatch.
+    FASTMQ_DELIVERY_DISPATCH = 2,
+    // on_message, on the publishing thread; no queue.
+    FASTMQ_DELIVERY_INLINE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_delivery fastmq_delivery;
+#else
+typedef uint32_t fastmq_delivery;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Bits of `fastmq_message.flags`.
+enum fastmq_message_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Delivered before.
+    FASTMQ_MESSAGE_REDELIVERED = 1,
+    // More replies follow.
+    FASTMQ_MESSAGE_MORE = 2,
+    // The last of several replies.
+    FASTMQ_MESSAGE_END = 4,
+    // An answer is expected.
+    FASTMQ_MESSAGE_REQUEST = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_message_flag fastmq_message_flag;
+#else
+typedef uint32_t fastmq_message_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What fastmq_dispatch found ready, as bits.
+enum fastmq_ready
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Messages wait in a queue that is pulled, or were handled.
+    FASTMQ_READY_MESSAGES = 1,
+    // A requester has answers.
+    FASTMQ_READY_ANSWERS = 2,
+    // A queue that refused a publish has room.
+    FASTMQ_READY_ROOM = 4,
+    // A deadline has passed.
+    FASTMQ_READY_DEADLINE = 8,
+    // The budget ended before the work.
+    FASTMQ_READY_MORE = 16,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_ready fastmq_ready;
+#else
+typedef uint32_t fastmq_ready;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How important a line of the log is.
+enum fastmq_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // No lines.
+    FASTMQ_LOG_OFF = 0,
+    // Something failed.
+    FASTMQ_LOG_ERROR = 1,
+    // Something is not as it should be.
+    FASTMQ_LOG_WARN = 2,
+    // Something that happens seldom.
+    FASTMQ_LOG_INFO = 3,
+    // Something for the developers.
+    FASTMQ_LOG_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_log_level fastmq_log_level;
+#else
+typedef uint32_t fastmq_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
+
+// A broker in this process. Used from any thread at the same time.
+typedef struct fastmq_client fastmq_client;
+
+// Headers to send with messages. Used by one thread at a time, also while a message with them is
+// being published.
 typedef struct fastmq_headers fastmq_headers;
 
-typedef struct fastmq_bytes { const uint8_t *data; size_t size; } fastmq_bytes;
+// A subject to publish to: the fastest way. Used by one thread at a time.
+typedef struct fastmq_publisher fastmq_publisher;
 
-typedef struct fastmq_message { /* frozen, 144 bytes: docs/formats.md §3 */
-    fastmq_bytes subject, payload, reply_to, headers, key;
-    uint64_t sequence, timestamp_ns, token;
-    uint32_t delivery_count, lost_before, status, subscription_id, flags, reserved0;
-    uint64_t tag, reserved1;
+// A place where messages wait until they are received.
+typedef struct fastmq_queue fastmq_queue;
+
+// Many requests in flight. Used by one thread at a time.
+typedef struct fastmq_requester fastmq_requester;
+
+// A pattern and where its messages go.
+typedef struct fastmq_subscription fastmq_subscription;
+
+// A pointer and a size; NULL with size 0 is empty.
+typedef struct fastmq_bytes {
+    // The first byte.
+    const uint8_t *data;
+    // How many bytes.
+    size_t size;
+} fastmq_bytes;
+
+// A received message; frozen, 144 bytes (docs/formats.md, section 3). An absent field is NULL with
+// size 0.
+typedef struct fastmq_message {
+    // The subject; empty for an answer.
+    struct fastmq_bytes subject;
+    // The payload.
+    struct fastmq_bytes payload;
+    // Where an answer may be published.
+    struct fastmq_bytes reply_to;
+    // Encoded headers: fastmq_headers_get.
+    struct fastmq_bytes headers;
+    // The key.
+    struct fastmq_bytes key;
+    // The publisher's sequence, or 0.
+    uint64_t sequence;
+    // Unix nanoseconds of the publish, or 0.
+    uint64_t timestamp_ns;
+    // Names the request to answer, or the request that this answers; 0: none.
+    uint64_t token;
+    // 1 on the first delivery.
+    uint32_t delivery_count;
+    // Messages dropped by this queue since the previous one.
+    uint32_t lost_before;
+    // Status of an answer; 0 otherwise.
+    uint32_t status;
+    // The subscription that this came by.
+    uint32_t subscription_id;
+    // FASTMQ_MESSAGE_... bits.
+    uint32_t flags;
+    // Reserved.
+    uint32_t reserved0;
+    // The number given at subscribe.
+    uint64_t tag;
+    // Reserved.
+    uint64_t reserved1;
 } fastmq_message;
 
-typedef struct fastmq_outgoing {
-    uint32_t struct_size, flags;      /* flags: 0, reserved */
-    fastmq_bytes subject, payload, reply_to, key;
-    const fastmq_headers *headers;    /* may be NULL */
-    uint64_t token;                   /* requests: comes back with the answer */
-    uint64_t ttl_ns;                  /* 0: for ever */
-    uint32_t priority, reserved;      /* 0 */
-} fastmq_outgoing;
-
-typedef void (*fastmq_on_message)(const fastmq_message *message, void *context);
-typedef void (*fastmq_on_log)(uint32_t level, const char *target, const char *text, void *context);
-
+// Options of a client: set `struct_size`; 0 in the others is the default.
 typedef struct fastmq_options {
-    uint32_t struct_size, flags;      /* flags: 0 */
-    uint64_t memory_max;              /* cap on the bytes of lanes and blocks; 0: no cap */
-    uint64_t queue_capacity;          /* default capacity of a lane in bytes; 0: 8 MiB */
-    uint64_t payload_max;             /* 0: 1 MiB; at most 64 MiB */
-    fastmq_wait wait;                 /* default wait profile */
-    uint32_t threads_max;             /* library threads for THREAD delivery; 0: 1 */
-    uint64_t close_timeout_ns;        /* how long close waits for running callbacks; 0: 5 s */
+    // sizeof(fastmq_options).
+    uint32_t struct_size;
+    // 0, reserved.
+    uint32_t flags;
+    // Cap on the bytes of lanes and blocks; 0: no cap.
+    uint64_t memory_max;
+    // Default capacity of a lane in bytes; 0: 8 MiB.
+    uint64_t queue_capacity;
+    // Largest payload; 0: 1 MiB; at most 64 MiB.
+    uint64_t payload_max;
+    // How readers wait: fastmq_wait.
+    uint32_t wait;
+    // Library threads for FASTMQ_DELIVERY_THREAD; 0: 1.
+    uint32_t threads_max;
+    // How long close waits for running callbacks; 0: 5 s.
+    uint64_t close_timeout_ns;
 } fastmq_options;
 
-typedef struct fastmq_queue_options {
+// Gets a line of the log; the texts are readable until it returns. It may run on any thread.
+typedef void (*fastmq_on_log)(uint32_t level, const char *target, const char *text, void *context);
+
+// A message to send: set `struct_size`, what you need, and the rest to 0.
+typedef struct fastmq_outgoing {
+    // sizeof(fastmq_outgoing).
     uint32_t struct_size;
-    fastmq_policy policy;
-    uint64_t capacity;                /* bytes per lane, at most; 0: the client's default */
-    fastmq_wait wait;                 /* 0: the client's default */
+    // 0, reserved.
+    uint32_t flags;
+    // Where to; empty where a handle has a subject of its own.
+    struct fastmq_bytes subject;
+    // What.
+    struct fastmq_bytes payload;
+    // Where an answer may be published; empty: nowhere.
+    struct fastmq_bytes reply_to;
+    // What keeps messages of one kind in order in key-shared groups; empty: none.
+    struct fastmq_bytes key;
+    // Headers, or NULL.
+    const struct fastmq_headers *headers;
+    // Requests: comes back with the answer.
+    uint64_t token;
+    // How long it is worth delivering; 0: for ever.
+    uint64_t ttl_ns;
+    // 0, reserved.
+    uint32_t priority;
+    // 0, reserved.
+    uint32_t reserved;
+} fastmq_outgoing;
+
+// Options of a queue: set `struct_size`; 0 in the others is the default.
+typedef struct fastmq_queue_options {
+    // sizeof(fastmq_queue_options).
+    uint32_t struct_size;
+    // What happens when a lane is full: fastmq_policy.
+    uint32_t policy;
+    // Bytes per lane at most; 0: the client's default.
+    uint64_t capacity;
+    // How the reader waits: fastmq_wait; 0: the client's default.
+    uint32_t wait;
+    // 0, reserved.
     uint32_t reserved;
 } fastmq_queue_options;
 
-typedef struct fastmq_subscribe_options {
-    uint32_t struct_size;
-    fastmq_delivery delivery;
-    fastmq_bytes group;               /* empty: no group */
-    fastmq_queue *queue;              /* NULL: a queue of its own */
-    uint64_t tag;                     /* comes back in fastmq_message.tag */
-    fastmq_on_message on_message;     /* THREAD, DISPATCH, INLINE */
-    void *context;
-} fastmq_subscribe_options;
-
+// Options of a requester: set `struct_size`; 0 in the others is the default.
 typedef struct fastmq_requester_options {
+    // sizeof(fastmq_requester_options).
     uint32_t struct_size;
-    uint32_t in_flight_max;           /* 0: 1,024; at most 65,535 */
-    fastmq_bytes subject;             /* empty: each submit names its own */
-    fastmq_wait wait;
+    // Requests in flight at most; 0: 1,024; at most 65,535.
+    uint32_t in_flight_max;
+    // The subject of every request; empty: each submit names its own.
+    struct fastmq_bytes subject;
+    // How receive waits: fastmq_wait; 0: the client's default.
+    uint32_t wait;
+    // 0, reserved.
     uint32_t reserved;
 } fastmq_requester_options;
 
+// Figures of a client since it was opened. Set `struct_size`.
 typedef struct fastmq_client_statistics {
-    uint32_t struct_size, threads;
-    uint64_t published, delivered, dropped, expired, refused, requests, answers, late_answers;
-    uint64_t memory, memory_high, queues, subscriptions, clock_calls, locks, parks, wakes;
+    // sizeof(fastmq_client_statistics).
+    uint32_t struct_size;
+    // Library threads that run now.
+    uint32_t threads;
+    // Messages accepted from publishers; requests and answers not counted.
+    uint64_t published;
+    // Messages, requests and answers given to readers and callbacks.
+    uint64_t delivered;
+    // Messages dropped by a queue's policy.
+    uint64_t dropped;
+    // Messages that expired unread.
+    uint64_t expired;
+    // Publishes refused with AGAIN, NO_SPACE or NO_MEMORY.
+    uint64_t refused;
+    // Requests sent.
+    uint64_t requests;
+    // Answers sent.
+    uint64_t answers;
+    // Answers that came for a request that was over.
+    uint64_t late_answers;
+    // Bytes of lanes and blocks now.
+    uint64_t memory;
+    // The most there ever were.
+    uint64_t memory_high;
+    // Queues that are open, those of requesters and callbacks included.
+    uint64_t queues;
+    // Subscriptions that are open.
+    uint64_t subscriptions;
+    // Readings of the clock.
+    uint64_t clock_calls;
+    // Locks of shared lanes taken.
+    uint64_t locks;
+    // Times that a thread went to sleep.
+    uint64_t parks;
+    // Wake-ups sent, signalled descriptors included.
+    uint64_t wakes;
 } fastmq_client_statistics;
 
+// Figures of a queue since it was opened. Set `struct_size`.
 typedef struct fastmq_queue_statistics {
-    uint32_t struct_size, lanes;
-    uint64_t published, delivered, dropped, expired, pending, pending_bytes, high_water_bytes, memory, waits, wakes;
+    // sizeof(fastmq_queue_statistics).
+    uint32_t struct_size;
+    // Lanes that exist now.
+    uint32_t lanes;
+    // Messages written; those dropped at the door not counted.
+    uint64_t published;
+    // Messages given to the reader.
+    uint64_t delivered;
+    // Messages dropped: refused at the door by drop_newest, or evicted.
+    uint64_t dropped;
+    // Messages that expired unread.
+    uint64_t expired;
+    // Messages that wait or are in an open batch.
+    uint64_t pending;
+    // Their bytes.
+    uint64_t pending_bytes;
+    // The most bytes that the reader has seen waiting.
+    uint64_t high_water_bytes;
+    // Locks of the shared lane taken.
+    uint64_t locks;
+    // Times that the reader slept.
+    uint64_t waits;
+    // Times that it was woken.
+    uint64_t wakes;
 } fastmq_queue_statistics;
 
+// Figures of a subscription since it was made. Set `struct_size`.
 typedef struct fastmq_subscription_statistics {
-    uint32_t struct_size, id;
-    uint64_t delivered, delivered_bytes, dropped;
+    // sizeof(fastmq_subscription_statistics).
+    uint32_t struct_size;
+    // The number that its messages carry.
+    uint32_t id;
+    // Messages delivered.
+    uint64_t delivered;
+    // Messages dropped for it by its queue's policy.
+    uint64_t dropped;
 } fastmq_subscription_statistics;
 
-/* library */
-uint32_t fastmq_abi(void);
-const char *fastmq_version(void);
-const char *fastmq_status_name(uint32_t status);   /* "FASTMQ_AGAIN" */
-const char *fastmq_status_text(uint32_t status);   /* one line for people */
-const char *fastmq_last_error(void);               /* this thread's last failure, as a sentence; "" if none */
+// Gets a message, which is readable until it returns. No C++ exception and no longjmp may leave
+// it: the process would end.
+typedef void (*fastmq_on_message)(const struct fastmq_message *message, void *context);
+
+// Options of a subscription: set `struct_size`; 0 in the others is the default.
+typedef struct fastmq_subscribe_options {
+    // sizeof(fastmq_subscribe_options).
+    uint32_t struct_size;
+    // How messages arrive: fastmq_delivery.
+    uint32_t delivery;
+    // Members of a group share its messages; empty: no group.
+    struct fastmq_bytes group;
+    // Where messages wait, for FASTMQ_DELIVERY_QUEUE; NULL: a queue of its own.
+    struct fastmq_queue *queue;
+    // Comes back in fastmq_message.tag.
+    uint64_t tag;
+    // What is called, for the other deliveries.
+    fastmq_on_message on_message;
+    // Passed to on_message, which may run on any thread.
+    void *context;
+} fastmq_subscribe_options;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Gives the messages of a batch, in the order in which they are to be handled.
+//
+// The array and all that it points to live until fastmq_batch_free. One thread at a time.
+// Returns NULL with `*out_count` 0 on failure: INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// `out_count` is writable.
+const struct fastmq_message *fastmq_batch_messages(const struct fastmq_batch *batch,
+                                                   size_t *out_count);
+
+// Copies a batch out, so that its queue gets its room back, and closes it.
+//
+// `*out` is yours until fastmq_batch_free, also after the queue and the client are closed. After a
+// failure `batch` is as it was. One thread at a time.
+// Returns OK, NO_MEMORY, INVALID, MISUSE.
+//
+// # Safety
+// `out` is writable.
+fastmq_status fastmq_batch_detach(struct fastmq_batch *batch, struct fastmq_batch **out);
+
+// Frees a batch; its queue gets the room back.
+//
+// Takes NULL. One thread at a time. In a forked child it does nothing.
+//
+// # Safety
+// Nothing that the batch gave is used any more.
+void fastmq_batch_free(struct fastmq_batch *batch);
+
+// Opens a broker in this process; starts no thread and opens no descriptor.
+//
+// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
+// fastmq_close. Safe from any thread.
+// Returns OK, INVALID, NO_MEMORY.
+//
+// # Safety
+// `options` is NULL or readable for its `struct_size`; `out` is writable.
+fastmq_status fastmq_open(const struct fastmq_options *options, struct fastmq_client **out);
+
+// Stops taking messages and waits until every queue is empty and no callback runs.
+//
+// Safe from any thread; a callback's own message does not count.
+// Returns OK, TIMEOUT (the sentence says what still waits), CLOSED, INVALID, MISUSE.
+//
+// # Safety
+// None: any value of `client` is checked.
+fastmq_status fastmq_drain(struct fastmq_client *client, uint64_t timeout_ns);
+
+// Closes the broker: its other handles answer CLOSED from now on, waiting calls return, requests
+// that wait are answered CANCELLED, and library threads end.
+//
+// Takes NULL. Waits for running callbacks for at most `close_timeout_ns`, not for one that calls
+// it. The other handles are still closed once each. Safe from any thread. In a forked child it
+// ends the handle only.
+//
+// # Safety
+// None: any value of `client` is checked.
+void fastmq_close(struct fastmq_client *client);
+
+// Gives the sentence about this thread's last failed call, or "".
+//
+// It is yours to read until the next call that fails on this thread. Safe from any thread, also
+// after fork.
+const char *fastmq_last_error(void);
+
+// Makes an empty set of headers.
+//
+// `*out` is yours until fastmq_headers_close; it belongs to no client. Safe from any thread.
+// Returns OK, INVALID, NO_MEMORY.
+//
+// # Safety
+// `out` is writable.
+fastmq_status fastmq_headers_open(struct fastmq_headers **out);
+
+// Adds a header at the end; a name may stand several times.
+//
+// `name` and `value` are copied. One thread at a time.
+// Returns OK, INVALID, TOO_LARGE (64 KiB in all), NO_MEMORY, MISUSE.
+//
+// # Safety
+// Both byte ranges are readable.
+fastmq_status fastmq_headers_add(struct fastmq_headers *headers,
+                                 struct fastmq_bytes name,
+                                 struct fastmq_bytes value);
+
+// Removes all headers of a set.
+//
+// Takes NULL. One thread at a time.
+//
+// # Safety
+// None: any value of `headers` is checked.
+void fastmq_headers_clear(struct fastmq_headers *headers);
+
+// Frees a set of headers; messages sent with it keep theirs.
+//
+// Takes NULL. One thread at a time.
+//
+// # Safety
+// None: any value of `headers` is checked.
+void fastmq_headers_close(struct fastmq_headers *headers);
+
+// Finds the first header with this name, compared without ASCII case.
+//
+// `headers` is that of a received message; `*out_value` points into it. Safe from any thread.
+// Returns OK, NOT_FOUND, INVALID.
+//
+// # Safety
+// Both byte ranges are readable; `out_value` is writable.
+fastmq_status fastmq_headers_get(struct fastmq_bytes headers,
+                                 struct fastmq_bytes name,
+                                 struct fastmq_bytes *out_value);
+
+// Gives one header after the other; `*cursor` starts at 0.
+//
+// `headers` is that of a received message; the results point into it. Safe from any thread.
+// Returns OK, END, INVALID.
+//
+// # Safety
+// `headers` is readable; `cursor` is readable and writable; both out pointers are writable.
+fastmq_status fastmq_headers_next(struct fastmq_bytes headers,
+                                  size_t *cursor,
+                                  struct fastmq_bytes *out_name,
+                                  struct fastmq_bytes *out_value);
+
+// Sets what gets the lines of the log up to `level` (fastmq_log_level); NULL or 0: nothing.
+//
+// One hook for the process; `context` is passed to it and stays yours. The hook that was set
+// before may still be running on another thread when this returns. Safe from any thread.
+//
+// # Safety
+// `on_log` is NULL or may be called with `context` from any thread until another one is set.
 void fastmq_set_log(uint32_t level, fastmq_on_log on_log, void *context);
 
-/* open, drain, close */
-fastmq_status fastmq_open(const fastmq_options *options, fastmq_client **out);
-fastmq_status fastmq_drain(fastmq_client *client, uint64_t timeout_ns);
-void fastmq_close(fastmq_client *client);
-fastmq_status fastmq_client_statistics_read(fastmq_client *client, fastmq_client_statistics *out);
+// Gives the client's descriptor for epoll or poll: readable exactly while fastmq_dispatch has
+// something to do.
+//
+// The descriptor is the library's: only wait on it. Safe from any thread.
+// Returns -1 on failure: IO, CLOSED, INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// None: any value of `client` is checked.
+int32_t fastmq_fd(struct fastmq_client *client);
 
-/* publish */
-fastmq_status fastmq_publish(fastmq_client *client, fastmq_bytes subject, fastmq_bytes payload);
-fastmq_status fastmq_publish_message(fastmq_client *client, const fastmq_outgoing *message);
-fastmq_status fastmq_publish_batch(fastmq_client *client, const fastmq_outgoing *messages, size_t count, size_t *out_accepted);
-fastmq_status fastmq_publish_wait(fastmq_client *client, const fastmq_outgoing *message, uint64_t timeout_ns);
-fastmq_status fastmq_publisher_open(fastmq_client *client, fastmq_bytes subject, fastmq_publisher **out);
-fastmq_status fastmq_publisher_publish(fastmq_publisher *publisher, fastmq_bytes payload);
-fastmq_status fastmq_publisher_publish_message(fastmq_publisher *publisher, const fastmq_outgoing *message); /* its subject must be empty */
-fastmq_status fastmq_publisher_publish_batch(fastmq_publisher *publisher, const fastmq_bytes *payloads, size_t count, size_t *out_accepted);
-fastmq_status fastmq_publisher_publish_wait(fastmq_publisher *publisher, fastmq_bytes payload, uint64_t timeout_ns);
-void fastmq_publisher_close(fastmq_publisher *publisher);
+// Calls the callbacks of FASTMQ_DELIVERY_DISPATCH and says what else is ready.
+//
+// Stops after `message_max` messages and `budget_ns` nanoseconds, FASTMQ_FOREVER or 0 for no
+// limit; `*out_ready` gets fastmq_ready bits. Does not wait. Safe from any thread.
+// Returns OK, CLOSED, INVALID, MISUSE.
+//
+// # Safety
+// `out_ready` is writable.
+fastmq_status fastmq_dispatch(struct fastmq_client *client,
+                              uint32_t message_max,
+                              uint64_t budget_ns,
+                              uint32_t *out_ready);
 
-/* headers */
-fastmq_status fastmq_headers_open(fastmq_headers **out);
-fastmq_status fastmq_headers_add(fastmq_headers *headers, fastmq_bytes name, fastmq_bytes value);
-void fastmq_headers_clear(fastmq_headers *headers);
-void fastmq_headers_close(fastmq_headers *headers);
-fastmq_status fastmq_headers_get(fastmq_bytes headers, fastmq_bytes name, fastmq_bytes *out_value);  /* NOT_FOUND */
-fastmq_status fastmq_headers_next(fastmq_bytes headers, size_t *cursor, fastmq_bytes *out_name, fastmq_bytes *out_value); /* END; cursor starts at 0 */
+// Says in how many nanoseconds something times out, for loops with their own timers.
+//
+// Safe from any thread. Returns FASTMQ_FOREVER if nothing will, and on failure: CLOSED, INVALID,
+// MISUSE in fastmq_last_error.
+//
+// # Safety
+// None: any value of `client` is checked.
+uint64_t fastmq_next_deadline(struct fastmq_client *client);
 
-/* queues, subscriptions, receiving */
-fastmq_status fastmq_queue_open(fastmq_client *client, const fastmq_queue_options *options, fastmq_queue **out);
-fastmq_status fastmq_queue_statistics_read(fastmq_queue *queue, fastmq_queue_statistics *out);
-int fastmq_queue_fd(fastmq_queue *queue);
-void fastmq_queue_close(fastmq_queue *queue);
-fastmq_status fastmq_subscribe(fastmq_client *client, fastmq_bytes pattern, const fastmq_subscribe_options *options, fastmq_subscription **out);
-fastmq_queue *fastmq_subscription_queue(fastmq_subscription *subscription);  /* borrowed when the subscription owns it: closed by fastmq_unsubscribe */
-uint32_t fastmq_subscription_id(fastmq_subscription *subscription);
-fastmq_status fastmq_subscription_statistics_read(fastmq_subscription *subscription, fastmq_subscription_statistics *out);
-void fastmq_unsubscribe(fastmq_subscription *subscription);
-fastmq_status fastmq_receive(fastmq_queue *queue, uint32_t message_max, uint64_t timeout_ns, fastmq_batch **out);
-const fastmq_message *fastmq_batch_messages(const fastmq_batch *batch, size_t *out_count);
-fastmq_status fastmq_batch_detach(fastmq_batch *batch, fastmq_batch **out);  /* a copy that outlives the batch; closes `batch` */
-void fastmq_batch_free(fastmq_batch *batch);
+// Publishes one message by subject to every subscription whose pattern matches, and to one member
+// of each group.
+//
+// `subject` and `payload` are borrowed until the call returns, which does not block. Safe from any
+// thread; each thread's messages keep their order.
+// Returns OK, AGAIN (a queue is full, and nobody got the message), INVALID, TOO_LARGE, NO_SPACE,
+// NO_MEMORY, CLOSED, MISUSE.
+//
+// # Safety
+// Both byte ranges are readable.
+fastmq_status fastmq_publish(struct fastmq_client *client,
+                             struct fastmq_bytes subject,
+                             struct fastmq_bytes payload);
 
-/* foreign loops and threadless use */
-int fastmq_fd(fastmq_client *client);
-fastmq_status fastmq_dispatch(fastmq_client *client, uint32_t message_max, uint64_t budget_ns, uint32_t *out_ready);
-uint64_t fastmq_next_deadline(fastmq_client *client); /* nanoseconds from now; FASTMQ_FOREVER: none */
+// Publishes one message with all its fields.
+//
+// As fastmq_publish; `message` and what it points to are borrowed until the call returns.
+//
+// # Safety
+// `message` is NULL or readable for its `struct_size`, and so are its byte ranges.
+fastmq_status fastmq_publish_message(struct fastmq_client *client,
+                                     const struct fastmq_outgoing *message);
 
-/* request and reply */
-fastmq_status fastmq_request(fastmq_client *client, const fastmq_outgoing *request, uint64_t timeout_ns, fastmq_batch **out_reply);
-fastmq_status fastmq_request_into(fastmq_client *client, fastmq_bytes subject, fastmq_bytes payload, uint64_t timeout_ns, void *reply, size_t reply_capacity, size_t *out_size);
-fastmq_status fastmq_reply(fastmq_client *client, uint64_t token, fastmq_bytes payload);
-fastmq_status fastmq_reply_message(fastmq_client *client, uint64_t token, const fastmq_outgoing *answer, uint32_t status);
-fastmq_status fastmq_requester_open(fastmq_client *client, const fastmq_requester_options *options, fastmq_requester **out);
-fastmq_status fastmq_requester_submit(fastmq_requester *requester, fastmq_bytes payload, uint64_t token, uint64_t timeout_ns);
-fastmq_status fastmq_requester_submit_to(fastmq_requester *requester, fastmq_bytes subject, fastmq_bytes payload, uint64_t token, uint64_t timeout_ns);
-fastmq_status fastmq_requester_submit_message(fastmq_requester *requester, const fastmq_outgoing *request, uint64_t timeout_ns);
-fastmq_status fastmq_requester_receive(fastmq_requester *requester, uint32_t reply_max, uint64_t timeout_ns, fastmq_batch **out);
-fastmq_status fastmq_requester_request_into(fastmq_requester *requester, fastmq_bytes payload, uint64_t timeout_ns, void *reply, size_t reply_capacity, size_t *out_size);
-fastmq_status fastmq_requester_cancel(fastmq_requester *requester, uint64_t token); /* its answer arrives with CANCELLED */
-uint32_t fastmq_requester_in_flight(fastmq_requester *requester);
-int fastmq_requester_fd(fastmq_requester *requester);
-void fastmq_requester_close(fastmq_requester *requester);
+// Publishes several messages in order, up to the first that is refused.
+//
+// `*out_accepted` says how many were published. As fastmq_publish; all messages have the same
+// `struct_size`, which is their distance.
+//
+// # Safety
+// `messages` is readable for `count` structs, and so are their byte ranges; `out_accepted` is
+// writable.
+fastmq_status fastmq_publish_batch(struct fastmq_client *client,
+                                   const struct fastmq_outgoing *messages,
+                                   size_t count,
+                                   size_t *out_accepted);
+
+// Publishes one message, waiting for room for at most `timeout_ns`.
+//
+// As fastmq_publish_message, but it may block. A callback of the full queue must not call it.
+// Returns as fastmq_publish, and TIMEOUT, and MISUSE inside a callback of the full queue.
+//
+// # Safety
+// As for fastmq_publish_message.
+fastmq_status fastmq_publish_wait(struct fastmq_client *client,
+                                  const struct fastmq_outgoing *message,
+                                  uint64_t timeout_ns);
+
+// Opens a publisher for one subject.
+//
+// `subject` is copied. `*out` is yours until fastmq_publisher_close. Safe from any thread.
+// Returns OK, INVALID, CLOSED, NO_MEMORY, MISUSE.
+//
+// # Safety
+// `subject` is readable; `out` is writable.
+fastmq_status fastmq_publisher_open(struct fastmq_client *client,
+                                    struct fastmq_bytes subject,
+                                    struct fastmq_publisher **out);
+
+// Publishes one payload to the publisher's subject.
+//
+// `payload` is borrowed until the call returns, which does not block. One thread at a time.
+// Returns as fastmq_publish.
+//
+// # Safety
+// `payload` is readable; no other call uses the publisher.
+fastmq_status fastmq_publisher_publish(struct fastmq_publisher *publisher,
+                                       struct fastmq_bytes payload);
+
+// Publishes one message with all its fields; its subject must be empty.
+//
+// As fastmq_publisher_publish; `message` and what it points to are borrowed until the call returns.
+//
+// # Safety
+// As for fastmq_publish_message; no other call uses the publisher.
+fastmq_status fastmq_publisher_publish_message(struct fastmq_publisher *publisher,
+                                               const struct fastmq_outgoing *message);
+
+// Publishes several payloads in order, up to the first that is refused.
+//
+// `*out_accepted` says how many were published. Readers may see them all at once. As
+// fastmq_publisher_publish.
+//
+// # Safety
+// `payloads` is readable for `count` structs, and so are their byte ranges; `out_accepted` is
+// writable; no other call uses the publisher.
+fastmq_status fastmq_publisher_publish_batch(struct fastmq_publisher *publisher,
+                                             const struct fastmq_bytes *payloads,
+                                             size_t count,
+                                             size_t *out_accepted);
+
+// Publishes one payload, waiting for room for at most `timeout_ns`.
+//
+// As fastmq_publisher_publish, but it may block. A callback of the full queue must not call it.
+// Returns as fastmq_publish, and TIMEOUT, and MISUSE inside a callback of the full queue.
+//
+// # Safety
+// As for fastmq_publisher_publish.
+fastmq_status fastmq_publisher_publish_wait(struct fastmq_publisher *publisher,
+                                            struct fastmq_bytes payload,
+                                            uint64_t timeout_ns);
+
+// Closes a publisher; what it published stays.
+//
+// Takes NULL. Inside a callback of its own publish it is freed when that publish returns. In a
+// forked child it ends the handle only.
+//
+// # Safety
+// None: any value of `publisher` is checked.
+void fastmq_publisher_close(struct fastmq_publisher *publisher);
+
+// Opens a queue that several subscriptions may feed.
+//
+// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
+// fastmq_queue_close. Safe from any thread.
+// Returns OK, INVALID, CLOSED, NO_MEMORY, MISUSE.
+//
+// # Safety
+// `options` is NULL or readable for its `struct_size`; `out` is writable.
+fastmq_status fastmq_queue_open(struct fastmq_client *client,
+                                const struct fastmq_queue_options *options,
+                                struct fastmq_queue **out);
+
+// Gives the queue's descriptor for epoll or poll: readable exactly while there is something to
+// receive.
+//
+// The descriptor is the library's: only wait on it. Safe from any thread.
+// Returns -1 on failure: IO, CLOSED, INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// None: any value of `queue` is checked.
+int32_t fastmq_queue_fd(struct fastmq_queue *queue);
+
+// Receives up to `message_max` messages (0: as many as a batch holds), waiting for the first for
+// at most `timeout_ns`.
+//
+// `*out` is never an empty batch, and yours until fastmq_batch_free; a queue has at most one open
+// batch. One thread at a time.
+// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (closed and drained),
+// CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
+//
+// # Safety
+// `out` is writable.
+fastmq_status fastmq_receive(struct fastmq_queue *queue,
+                             uint32_t message_max,
+                             uint64_t timeout_ns,
+                             struct fastmq_batch **out);
+
+// Closes a queue and ends the subscriptions that feed it; a receive that waits returns CLOSED.
+//
+// Takes NULL. An open batch stays readable until it is freed. Safe from any thread. The queue of
+// a subscription is closed by fastmq_unsubscribe. In a forked child it ends the handle only.
+//
+// # Safety
+// None: any value of `queue` is checked.
+void fastmq_queue_close(struct fastmq_queue *queue);
+
+// Asks and waits for the answer for at most `timeout_ns`.
+//
+// `request` and what it points to are borrowed until the call returns. `*out_reply` is a batch of
+// one, yours until fastmq_batch_free; the responder's status is in its message. Safe from any
+// thread.
+// Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
+// CLOSED, MISUSE.
+//
+// # Safety
+// As for fastmq_publish_message; `out_reply` is writable.
+fastmq_status fastmq_request(struct fastmq_client *client,
+                             const struct fastmq_outgoing *request,
+                             uint64_t timeout_ns,
+                             struct fastmq_batch **out_reply);
+
+// Asks and copies the answer's payload into `reply`.
+//
+// `*out_size` is the payload's size, also when it is larger than `reply_capacity`. Everything is
+// borrowed until the call returns. Safe from any thread.
+// Returns the responder's status; TOO_LARGE (larger than `reply_capacity`); else as
+// fastmq_request.
+//
+// # Safety
+// Both byte ranges are readable; `reply` is writable for `reply_capacity` bytes; `out_size` is
+// writable.
+fastmq_status fastmq_request_into(struct fastmq_client *client,
+                                  struct fastmq_bytes subject,
+                                  struct fastmq_bytes payload,
+                                  uint64_t timeout_ns,
+                                  void *reply,
+                                  size_t reply_capacity,
+                                  size_t *out_size);
+
+// Answers a request with a payload and status OK.
+//
+// `token` is that of the request's message. `payload` is borrowed until the call returns, which
+// does not block. Safe from any thread.
+// Returns OK, AGAIN (the asker has no room), NOT_FOUND (the asker is gone), TOO_LARGE, INVALID,
+// NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+//
+// # Safety
+// `payload` is readable.
+fastmq_status fastmq_reply(struct fastmq_client *client,
+                           uint64_t token,
+                           struct fastmq_bytes payload);
+
+// Answers a request with a payload, headers and a status.
+//
+// The subject of `answer` must be empty; `status` is any fastmq_status. As fastmq_reply.
+//
+// # Safety
+// `answer` is NULL or readable for its `struct_size`, and so are its byte ranges.
+fastmq_status fastmq_reply_message(struct fastmq_client *client,
+                                   uint64_t token,
+                                   const struct fastmq_outgoing *answer,
+                                   uint32_t status);
+
+// Opens a requester.
+//
+// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
+// fastmq_requester_close. Safe from any thread.
+// Returns OK, INVALID, CLOSED, NO_SPACE, NO_MEMORY, MISUSE.
+//
+// # Safety
+// `options` is NULL or readable for its `struct_size`, and so is its subject; `out` is writable.
+fastmq_status fastmq_requester_open(struct fastmq_client *client,
+                                    const struct fastmq_requester_options *options,
+                                    struct fastmq_requester **out);
+
+// Sends a request to the requester's own subject.
+//
+// `payload` is borrowed until the call returns, which does not block. After OK exactly one final
+// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER, BUSY,
+// TIMEOUT or CANCELLED. One thread at a time.
+// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
+// CLOSED, MISUSE.
+//
+// # Safety
+// `payload` is readable; no other call uses the requester.
+fastmq_status fastmq_requester_submit(struct fastmq_requester *requester,
+                                      struct fastmq_bytes payload,
+                                      uint64_t token,
+                                      uint64_t timeout_ns);
+
+// Sends a request to a subject that it names.
+//
+// As fastmq_requester_submit, for a requester without a subject of its own or another subject.
+//
+// # Safety
+// Both byte ranges are readable; no other call uses the requester.
+fastmq_status fastmq_requester_submit_to(struct fastmq_requester *requester,
+                                         struct fastmq_bytes subject,
+                                         struct fastmq_bytes payload,
+                                         uint64_t token,
+                                         uint64_t timeout_ns);
+
+// Sends a request with all its fields; its token is that of the struct.
+//
+// As fastmq_requester_submit_to; `request` and what it points to are borrowed until the call
+// returns.
+//
+// # Safety
+// As for fastmq_publish_message; no other call uses the requester.
+fastmq_status fastmq_requester_submit_message(struct fastmq_requester *requester,
+                                              const struct fastmq_outgoing *request,
+                                              uint64_t timeout_ns);
+
+// Receives up to `reply_max` answers (0: as many as a batch holds), waiting for the first for at
+// most `timeout_ns`.
+//
+// `*out` is yours until fastmq_batch_free; a requester has at most one open batch. Each message's
+// `token` is that of its submit, its `status` the fate. One thread at a time.
+// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, CLOSED, INVALID, MISUSE.
+//
+// # Safety
+// `out` is writable; no other call uses the requester.
+fastmq_status fastmq_requester_receive(struct fastmq_requester *requester,
+                                       uint32_t reply_max,
+                                       uint64_t timeout_ns,
+                                       struct fastmq_batch **out);
+
+// Asks the requester's own subject and copies the answer's payload into `reply`.
+//
+// As fastmq_request_into, by handle. One thread at a time.
+//
+// # Safety
+// `payload` is readable; `reply` is writable for `reply_capacity` bytes; `out_size` is writable;
+// no other call uses the requester.
+fastmq_status fastmq_requester_request_into(struct fastmq_requester *requester,
+                                            struct fastmq_bytes payload,
+                                            uint64_t timeout_ns,
+                                            void *reply,
+                                            size_t reply_capacity,
+                                            size_t *out_size);
+
+// Ends a request: its answer arrives with CANCELLED.
+//
+// One thread at a time.
+// Returns OK, NOT_FOUND (no request in flight has this token), CLOSED, INVALID, MISUSE.
+//
+// # Safety
+// No other call uses the requester.
+fastmq_status fastmq_requester_cancel(struct fastmq_requester *requester, uint64_t token);
+
+// Says how many requests have no final answer yet, those with one that was not received included.
+//
+// One thread at a time. Returns 0 on failure: CLOSED, INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// No other call uses the requester.
+uint32_t fastmq_requester_in_flight(struct fastmq_requester *requester);
+
+// Gives the requester's descriptor for epoll or poll: readable exactly while there is an answer
+// to receive or a request has timed out.
+//
+// The descriptor is the library's: only wait on it. One thread at a time.
+// Returns -1 on failure: IO, CLOSED, INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// No other call uses the requester.
+int32_t fastmq_requester_fd(struct fastmq_requester *requester);
+
+// Closes a requester; requests in flight are given up.
+//
+// Takes NULL. An open batch stays readable until it is freed. Inside a callback of its own submit
+// it is freed when that returns. In a forked child it ends the handle only.
+//
+// # Safety
+// None: any value of `requester` is checked.
+void fastmq_requester_close(struct fastmq_requester *requester);
+
+// Gives the figures of a client.
+//
+// Writes `out->struct_size` bytes at most. Safe from any thread; consistent only when nothing is
+// under way.
+// Returns OK, INVALID, MISUSE.
+//
+// # Safety
+// `out` is NULL or writable for its `struct_size`.
+fastmq_status fastmq_client_statistics_read(struct fastmq_client *client,
+                                            struct fastmq_client_statistics *out);
+
+// Gives the figures of a queue.
+//
+// As fastmq_client_statistics_read. Returns OK, CLOSED, INVALID, MISUSE.
+//
+// # Safety
+// `out` is NULL or writable for its `struct_size`.
+fastmq_status fastmq_queue_statistics_read(struct fastmq_queue *queue,
+                                           struct fastmq_queue_statistics *out);
+
+// Gives the figures of a subscription.
+//
+// As fastmq_client_statistics_read. Returns OK, CLOSED, INVALID, MISUSE.
+//
+// # Safety
+// `out` is NULL or writable for its `struct_size`.
+fastmq_status fastmq_subscription_statistics_read(struct fastmq_subscription *subscription,
+                                                  struct fastmq_subscription_statistics *out);
+
+// Says which ABI the library has: `major << 16 | minor`.
+//
+// Safe from any thread, also after fork.
+uint32_t fastmq_abi(void);
+
+// Gives the version of the library, such as "0.1.0".
+//
+// The text lives as long as the library is loaded. Safe from any thread, also after fork.
+const char *fastmq_version(void);
+
+// Gives the name of a status, such as "FASTMQ_AGAIN", or "FASTMQ_UNKNOWN".
+//
+// The text lives as long as the library is loaded. Safe from any thread, also after fork.
+const char *fastmq_status_name(uint32_t status);
+
+// Gives one line about a status for people.
+//
+// The text lives as long as the library is loaded. Safe from any thread, also after fork.
+const char *fastmq_status_text(uint32_t status);
+
+// Subscribes to every subject that matches `pattern`.
+//
+// `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
+// `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.
+// Returns OK, INVALID, CLOSED, NO_MEMORY, UNSUPPORTED, MISUSE.
+//
+// # Safety
+// `pattern` is readable; `options` is NULL or readable for its `struct_size`; `on_message` may be
+// called with `context` until fastmq_unsubscribe has returned; `out` is writable.
+fastmq_status fastmq_subscribe(struct fastmq_client *client,
+                               struct fastmq_bytes pattern,
+                               const struct fastmq_subscribe_options *options,
+                               struct fastmq_subscription **out);
+
+// Gives the queue that a subscription feeds.
+//
+// A queue that the subscription owns is lent: fastmq_unsubscribe closes it. Safe from any thread.
+// Returns NULL on failure: INVALID, MISUSE (its messages go to a callback), NO_MEMORY in
+// fastmq_last_error.
+//
+// # Safety
+// None: any value of `subscription` is checked.
+struct fastmq_queue *fastmq_subscription_queue(struct fastmq_subscription *subscription);
+
+// Gives the number that a subscription's messages carry as `subscription_id`.
+//
+// Safe from any thread. Returns 0 on failure: INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// None: any value of `subscription` is checked.
+uint32_t fastmq_subscription_id(struct fastmq_subscription *subscription);
+
+// Ends a subscription, and its queue if it owns that.
+//
+// Takes NULL. When it returns, its callback does not run and will not, unless that callback is
+// what calls; it waits for at most `close_timeout_ns`. Safe from any thread. In a forked child it
+// ends the handle only.
+//
+// # Safety
+// None: any value of `subscription` is checked.
+void fastmq_unsubscribe(struct fastmq_subscription *subscription);
+
 #ifdef __cplusplus
-}
-#endif
-#endif
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* FASTMQ_H */

@@ -1,1 +1,57 @@
-//! To be written.
+//! FAST MQ for Rust: a message queue in your process.
+//!
+//! A [`Client`] holds a broker that lives here, without a thread or a socket. Publish by subject or
+//! through a [`Publisher`]; receive from a [`Queue`] in batches that are read in place, or have a
+//! handler called; ask with [`Client::request`] or, many at a time, with a [`Requester`].
+//!
+//! ```
+//! # fn main() -> fastmq::Result<()> {
+//! let client = fastmq::Client::open(fastmq::Options::default())?;
+//! let flights = client.subscribe("flight.*.JFK")?;
+//!
+//! client.publish("flight.LAX.JFK", "delayed 12 minutes")?;
+//!
+//! let batch = flights.receive(64, 1_000_000_000)?;
+//! assert_eq!(batch.messages().len(), 1);
+//! assert_eq!(batch.messages()[0].subject(), b"flight.LAX.JFK");
+//! assert_eq!(batch.messages()[0].payload(), b"delayed 12 minutes");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate owns the types that a Rust user holds and their lifetimes. It has no logic: every
+//! call is one call into the engine. Not here: waiting for `async`, which belongs to a binding.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod queue;
+mod reply;
+mod subscription;
+
+pub use client::Client;
+pub use fastmq_engine::dispatch::ready;
+pub use fastmq_engine::driver::{Driver, NullDriver, SimulatedDriver};
+pub use fastmq_engine::headers::{self, Headers};
+pub use fastmq_engine::log;
+pub use fastmq_engine::memory::queue::QueueStatistics;
+pub use fastmq_engine::memory::{Batch, Detached, Policy, View};
+pub use fastmq_engine::statistics::Statistics;
+pub use fastmq_engine::wait::Profile;
+pub use fastmq_engine::{
+    Delivery, Error, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
+    Result, Status,
+};
+pub use queue::Queue;
+pub use reply::Reply;
+pub use subscription::{OnMessage, SubscribeOptions, Subscription};
+
+/// A time-out that never comes.
+pub const FOREVER_NS: u64 = u64::MAX;
+
+/// What the C border and the bindings need and a Rust user does not; no promise is made about it.
+#[doc(hidden)]
+pub mod border {
+    pub use fastmq_engine::driver::{core_count, fence, fork};
+    pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
+}

@@ -1,0 +1,198 @@
+//! A client: the handle to a broker in this process.
+//!
+//! It owns nothing but its share of the broker. Clones are the same client; the broker ends when it
+//! is closed, or when the last handle of any kind is gone.
+
+use std::sync::Arc;
+
+use fastmq_engine::driver::{Driver, NullDriver, fence, fork};
+use fastmq_engine::statistics::Statistics;
+use fastmq_engine::{
+    Broker, Delivery, Error, Message, Options, Publisher, QueueOptions, Requester,
+    RequesterOptions, Result, ThreadClient, with_thread_client,
+};
+
+use crate::queue::Queue;
+use crate::reply::Reply;
+use crate::subscription::{SubscribeOptions, Subscription};
+
+/// A client. Used from any thread at the same time.
+#[derive(Clone, Debug)]
+pub struct Client {
+    broker: Arc<Broker>,
+}
+
+impl Client {
+    /// Opens a broker in this process. No thread is started before a feature needs one.
+    ///
+    /// # Errors
+    /// INVALID: an option is out of its range.
+    pub fn open(options: Options) -> Result<Self> {
+        Self::open_with(options, Arc::new(NullDriver::new()))
+    }
+
+    /// Opens a broker over a driver of your own, such as the simulated one.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub fn open_with(options: Options, driver: Arc<dyn Driver>) -> Result<Self> {
+        fence::register();
+        fork::arm();
+        Ok(Self { broker: Broker::open(options, driver)? })
+    }
+
+    /// The broker.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Runs `body` with this thread's part of the client.
+    #[inline(always)]
+    fn here<R>(&self, body: impl FnOnce(&ThreadClient) -> Result<R>) -> Result<R> {
+        let find = || Some(self.broker.clone());
+        with_thread_client(self.broker.id(), find, body).unwrap_or(Err(Error::CLOSED))
+    }
+
+    /// Publishes one message to every subscription whose pattern matches, and to one member of
+    /// each group. Never blocks.
+    ///
+    /// # Errors
+    /// AGAIN: a backpressure queue is full, and nobody got the message. INVALID, TOO_LARGE,
+    /// NO_SPACE, NO_MEMORY, CLOSED.
+    #[inline]
+    pub fn publish(&self, subject: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> Result<()> {
+        let (subject, payload) = (subject.as_ref(), payload.as_ref());
+        self.here(|here| here.writer.publish(subject, payload))
+    }
+
+    /// Publishes one message with all its fields. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    #[inline]
+    pub fn publish_message(&self, message: &Message<'_>) -> Result<()> {
+        self.here(|here| here.writer.publish_message(message))
+    }
+
+    /// Publishes one message, waiting for room for at most `timeout_ns`.
+    ///
+    /// # Errors
+    /// TIMEOUT; MISUSE inside a handler of the full queue; else as [`Client::publish`].
+    pub fn publish_wait(&self, message: &Message<'_>, timeout_ns: u64) -> Result<()> {
+        self.here(|here| here.publish_wait(message, timeout_ns))
+    }
+
+    /// Opens a publisher for one subject: the fastest way to publish.
+    ///
+    /// # Errors
+    /// INVALID: not a subject. CLOSED.
+    pub fn publisher(&self, subject: impl AsRef<[u8]>) -> Result<Publisher> {
+        Publisher::open(&self.broker, subject.as_ref())
+    }
+
+    /// Opens a queue that several subscriptions may feed.
+    ///
+    /// # Errors
+    /// INVALID: an option is out of its range. CLOSED, NO_MEMORY.
+    pub fn queue(&self, options: QueueOptions) -> Result<Queue> {
+        Ok(Queue::new(self.clone(), self.broker.open_queue(options)?))
+    }
+
+    /// Subscribes with a queue of its own.
+    ///
+    /// # Errors
+    /// INVALID: not a pattern. CLOSED, NO_MEMORY.
+    pub fn subscribe(&self, pattern: impl AsRef<[u8]>) -> Result<Subscription> {
+        self.subscribe_with(pattern, SubscribeOptions::default())
+    }
+
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`], and UNSUPPORTED where the driver has no threads for
+    /// [`Delivery::Thread`].
+    pub fn subscribe_with(
+        &self,
+        pattern: impl AsRef<[u8]>,
+        options: SubscribeOptions<'_>,
+    ) -> Result<Subscription> {
+        let subscription = self.broker.subscribe(
+            pattern.as_ref(),
+            options.group,
+            options.delivery,
+            options.queue.map(Queue::place),
+            options.tag,
+            options.on_message,
+        )?;
+        let is_pulled = options.delivery == Delivery::Queue;
+        Ok(Subscription::new(self.clone(), subscription, is_pulled))
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; else as [`Client::publish`].
+    pub fn request(&self, message: &Message<'_>, timeout_ns: u64) -> Result<Reply> {
+        self.here(|here| here.request(message, timeout_ns, Reply::copy))
+    }
+
+    /// Opens a requester: many requests in flight from one thread.
+    ///
+    /// # Errors
+    /// INVALID: not a subject, or a number out of its range. CLOSED, NO_MEMORY.
+    pub fn requester(&self, options: RequesterOptions<'_>) -> Result<Requester> {
+        Requester::open(&self.broker, options)
+    }
+
+    /// Answers the request with this token.
+    ///
+    /// # Errors
+    /// AGAIN: the asker has no room. NOT_FOUND: the asker is gone. TOO_LARGE, CLOSED.
+    #[inline]
+    pub fn reply(&self, token: u64, payload: impl AsRef<[u8]>) -> Result<()> {
+        self.here(|here| here.writer.reply(token, 0, payload.as_ref(), &[], false))
+    }
+
+    /// Calls the handlers of [`Delivery::Dispatch`] and says what else is ready, as bits of
+    /// [`crate::ready`]. Budgets in messages and nanoseconds; 0: no limit.
+    ///
+    /// # Errors
+    /// CLOSED.
+    pub fn dispatch(&self, message_max: u32, budget_ns: u64) -> Result<u32> {
+        self.broker.dispatch(message_max, budget_ns)
+    }
+
+    /// The descriptor for a foreign loop: readable exactly while [`Client::dispatch`] has
+    /// something to do. Only wait on it.
+    ///
+    /// # Errors
+    /// IO: out of descriptors. CLOSED.
+    pub fn fd(&self) -> Result<i32> {
+        self.broker.fd()
+    }
+
+    /// Nanoseconds until something times out; [`crate::FOREVER_NS`]: nothing will.
+    pub fn next_deadline(&self) -> u64 {
+        self.broker.next_deadline()
+    }
+
+    /// Figures since the client was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.broker.statistics()
+    }
+
+    /// Stops taking messages and waits until every queue is empty and no handler runs.
+    ///
+    /// # Errors
+    /// TIMEOUT: something still waits, and the sentence says what. CLOSED.
+    pub fn drain(&self, timeout_ns: u64) -> Result<()> {
+        self.broker.drain(timeout_ns)
+    }
+
+    /// Ends the broker: every handle answers CLOSED from now on, waiting calls return.
+    pub fn close(&self) {
+        self.broker.close();
+    }
+}

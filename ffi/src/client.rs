@@ -1,0 +1,120 @@
+//! The client's handle: open, drain, close.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fastmq::border::{ThreadClient, with_thread_client};
+use fastmq::{Client, Error, Result};
+
+use crate::bytes::Out;
+use crate::error::{boundary, closing, quiet_panics};
+use crate::handle::{self, Hold, Kind, Object, Table, find, kind};
+use crate::options::{fastmq_options, read_or_default};
+use crate::status::fastmq_status;
+
+/// A broker in this process. Used from any thread at the same time.
+pub struct fastmq_client;
+
+static CLIENTS: Table<Client> = Table::new();
+
+/// The broker's id, so that a warm publish touches no reference count.
+#[derive(Default)]
+pub(crate) struct BrokerId(AtomicU64);
+
+impl Hold for BrokerId {}
+
+impl Object for Client {
+    const KIND: Kind = kind!(1, "client");
+    type Beside = BrokerId;
+    fn table() -> &'static Table<Self> {
+        &CLIENTS
+    }
+}
+
+/// The client of a handle.
+pub(crate) fn client_of(client: *const fastmq_client) -> Result<Client> {
+    let number = handle::number(client);
+    find::<Client>(number)?.look(number, Client::clone)
+}
+
+/// Runs `body` with this thread's part of the client.
+#[inline(always)]
+pub(crate) fn here<R>(
+    client: *const fastmq_client,
+    body: impl FnOnce(&ThreadClient) -> Result<R>,
+) -> Result<R> {
+    let number = handle::number(client);
+    let slot = find::<Client>(number)?;
+    let id = slot.beside.0.load(Ordering::Relaxed);
+    let find = || slot.look(number, |client| client.broker().clone()).ok();
+    with_thread_client(id, find, body).unwrap_or(Err(Error::CLOSED))
+}
+
+/// CLOSED if the client that a handle belongs to was closed.
+pub(crate) fn check_parent(client: &Client) -> Result<()> {
+    if client.broker().is_closed() { Err(Error::CLOSED) } else { Ok(()) }
+}
+
+/// Opens a broker in this process; starts no thread and opens no descriptor.
+///
+/// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
+/// fastmq_close. Safe from any thread.
+/// Returns OK, INVALID, NO_MEMORY.
+///
+/// # Safety
+/// `options` is NULL or readable for its `struct_size`; `out` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_open(
+    options: *const fastmq_options,
+    out: *mut *mut fastmq_client,
+) -> fastmq_status {
+    quiet_panics();
+    boundary(|| {
+        // SAFETY: by the contract.
+        let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
+        // SAFETY: by the contract.
+        let options = unsafe { read_or_default(options) }?.convert()?;
+        let client = Client::open(options)?;
+        let id = client.broker().id();
+        let number = CLIENTS.open(client)?;
+        find::<Client>(number)?.beside.0.store(id, Ordering::Relaxed);
+        out.set(handle::handle(number));
+        Ok(())
+    })
+}
+
+/// Stops taking messages and waits until every queue is empty and no callback runs.
+///
+/// Safe from any thread; a callback's own message does not count.
+/// Returns OK, TIMEOUT (the sentence says what still waits), CLOSED, INVALID, MISUSE.
+///
+/// # Safety
+/// None: any value of `client` is checked.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_drain(
+    client: *mut fastmq_client,
+    timeout_ns: u64,
+) -> fastmq_status {
+    boundary(|| client_of(client)?.drain(timeout_ns))
+}
+
+/// Closes the broker: its other handles answer CLOSED from now on, waiting calls return, requests
+/// that wait are answered CANCELLED, and library threads end.
+///
+/// Takes NULL. Waits for running callbacks for at most `close_timeout_ns`, not for one that calls
+/// it. The other handles are still closed once each. Safe from any thread. In a forked child it
+/// ends the handle only.
+///
+/// # Safety
+/// None: any value of `client` is checked.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_close(client: *mut fastmq_client) {
+    if client.is_null() {
+        return;
+    }
+    closing(|| {
+        if let Some(client) = handle::take::<Client>(handle::number(client))? {
+            client.close();
+        }
+        Ok(())
+    });
+}
