@@ -104,11 +104,11 @@ AT(fastmq_queue_statistics, lanes, 4);
 AT(fastmq_queue_statistics, published, 8);
 AT(fastmq_queue_statistics, wakes, 80);
 
-SIZE(fastmq_subscription_statistics, 32);
+SIZE(fastmq_subscription_statistics, 24);
 AT(fastmq_subscription_statistics, struct_size, 0);
 AT(fastmq_subscription_statistics, id, 4);
 AT(fastmq_subscription_statistics, delivered, 8);
-AT(fastmq_subscription_statistics, dropped, 24);
+AT(fastmq_subscription_statistics, dropped, 16);
 
 int main(void)
 {
