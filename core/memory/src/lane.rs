@@ -184,6 +184,7 @@ pub fn lane<W: Words>(
         behind: Vec::new(),
         state,
         error: None,
+        untold: 0,
     };
     Ok((producer, consumer))
 }
@@ -369,6 +370,11 @@ impl<W: Words> Producer<W> {
         true
     }
 
+    /// True if a record of `step` bytes fits into the current ring when that is empty.
+    pub(crate) fn fits_ring(&self, step: u64) -> bool {
+        step <= (self.mask >> 1) + 1
+    }
+
     /// Whether the record and its filler fit into the current ring.
     fn reserve_here(&mut self, step: u64, spare: u64) -> Result<(), ()> {
         let capacity = self.mask + 1;
@@ -491,6 +497,9 @@ pub struct Consumer<W: Words = HeapWords> {
     behind: Vec<Arc<Link<W>>>,
     state: Arc<LaneState>,
     error: Option<RecordError>,
+    /// Messages lost before the next record that no message has told yet: evicted ones, and those
+    /// that an evicted or skipped record would have told.
+    pub(crate) untold: u64,
 }
 
 impl<W: Words> Consumer<W> {
@@ -716,8 +725,9 @@ impl<W: Words> Consumer<W> {
         counters.gone.store(self.taken, Ordering::Release);
     }
 
-    /// Counts records that were taken only to make room.
-    pub(crate) fn count_evicted(&self, count: u64) {
+    /// Counts records that were taken only to make room; the next message tells them.
+    pub(crate) fn count_evicted(&mut self, count: u64) {
+        self.untold += count;
         let evicted = self.state.consumer.evicted.load(Ordering::Relaxed);
         self.state
             .consumer

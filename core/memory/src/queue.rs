@@ -113,8 +113,6 @@ pub(crate) enum ReadEnd {
     Evicting {
         /// The consumer, shared with the evicting writer.
         consumer: Arc<Mutex<Consumer>>,
-        /// Evictions already reported.
-        evicted_seen: u64,
         /// The writer's earlier records, which must leave first.
         after: Option<After>,
     },
@@ -274,7 +272,6 @@ impl Queue {
                 let consumer = Arc::new(Mutex::new(consumer));
                 let read = ReadEnd::Evicting {
                     consumer: consumer.clone(),
-                    evicted_seen: 0,
                     after,
                 };
                 (read, Some(consumer))

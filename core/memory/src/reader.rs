@@ -20,6 +20,8 @@ pub const BATCH_MESSAGES_MAX: usize = 4096;
 const COPY_BYTES: u64 = 64 << 10;
 /// Views by which a full list grows at least.
 const VIEWS_MORE: usize = 16;
+/// Looks of one `fill` at lanes whose records all give no view.
+const LOOKS_MAX: u32 = 4096;
 /// Empty looks after which the shared lane's memory is given back.
 const EMPTIES_BEFORE_TRIM: u32 = 64;
 
@@ -34,6 +36,8 @@ pub(crate) struct Reader {
     copies: Vec<u64>,
     incoming_seen: u32,
     empties: u32,
+    /// The last look found an empty lane whose writer is gone.
+    has_orphan: bool,
 }
 
 /// The right to read a queue.
@@ -52,6 +56,8 @@ struct Fill<'a, V> {
     /// Records taken that gave no view.
     skipped: u64,
     waiting: u64,
+    /// Where the view stands, or will, that tells the losses which the lane has not told.
+    gap_at: usize,
 }
 
 impl<'q> ReaderGuard<'q> {
@@ -91,23 +97,21 @@ impl<'q> ReaderGuard<'q> {
             expired: 0,
             skipped: 0,
             waiting: 0,
+            gap_at: 0,
         };
         let mut result = Ok(());
-        let (mut has_orphan, mut has_early);
-        loop {
-            (has_orphan, has_early) = (false, false);
+        if reader.has_orphan {
+            reader.retire_orphans(queue);
+        }
+        for _ in 0..LOOKS_MAX {
             let skipped = fill.skipped;
-            let looked = reader.look(queue, &mut fill, &mut has_orphan, &mut has_early);
+            let looked = reader.look(queue, &mut fill);
             result = result.and(looked);
-            // Records that gave no view must not keep the room, nor hold back the lane that waits
-            // for them to leave.
+            // Records that gave no view must not keep the room, nor hide what waits behind them.
             if fill.skipped == skipped || !reader.views.is_empty() {
                 break;
             }
             reader.release(queue);
-            if !has_early {
-                break;
-            }
         }
         let count = reader.lanes.len();
         if count > 1 {
@@ -119,7 +123,7 @@ impl<'q> ReaderGuard<'q> {
         }
         let total = reader.views.len();
         if total == before {
-            if has_orphan {
+            if reader.has_orphan {
                 reader.retire_orphans(queue);
             }
             reader.empties = reader.empties.saturating_add(1);
@@ -233,11 +237,10 @@ impl Reader {
         &mut self,
         queue: &Queue,
         fill: &mut Fill<'_, V>,
-        has_orphan: &mut bool,
-        has_early: &mut bool,
     ) -> Result<(), RecordError> {
         let count = self.lanes.len();
         let mut result = Ok(());
+        self.has_orphan = false;
         fill.waiting = 0;
         for step in 0..count {
             let mut index = self.start + step;
@@ -250,25 +253,20 @@ impl Reader {
             let seen = self.views.len();
             let lane = &mut self.lanes[index];
             if lane.is_early() {
-                *has_early = true;
                 continue;
             }
             let outcome = match lane {
                 ReadEnd::Plain { consumer, .. } => {
                     let outcome =
                         fill_plain(queue, consumer, &mut self.views, &mut self.blocks, fill);
-                    *has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
+                    self.has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
                     outcome
                 }
-                ReadEnd::Evicting {
-                    consumer,
-                    evicted_seen,
-                    ..
-                } => {
+                ReadEnd::Evicting { consumer, .. } => {
                     let mut consumer = lock(consumer);
                     let target = (&mut self.views, &mut self.blocks, &mut self.copies);
-                    let outcome = fill_copies(queue, &mut consumer, evicted_seen, target, fill);
-                    *has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
+                    let outcome = fill_copies(queue, &mut consumer, target, fill);
+                    self.has_orphan |= self.views.len() == seen && consumer.state().is_orphan();
                     outcome
                 }
             };
@@ -297,6 +295,7 @@ impl Reader {
         if !self.views.is_empty() {
             return;
         }
+        self.has_orphan = false;
         self.lanes.retain_mut(|lane| {
             let (state, is_finished) = match lane {
                 ReadEnd::Plain { consumer, .. } => {
@@ -330,6 +329,7 @@ fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     // A batch covers at most half of a ring, so that its writer can go on meanwhile.
     let half = consumer.capacity() / 2;
     let mut result = Ok(());
+    fill.gap_at = views.len();
     while views.len() < fill.limit && consumer.held_bytes() < half {
         if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
             break;
@@ -352,8 +352,37 @@ fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
             break;
         }
     }
+    tell_lost(consumer, views, fill.gap_at);
     fill.waiting += consumer.waiting_bytes();
     result
+}
+
+/// Losses that no record has told are told by the first message after the gap, if it is there yet.
+#[inline(always)]
+fn tell_lost(consumer: &mut Consumer, views: &mut [View], gap_at: usize) {
+    if consumer.untold > 0
+        && let Some(view) = views.get_mut(gap_at)
+    {
+        let untold = u32::try_from(std::mem::take(&mut consumer.untold)).unwrap_or(u32::MAX);
+        view.lost_before = view.lost_before.saturating_add(untold);
+    }
+}
+
+/// A record that gives no view leaves the losses that it tells to the next one.
+#[cold]
+fn pass_lost<V>(
+    consumer: &mut Consumer,
+    taken: &Taken,
+    views: &mut [View],
+    fill: &mut Fill<'_, V>,
+) {
+    fill.skipped += 1;
+    let lost = consumer.word(taken, flag::LOST);
+    if lost > 0 {
+        tell_lost(consumer, views, fill.gap_at);
+        consumer.untold = consumer.untold.saturating_add(lost);
+        fill.gap_at = views.len();
+    }
 }
 
 /// Adds the view of a plain record, made where it stays: a copy of a view would wait for its
@@ -425,12 +454,11 @@ fn add_plain<V: FnMut(&mut Visit<'_>) -> bool>(
 fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
     queue: &Queue,
     consumer: &mut Consumer,
-    evicted_seen: &mut u64,
     (views, blocks, copies): (&mut Vec<View>, &mut Vec<BlockRef>, &mut Vec<u64>),
     fill: &mut Fill<'_, V>,
 ) -> Result<(), RecordError> {
-    let first = views.len();
     let mut result = Ok(());
+    fill.gap_at = views.len();
     while views.len() < fill.limit {
         if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
             break;
@@ -469,16 +497,7 @@ fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
             break;
         }
     }
-    let evicted = consumer.state().evicted();
-    if evicted != *evicted_seen
-        && let Some(view) = views.get_mut(first)
-    {
-        let lost = evicted - *evicted_seen;
-        *evicted_seen = evicted;
-        view.lost_before = view
-            .lost_before
-            .saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
-    }
+    tell_lost(consumer, views, fill.gap_at);
     fill.waiting += consumer.waiting_bytes();
     consumer.release();
     result
@@ -488,7 +507,7 @@ fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
 #[inline(always)]
 fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     queue: &Queue,
-    consumer: &Consumer,
+    consumer: &mut Consumer,
     taken: &Taken,
     address: *const u8,
     views: &mut Vec<View>,
@@ -533,13 +552,13 @@ fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     if parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, blocks, fill.clock)?
     {
         fill.expired += 1;
-        fill.skipped += 1;
+        pass_lost(consumer, taken, views, fill);
         return Ok(());
     }
     if (fill.visit)(&mut Visit(&mut view)) {
         views.push(view);
     } else {
-        fill.skipped += 1;
+        pass_lost(consumer, taken, views, fill);
     }
     Ok(())
 }

@@ -391,17 +391,22 @@ impl LaneWriter {
                 Ok(Pushed::Dropped)
             }
             Policy::DropOldest => {
-                if let Some(evict) = &end.evict
+                // Where only memory is missing, evicting would not help.
+                if end.producer.fits_ring(step)
+                    && let Some(evict) = &end.evict
                     && let Some(mut consumer) = try_lock(evict)
                 {
-                    make_room(&mut consumer, queue, step, evicted);
+                    // Again when the oldest were in a ring that the writer has left behind.
+                    while make_room(&mut consumer, queue, step, evicted) > 0 {
+                        if end.producer.reserve(step, spare).is_ok() {
+                            end.producer.write(draft, subscription);
+                            end.producer.publish();
+                            return Ok(Pushed::Written);
+                        }
+                    }
                 }
-                if end.producer.reserve(step, spare).is_ok() {
-                    end.producer.write(draft, subscription);
-                    end.producer.publish();
-                    return Ok(Pushed::Written);
-                }
-                // The reader is copying out right now: the new message is the one that is lost.
+                // The reader is copying out right now, or memory is out: the new message is the
+                // one that is lost.
                 end.producer.count_lost();
                 Ok(Pushed::Dropped)
             }
@@ -430,12 +435,9 @@ impl LaneWriter {
         self.shared_count = self.shared_count.saturating_add(1);
     }
 
+    /// The reader keeps the order (`After`), so that nothing has to drain first.
     fn is_ready_for_own(&self) -> bool {
         self.shared_count >= HOT_MESSAGES
-            && self
-                .last_shared
-                .as_ref()
-                .is_none_or(|(state, count)| state.gone() >= *count)
     }
 
     fn move_to_own(&mut self) {
@@ -478,8 +480,8 @@ fn spare(step: u64, copies: u64) -> u64 {
 }
 
 /// Evicts the oldest records until `step` bytes, and a sixteenth of the ring, are free: one
-/// eviction then pays for many messages.
-fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Vec<Evicted>) {
+/// eviction then pays for many messages. Returns how many records it has evicted.
+fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Vec<Evicted>) -> u64 {
     let goal = (2 * step).max(consumer.capacity() / 16);
     let (mut bytes, mut count) = (0, 0);
     while bytes < goal {
@@ -494,6 +496,8 @@ fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Ve
                 _ => 0,
             },
         });
+        let lost = consumer.word(&taken, flag::LOST);
+        consumer.untold = consumer.untold.saturating_add(lost);
         if taken.parsed.flags & flag::BLOCK != 0 {
             release_block(consumer, queue, &taken);
         }
@@ -502,6 +506,7 @@ fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Ve
     }
     consumer.count_evicted(count);
     consumer.release();
+    count
 }
 
 fn release_block(consumer: &Consumer, queue: &Queue, taken: &crate::lane::Taken) {
