@@ -6,7 +6,8 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// Where the data of a ring start, in bytes from its control block.
 pub const DATA_OFFSET: usize = 384;
@@ -71,6 +72,9 @@ pub struct HeapWords {
     allocation: NonNull<u8>,
     layout: Layout,
     capacity: usize,
+    /// Tail and head where loom can see them; it knows only atomics of its own.
+    #[cfg(loom)]
+    modelled: [AtomicU64; 2],
 }
 
 /// Control words sit on lines of their own; two, because the prefetcher takes pairs.
@@ -96,6 +100,12 @@ impl HeapWords {
         self.base.as_ptr().wrapping_add(DATA_OFFSET + offset)
     }
 
+    #[cfg(loom)]
+    fn word(&self, word: Control) -> &AtomicU64 {
+        &self.modelled[usize::from(word == Control::Head)]
+    }
+
+    #[cfg(not(loom))]
     #[inline(always)]
     fn word(&self, word: Control) -> &AtomicU64 {
         let address = self
@@ -130,6 +140,8 @@ unsafe impl Words for HeapWords {
             allocation,
             layout,
             capacity,
+            #[cfg(loom)]
+            modelled: [AtomicU64::new(0), AtomicU64::new(0)],
         };
         let header = words.base.as_ptr().cast::<u64>();
         // SAFETY: inside the allocation, aligned, and nobody else has it yet.
