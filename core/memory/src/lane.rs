@@ -792,3 +792,88 @@ impl Consumer<HeapWords> {
         self.link.words.address(taken.offset)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// What a reader uses of a record, whichever path took it.
+    fn take(consumer: &mut Consumer, with_plain: bool) -> Result<Option<[u64; 9]>, RecordError> {
+        if with_plain && let Some(plain) = consumer.next_plain() {
+            return Ok(Some([
+                plain.offset as u64,
+                u64::from(plain.kind),
+                u64::from(plain.flags),
+                u64::from(plain.subscription),
+                u64::from(plain.subject),
+                plain.payload_at as u64,
+                plain.payload_size as u64,
+                plain.subject_size as u64,
+                plain.word,
+            ]));
+        }
+        let Some(taken) = consumer.next()? else {
+            return Ok(None);
+        };
+        let parsed = taken.parsed;
+        let word = match parsed.flags & (record::flag::SEQUENCE | record::flag::TOKEN) {
+            0 => 0,
+            flag => consumer.word(&taken, flag & flag.wrapping_neg()),
+        };
+        Ok(Some([
+            taken.offset as u64,
+            parsed.kind as u64,
+            u64::from(parsed.flags),
+            u64::from(parsed.subscription),
+            u64::from(parsed.subject),
+            u64::from(parsed.payload_at),
+            u64::from(parsed.payload_size),
+            u64::from(parsed.subject_size),
+            word,
+        ]))
+    }
+
+    #[test]
+    fn the_short_path_of_the_reader_sees_what_the_long_one_sees_and_takes_nothing_else() {
+        let mut state = 1_u64;
+        let mut random = |end: u64| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (state >> 33) % end
+        };
+        let (mut both, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            // First words that are nearly right, over bytes that are not.
+            let mut ring = [0_u8; 256];
+            ring.fill_with(|| random(256) as u8);
+            for record in ring.chunks_exact_mut(32) {
+                let length = 16 + random(20) as u32 - u32::from(random(8) == 0);
+                record[..4].copy_from_slice(&length.to_le_bytes());
+                record[4] = 1 + random(3) as u8 + u8::from(random(16) == 0);
+                record[5] = u8::from(random(32) == 0);
+                let flags = [0, 1, 2, 0x80, 0x81, 0x82, 3, random(0x400)][random(8) as usize];
+                record[6..8].copy_from_slice(&(flags as u16).to_le_bytes());
+                let subject = [0, 1, 4, 8, 9, 1025][random(6) as usize] as u32;
+                record[12..16].copy_from_slice(&subject.to_le_bytes());
+            }
+            let [short, long] = [true, false].map(|with_plain| {
+                let (mut producer, mut consumer) =
+                    lane::<HeapWords>(4096, None, None).expect("memory for a ring");
+                producer.scribble(0, &ring, 256);
+                let mut seen = Vec::new();
+                loop {
+                    match take(&mut consumer, with_plain) {
+                        Ok(Some(record)) => seen.push(record),
+                        end => return (seen, end, consumer.held_bytes(), consumer.taken),
+                    }
+                }
+            });
+            assert_eq!(short, long);
+            both += short.0.len();
+            refused += usize::from(short.1.is_err());
+        }
+        assert!(
+            both > 1000 && refused > 1000,
+            "{both} taken, {refused} refused"
+        );
+    }
+}
