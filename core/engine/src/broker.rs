@@ -70,6 +70,7 @@ impl Default for Options {
 const OPEN: u32 = 0;
 const DRAINING: u32 = 1;
 const CLOSED: u32 = 2;
+const DRAINED: u32 = 3;
 
 static NEXT_BROKER: AtomicU64 = AtomicU64::new(1);
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -166,11 +167,25 @@ impl Broker {
         self.state.load(Ordering::Relaxed) == CLOSED
     }
 
+    /// True after a drain that found every queue empty: nothing more will come.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DRAINED
+    }
+
+    /// Ends a drain: readers that wait are told that nothing more will come.
+    fn end_drain(&self) {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.state.compare_exchange(DRAINING, DRAINED, order.0, order.1);
+        for place in self.all_places() {
+            place.lanes.notify_reader();
+        }
+    }
+
     #[cold]
     pub(crate) fn closed_error(&self) -> Error {
         match self.state.load(Ordering::Relaxed) {
-            DRAINING => Error::new(Status::Closed, &"the client is draining; it takes no more"),
-            _ => Error::CLOSED,
+            CLOSED => Error::CLOSED,
+            _ => Error::new(Status::Closed, &"the client is draining; it takes no more"),
         }
     }
 
@@ -463,6 +478,7 @@ impl Broker {
         loop {
             let (queues, messages) = self.undrained();
             if queues == 0 {
+                self.end_drain();
                 return Ok(());
             }
             let now_ns = self.driver.monotonic_ns();

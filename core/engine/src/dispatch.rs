@@ -8,7 +8,8 @@ use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::threads;
 
-/// Messages handled between two looks at the clock.
+/// Most messages handled between two looks at the clock; one at first, and more while they take
+/// little of the budget.
 const MESSAGES_PER_CLOCK: usize = 16;
 
 /// What `dispatch` found.
@@ -72,6 +73,7 @@ impl Broker {
         }
         let mut pulled: Vec<Arc<Place>> = Vec::new();
         let mut over = false;
+        let mut has_served = false;
         while !over {
             let Some(place) = self.polled.pop() else {
                 break;
@@ -83,10 +85,12 @@ impl Broker {
                 ready |= self.report(&place, &mut pulled);
                 continue;
             }
+            let mut chunk = 1;
             loop {
-                if left == 0
-                    || (budget_ns > 0 && self.driver.monotonic_ns() - start_ns >= budget_ns)
-                {
+                let before_ns = if budget_ns > 0 { self.driver.monotonic_ns() } else { 0 };
+                // One message at least, or a small budget would never get anywhere.
+                let is_late = budget_ns > 0 && has_served && before_ns - start_ns >= budget_ns;
+                if left == 0 || is_late {
                     // To the end: the next call begins with the others.
                     self.polled.push(place);
                     ready |= ready::MORE;
@@ -95,7 +99,7 @@ impl Broker {
                 }
                 let limit = match budget_ns {
                     0 => left.min(256),
-                    _ => left.min(MESSAGES_PER_CLOCK),
+                    _ => left.min(chunk),
                 };
                 let handled = match threads::serve(self, &place, limit) {
                     Ok(handled) => handled,
@@ -108,6 +112,12 @@ impl Broker {
                 };
                 if handled > 0 {
                     ready |= ready::MESSAGES;
+                    has_served = true;
+                    if budget_ns > 0 {
+                        let spent_ns = self.driver.monotonic_ns() - before_ns;
+                        let is_cheap = spent_ns < budget_ns / MESSAGES_PER_CLOCK as u64;
+                        chunk = if is_cheap { (chunk * 2).min(MESSAGES_PER_CLOCK) } else { 1 };
+                    }
                     left = left.saturating_sub(handled);
                     continue;
                 }

@@ -130,6 +130,12 @@ impl Place {
         self.lanes.is_closed()
     }
 
+    /// True if nothing will come any more: closed, or the client was drained. Answers still come
+    /// to a client that was drained.
+    fn is_over(&self, broker: &Broker) -> bool {
+        self.is_closed() || (self.has_subscriptions && broker.is_drained())
+    }
+
     /// Figures of this queue.
     pub fn statistics(&self) -> QueueStatistics {
         self.lanes.statistics()
@@ -210,7 +216,7 @@ impl Place {
         mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
     ) -> Result<Batch<'q>> {
         if timeout_ns == 0 {
-            return self.settle(guard, look);
+            return self.settle(broker, guard, look);
         }
         let driver = &broker.driver;
         let budget_ns = if driver.may_spin() || self.profile == Profile::BusyPoll {
@@ -239,7 +245,7 @@ impl Place {
                     start_ns = now_ns;
                     deadline_ns = now_ns.saturating_add(timeout_ns);
                 }
-                if now_ns >= deadline_ns || self.is_closed() {
+                if now_ns >= deadline_ns || self.is_over(broker) {
                     break;
                 }
                 if now_ns - start_ns >= budget_ns {
@@ -260,7 +266,8 @@ impl Place {
                 found?;
                 return Ok(guard.into_batch());
             }
-            if self.is_closed() {
+            if self.is_over(broker) {
+                self.lanes.readers().disarm(FUTEX);
                 return Err(closed_and_drained());
             }
             guard.trim();
@@ -291,6 +298,7 @@ impl Place {
     /// A look that found nothing and may not wait: clears the descriptor, arms, looks again.
     fn settle<'q>(
         &'q self,
+        broker: &Broker,
         mut guard: ReaderGuard<'q>,
         mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
     ) -> Result<Batch<'q>> {
@@ -311,7 +319,7 @@ impl Place {
                 return Ok(guard.into_batch());
             }
         }
-        if self.is_closed() {
+        if self.is_over(broker) {
             return Err(closed_and_drained());
         }
         Err(Error::new(Status::Again, &"no message is waiting"))
