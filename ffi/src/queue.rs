@@ -146,8 +146,8 @@ pub unsafe extern "C" fn fastmq_queue_fd(queue: *mut fastmq_queue) -> i32 {
 ///
 /// `*out` is never an empty batch, and yours until fastmq_batch_free; a queue has at most one open
 /// batch. One thread at a time.
-/// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (closed and drained),
-/// CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
+/// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (the client was
+/// drained), CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
 ///
 /// # Safety
 /// `out` is writable.
@@ -162,11 +162,22 @@ pub unsafe extern "C" fn fastmq_receive(
         // SAFETY: by the contract.
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         let entered = enter::<QueueObject>(handle::number(queue))?;
-        let batch = entered.object()?.queue.receive(limit_of(message_max), timeout_ns)?;
+        let queue = &entered.object()?.queue;
+        let limit = limit_of(message_max);
+        let batch = queue.receive(limit, timeout_ns).map_err(|error| ended(queue, error))?;
         out.set(entered.slot.beside.open(QUEUE_BATCH, entered.index()));
         batch.keep_open();
         Ok(())
     })
+}
+
+/// END is for a queue that was drained; one that was closed is CLOSED.
+#[cold]
+pub(crate) fn ended(queue: &Queue, error: Error) -> Error {
+    if error.status() == Status::End && queue.place().is_closed() {
+        return Error::new(Status::Closed, &"the queue is closed");
+    }
+    error
 }
 
 /// How many messages a batch may have; 0: as many as it can.
