@@ -5,7 +5,7 @@
 //! handler is still active; unsubscribe takes the activity away, then (after a heavy fence) waits
 //! until no other thread announces it. The announcement costs a store and a light fence.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -36,8 +36,9 @@ pub(crate) struct Answer {
     token: Cell<u64>,
     is_answered: Cell<bool>,
     status: Cell<u32>,
-    payload: Cell<Vec<u8>>,
-    extra: Cell<Vec<u8>>,
+    payload: RefCell<Vec<u8>>,
+    has_headers: Cell<bool>,
+    headers: RefCell<Vec<u8>>,
 }
 
 /// One thread's stack of handlers. A client of the thread holds it too, to reach it directly.
@@ -47,6 +48,8 @@ pub(crate) struct Calls {
     answers: [Answer; INLINE_DEPTH_MAX],
     /// The queue whose handler this thread runs, for `publish_wait`; 0: none.
     handling: Cell<u64>,
+    /// See [`thread_number`].
+    pub(crate) thread: u64,
 }
 
 impl Calls {
@@ -60,6 +63,7 @@ impl Calls {
             announcements,
             answers: std::array::from_fn(|_| Answer::default()),
             handling: Cell::new(0),
+            thread: thread_number(),
         }
     }
 }
@@ -120,40 +124,41 @@ pub(crate) fn call(handler: &Handler, view: &View) -> Result<(), NotCalled> {
         let _depth = enter(calls, handler)?;
         calls.answers[_depth.depth].token.set(0);
         (handler.call)(view);
+        handler.counts.add(calls.thread);
         Ok(())
     })
 }
 
 impl Calls {
-    /// Calls an inline responder; an answer to `token` that it gives before it returns is caught
-    /// and handed to `use_answer` as (status, payload, encoded headers). False: it gave none.
+    /// Calls an inline responder and says whether it answered `token` before it returned; then
+    /// [`Calls::use_answer`] has the answer.
     #[inline(always)]
-    pub(crate) fn ask(
-        &self,
-        handler: &Handler,
-        token: u64,
-        view: &View,
-        use_answer: &mut dyn FnMut(u32, &[u8], &[u8]),
-    ) -> Result<bool, NotCalled> {
+    pub(crate) fn ask(&self, handler: &Handler, token: u64, view: &View) -> Result<bool, NotCalled> {
         let depth = enter(self, handler)?;
         let answer = &self.answers[depth.depth];
         answer.token.set(token);
         answer.is_answered.set(false);
         (handler.call)(view);
+        handler.counts.add(self.thread);
         answer.token.set(0);
-        drop(depth);
-        if !answer.is_answered.get() {
-            return Ok(false);
-        }
-        // Taken out, so that whoever uses the answer may ask again.
-        let mut payload = answer.payload.take();
-        let extra = answer.extra.take();
-        use_answer(answer.status.get(), &payload, &extra);
+        Ok(answer.is_answered.get())
+    }
+
+    /// Hands the answer that `ask` has just caught to `body` as (status, payload, encoded headers).
+    #[inline(always)]
+    pub(crate) fn use_answer<R>(&self, body: impl FnOnce(u32, &[u8], &[u8]) -> R) -> R {
+        let answer = &self.answers[self.depth.get()];
+        let payload = answer.payload.borrow();
+        let result = if answer.has_headers.get() {
+            body(answer.status.get(), &payload, &answer.headers.borrow())
+        } else {
+            body(answer.status.get(), &payload, &[])
+        };
         if payload.capacity() > ANSWER_BYTES_KEPT {
-            payload = Vec::new();
+            drop(payload);
+            *answer.payload.borrow_mut() = Vec::new();
         }
-        answer.payload.set(payload);
-        Ok(true)
+        result
     }
 
     /// See [`answer_in_place`].
@@ -163,31 +168,40 @@ impl Calls {
         while depth > 0 {
             depth -= 1;
             let answer = &self.answers[depth];
-            if answer.token.get() != token {
-                continue;
+            if answer.token.get() == token {
+                return answer.set(status, payload, headers);
             }
-            if answer.is_answered.get() {
-                // The first answer counts.
-                return Ok(true);
-            }
-            let mut bytes = answer.payload.take();
-            bytes.clear();
-            if bytes.capacity() < payload.len() {
-                bytes.try_reserve(payload.len().max(64)).map_err(|_| ())?;
-            }
-            append(&mut bytes, payload);
-            answer.payload.set(bytes);
-            if !headers.is_empty() {
-                let mut extra = Vec::new();
-                extra.try_reserve(headers.len()).map_err(|_| ())?;
-                extra.extend_from_slice(headers);
-                answer.extra.set(extra);
-            }
-            answer.status.set(status);
-            answer.is_answered.set(true);
-            return Ok(true);
         }
         Ok(false)
+    }
+}
+
+impl Answer {
+    #[inline(always)]
+    fn set(&self, status: u32, payload: &[u8], headers: &[u8]) -> Result<bool, ()> {
+        if self.is_answered.get() {
+            // The first answer counts.
+            return Ok(true);
+        }
+        // Borrowed: whoever uses the previous answer at this depth asks again. This one travels.
+        let Ok(mut bytes) = self.payload.try_borrow_mut() else {
+            return Ok(false);
+        };
+        bytes.clear();
+        if bytes.capacity() < payload.len() {
+            bytes.try_reserve(payload.len().max(64)).map_err(|_| ())?;
+        }
+        append(&mut bytes, payload);
+        self.has_headers.set(!headers.is_empty());
+        if !headers.is_empty() {
+            let mut kept = self.headers.borrow_mut();
+            kept.clear();
+            kept.try_reserve(headers.len()).map_err(|_| ())?;
+            kept.extend_from_slice(headers);
+        }
+        self.status.set(status);
+        self.is_answered.set(true);
+        Ok(true)
     }
 }
 

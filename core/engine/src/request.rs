@@ -20,7 +20,7 @@ use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
 use crate::place::{Place, QueueOptions, corrupt};
 use crate::route::Route;
 use crate::wait::Profile;
-use crate::writer::{Asking, Fate, Message, Writer};
+use crate::writer::{Asking, Fate, Here, Message, Writer};
 
 /// Bits of a requester's id that name its place in the table: 524,288 requesters at once.
 const REQUESTER_INDEX_BITS: u32 = 19;
@@ -379,7 +379,21 @@ impl Requester {
         }
         let (route, writer, subject) = (&mut self.route, &self.writer, &*self.subject);
         here(writer.broker(), |client| {
-            client.ask(timeout_ns, use_answer, |token, asking| {
+            let token = client.next_token()?;
+            let mut use_answer = Some(use_answer);
+            let asked = writer.ask_here_by_route(
+                &client.calls,
+                route,
+                (subject, payload),
+                token,
+                |status, payload, headers| {
+                    use_answer.take().map(|use_answer| use_answer(status, payload, headers))
+                },
+            );
+            if let Some(Ok(Here::Answer(Some(result)))) = asked {
+                return Ok(result);
+            }
+            client.ask_on(asked, token, timeout_ns, use_answer, |asking| {
                 writer.request_by(route, subject, payload, token, asking)
             })
         })
@@ -551,25 +565,75 @@ impl ThreadClient {
         timeout_ns: u64,
         use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
     ) -> Result<R> {
-        self.ask(timeout_ns, use_answer, |token, asking| {
+        let token = self.next_token()?;
+        let mut use_answer = Some(use_answer);
+        let asked = self.writer.ask_here_by_subject(
+            &self.calls,
+            subject,
+            payload,
+            token,
+            |status, payload, headers| {
+                use_answer.take().map(|use_answer| use_answer(status, payload, headers))
+            },
+        );
+        if let Some(Ok(Here::Answer(Some(result)))) = asked {
+            return Ok(result);
+        }
+        self.ask_on(asked, token, timeout_ns, use_answer, |asking| {
             self.writer.request(subject, payload, token, asking)
         })
     }
 
     #[inline(always)]
-    fn ask<R>(
-        &self,
-        timeout_ns: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-        send: impl FnOnce(u64, Asking<'_>) -> Result<Fate>,
-    ) -> Result<R> {
+    fn next_token(&self) -> Result<u64> {
         let answers = match self.answers.get() {
             Some(answers) => answers,
             None => self.open_answers()?,
         };
         let number = self.next_number.get();
         self.next_number.set(number.wrapping_add(1));
-        let token = answers.token(number);
+        Ok(answers.token(number))
+    }
+
+    /// Goes on with a question that was not answered on the shortest way.
+    #[inline(never)]
+    fn ask_on<R>(
+        &self,
+        asked: Option<Result<Here<Option<R>>>>,
+        token: u64,
+        timeout_ns: u64,
+        use_answer: Option<impl FnOnce(u32, &[u8], &[u8]) -> R>,
+        send: impl FnOnce(Asking<'_>) -> Result<Fate>,
+    ) -> Result<R> {
+        let Some(use_answer) = use_answer else {
+            return Err(Error::new(Status::Internal, &"an answer was used twice"));
+        };
+        match asked {
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => self.wait_for(token, timeout_ns, |view| {
+                use_answer(view.status, view.payload(), view.headers())
+            }),
+            None => self.ask_with(token, timeout_ns, use_answer, send),
+        }
+    }
+
+    fn ask<R>(
+        &self,
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+        send: impl FnOnce(u64, Asking<'_>) -> Result<Fate>,
+    ) -> Result<R> {
+        let token = self.next_token()?;
+        self.ask_with(token, timeout_ns, use_answer, |asking| send(token, asking))
+    }
+
+    fn ask_with<R>(
+        &self,
+        token: u64,
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+        send: impl FnOnce(Asking<'_>) -> Result<Fate>,
+    ) -> Result<R> {
         let mut use_answer = Some(use_answer);
         let mut result = None;
         let mut now = |status: u32, payload: &[u8], headers: &[u8]| {
@@ -577,11 +641,11 @@ impl ThreadClient {
                 result = Some(use_answer(status, payload, headers));
             }
         };
-        let fate = send(token, Asking::Now(&self.calls, &mut now))?;
+        let fate = send(Asking::Now(&self.calls, &mut now))?;
         match (result, use_answer) {
             (Some(result), _) => Ok(result),
             (None, Some(use_answer)) if fate == Fate::Sent => {
-                self.wait_for(answers, token, timeout_ns, |view| {
+                self.wait_for(token, timeout_ns, |view| {
                     use_answer(view.status, view.payload(), view.headers())
                 })
             }
@@ -598,11 +662,13 @@ impl ThreadClient {
     #[inline(never)]
     fn wait_for<R>(
         &self,
-        answers: &Answers,
         token: u64,
         timeout_ns: u64,
         use_answer: impl FnOnce(&View) -> R,
     ) -> Result<R> {
+        let Some(answers) = self.answers.get() else {
+            return Err(Error::CLOSED);
+        };
         let broker: &Broker = self.writer.broker();
         let start_ns = broker.driver.monotonic_ns();
         let deadline_ns = start_ns.saturating_add(timeout_ns);

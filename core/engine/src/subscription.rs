@@ -10,7 +10,6 @@ use fastmq_memory::View;
 use fastmq_route::interest::Subscriber;
 
 use crate::broker::Broker;
-use crate::call;
 use crate::place::Place;
 
 /// How messages reach the application.
@@ -41,10 +40,10 @@ pub(crate) struct Counts {
 impl Counts {
     const THREADS: usize = 8;
 
-    /// Counts one call on this thread.
+    /// Counts one call on the thread with this number.
     #[inline(always)]
-    pub(crate) fn add(&self) {
-        match self.own.get(call::thread_number() as usize) {
+    pub(crate) fn add(&self, thread: u64) {
+        match self.own.get(thread as usize) {
             Some(own) => own.store(own.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
             None => {
                 self.others.fetch_add(1, Ordering::Relaxed);

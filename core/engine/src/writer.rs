@@ -97,6 +97,14 @@ pub(crate) enum Fate {
     Cancelled,
 }
 
+/// What came of asking a responder on this thread.
+pub(crate) enum Here<R> {
+    /// It answered.
+    Answer(R),
+    /// It has the request; its answer may come later.
+    Pending,
+}
+
 /// How a responder that runs on this thread is asked.
 pub(crate) enum Asking<'a> {
     /// Its answer travels through the requester's queue.
@@ -714,14 +722,94 @@ impl Writer {
         };
         let called = View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
             Asking::Later => call::call(handler, view),
-            Asking::Now(calls, use_answer) => {
-                calls.ask(handler, token, view, use_answer).map(|_| ())
-            }
+            Asking::Now(calls, use_answer) => calls.ask(handler, token, view).map(|is_answered| {
+                if is_answered {
+                    calls.use_answer(use_answer);
+                }
+            }),
         });
         if called == Err(NotCalled::Inactive) {
             return Ok(Fate::Cancelled);
         }
-        self.count_inline(handler, called).map(|()| Fate::Sent)
+        self.count_inline(called).map(|()| Fate::Sent)
+    }
+
+    /// Asks the subject's responder on this thread, if there is exactly one and it is inline: the
+    /// shortest way. `None`: ask by `request`.
+    #[inline(always)]
+    pub(crate) fn ask_here<R>(
+        &self,
+        calls: &Calls,
+        targets: &Targets,
+        subject: &[u8],
+        payload: &[u8],
+        token: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+    ) -> Option<Result<Here<R>>> {
+        let Targets::Inline(handler) = targets else { return None };
+        let numbers = Numbers {
+            token,
+            subscription_id: handler.id,
+            flags: view_flag::REQUEST,
+            tag: handler.tag,
+            ..Numbers::default()
+        };
+        let asked = View::with_borrowed(subject, payload, numbers, None, |view| {
+            calls.ask(handler, token, view)
+        });
+        count(&self.counters.requests, 1);
+        self.tick();
+        match asked {
+            Ok(true) => {
+                count(&self.counters.inline, 1);
+                Some(Ok(Here::Answer(calls.use_answer(use_answer))))
+            }
+            Ok(false) => {
+                count(&self.counters.inline, 1);
+                Some(Ok(Here::Pending))
+            }
+            Err(NotCalled::Inactive) => None,
+            Err(NotCalled::TooDeep) => Some(Err(too_deep())),
+        }
+    }
+
+    /// As `ask_here` for a subject in the cache.
+    #[inline(always)]
+    pub(crate) fn ask_here_by_subject<R>(
+        &self,
+        calls: &Calls,
+        subject: &[u8],
+        payload: &[u8],
+        token: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+    ) -> Option<Result<Here<R>>> {
+        if !self.is_usual(payload) {
+            return None;
+        }
+        let hash = self.hash.hash(subject);
+        let routes = self.routes.try_borrow().ok()?;
+        let route = routes.get(hash, subject)?;
+        if !self.is_current(route) {
+            return None;
+        }
+        self.ask_here(calls, &route.targets, subject, payload, token, use_answer)
+    }
+
+    /// As `ask_here` along a kept route.
+    #[inline(always)]
+    pub(crate) fn ask_here_by_route<R>(
+        &self,
+        calls: &Calls,
+        route: &Option<Route>,
+        (subject, payload): (&[u8], &[u8]),
+        token: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+    ) -> Option<Result<Here<R>>> {
+        let route = route.as_ref()?;
+        if !self.is_usual(payload) || !self.is_current(route) {
+            return None;
+        }
+        self.ask_here(calls, &route.targets, subject, payload, token, use_answer)
     }
 
     /// Asks an inline responder with a message that may have optional fields.
@@ -765,19 +853,17 @@ impl Writer {
         let called = View::with_borrowed(subject, payload, numbers, optional, |view| {
             call::call(handler, view)
         });
-        self.count_inline(handler, called)
+        self.count_inline(called)
     }
 
     #[inline(always)]
     pub(crate) fn count_inline(
         &self,
-        handler: &Handler,
         called: std::result::Result<(), NotCalled>,
     ) -> Result<()> {
         match called {
             Ok(()) => {
                 count(&self.counters.inline, 1);
-                handler.counts.add();
                 Ok(())
             }
             Err(NotCalled::Inactive) => Ok(()),

@@ -52,12 +52,7 @@ pub fn client<R>(broker: &Arc<Broker>, body: impl FnOnce(&ThreadClient) -> R) ->
 
 /// Publishes by subject.
 pub fn publish(broker: &Arc<Broker>, subject: &str, payload: &[u8]) -> Result<()> {
-    let message = Message {
-        subject: subject.as_bytes(),
-        payload,
-        ..Message::default()
-    };
-    client(broker, |client| client.writer.publish_message(&message))
+    client(broker, |client| client.writer.publish(subject.as_bytes(), payload))
 }
 
 /// Publishes a number by subject.

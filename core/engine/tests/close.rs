@@ -1,0 +1,327 @@
+//! Drain and close: they end within their deadline from any place, lose nothing that was promised,
+//! and give everything back.
+
+#![forbid(unsafe_code)]
+
+mod steps;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fastmq_engine::memory::Policy;
+use fastmq_engine::{
+    Broker, Delivery, Message, Options, Publisher, Requester, RequesterOptions, Status,
+};
+use steps::*;
+
+#[test]
+fn drain_refuses_publishes_and_waits_until_all_is_received() {
+    let broker = open();
+    let subscription = subscribe(&broker, "drain");
+    let queue = queue_of(&subscription);
+    let mut publisher = Publisher::open(&broker, b"drain").unwrap();
+    for number in 0..5 {
+        publish_number(&broker, "drain", number).unwrap();
+    }
+    let error = broker.drain(0).unwrap_err();
+    assert_eq!(error.status(), Status::Timeout);
+    assert!(error.text().contains("5 messages"), "{error}");
+    check(broker.drain(5 * MILLISECOND), Status::Timeout);
+    check(publish_number(&broker, "drain", 9), Status::Closed);
+    check(publisher.publish(b""), Status::Closed);
+    let other = broker.subscribe(b"other", b"", Delivery::Queue, None, 0, None);
+    check(other, Status::Closed);
+    assert_eq!(take_numbers(&broker, queue), [0, 1, 2, 3, 4]);
+    check(broker.drain(PATIENCE_NS), Status::Ok);
+    check(broker.drain(0), Status::Ok);
+    check(queue.receive(&broker, 1, FOREVER), Status::End);
+    broker.close();
+    check(broker.drain(0), Status::Closed);
+}
+
+#[test]
+fn drain_beside_a_reader_that_reads_to_the_end() {
+    let broker = open_with(Options {
+        queue_capacity: SMALL,
+        ..Options::default()
+    });
+    let subscription = subscribe(&broker, "drain");
+    let (there, queue) = (broker.clone(), queue_of(&subscription).clone());
+    let reader = std::thread::spawn(move || {
+        let mut count = 0;
+        loop {
+            match queue.receive(&there, 64, FOREVER) {
+                Ok(batch) => count += batch.messages().len(),
+                Err(error) => return (count, error.status()),
+            }
+        }
+    });
+    for number in 0..20_000u64 {
+        let message = Message {
+            subject: b"drain",
+            payload: &number.to_le_bytes(),
+            ..Message::default()
+        };
+        client(&broker, |client| client.publish_wait(&message, PATIENCE_NS)).unwrap();
+    }
+    check(broker.drain(PATIENCE_NS), Status::Ok);
+    assert_eq!(reader.join().unwrap(), (20_000, Status::End));
+}
+
+#[test]
+fn drain_lets_handlers_finish_and_requests_be_answered() {
+    let broker = open();
+    let count = Arc::new(AtomicU64::new(0));
+    let count_in = count.clone();
+    let _handler = handle(&broker, "work", Delivery::Thread, move |_| {
+        count_in.fetch_add(1, Ordering::SeqCst);
+    });
+    let responder = subscribe(&broker, "ask");
+    let options = RequesterOptions {
+        subject: b"ask",
+        ..RequesterOptions::default()
+    };
+    let mut asker = Requester::open(&broker, options).unwrap();
+    asker.submit(b"", 1, FOREVER).unwrap();
+    for number in 0..1000 {
+        publish_number(&broker, "work", number).unwrap();
+    }
+    check(broker.drain(0), Status::Timeout);
+    let request = take_all(&broker, queue_of(&responder)).pop().unwrap();
+    client(&broker, |client| client.writer.reply(request.token, 0, b"", &[], false)).unwrap();
+    assert_eq!(asker.receive(1, PATIENCE_NS).unwrap().messages()[0].status, 0);
+    check(broker.drain(PATIENCE_NS), Status::Ok);
+    assert_eq!(count.load(Ordering::SeqCst), 1000);
+}
+
+#[test]
+fn close_wakes_every_waiting_reader_at_once() {
+    for _ in 0..50 {
+        let broker = open();
+        let subscriptions: Vec<_> = (0..4).map(|_| subscribe(&broker, "never")).collect();
+        let started = Arc::new(AtomicU64::new(0));
+        let readers: Vec<_> = subscriptions
+            .iter()
+            .map(|subscription| {
+                let (broker, queue) = (broker.clone(), queue_of(subscription).clone());
+                let started = started.clone();
+                std::thread::spawn(move || {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    queue.receive(&broker, 1, FOREVER).map(|_| ()).unwrap_err().status()
+                })
+            })
+            .collect();
+        until("all readers run", || started.load(Ordering::SeqCst) == 4);
+        broker.close();
+        for reader in readers {
+            let ended = reader.join().unwrap();
+            assert!(matches!(ended, Status::End | Status::Closed), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
+    let broker = open_with(Options {
+        queue_capacity: SMALL,
+        ..Options::default()
+    });
+    let _silent = subscribe(&broker, "silent");
+    fill(&broker, "silent");
+    let there = broker.clone();
+    let writer = std::thread::spawn(move || {
+        let message = Message {
+            subject: b"silent",
+            payload: &wide(1),
+            ..Message::default()
+        };
+        status(&client(&there, |client| client.publish_wait(&message, FOREVER)))
+    });
+    let there = broker.clone();
+    let _mute = handle(&broker, "mute", Delivery::Inline, |_| {});
+    let started = Arc::new(AtomicU64::new(0));
+    let started_in = started.clone();
+    let asker = std::thread::spawn(move || {
+        let message = Message {
+            subject: b"mute",
+            ..Message::default()
+        };
+        started_in.store(1, Ordering::SeqCst);
+        status(&client(&there, |client| client.request(&message, FOREVER, |_| ())))
+    });
+    let there = broker.clone();
+    let started_in = started.clone();
+    let requester = std::thread::spawn(move || {
+        let options = RequesterOptions {
+            subject: b"mute",
+            ..RequesterOptions::default()
+        };
+        let mut asker = Requester::open(&there, options).unwrap();
+        asker.submit(b"", 1, FOREVER).unwrap();
+        started_in.fetch_add(1, Ordering::SeqCst);
+        let received = asker.receive(1, FOREVER).map(|batch| batch.messages()[0].status);
+        received.map_or_else(|error| error.status() as u32, |status| status)
+    });
+    until("both wait", || started.load(Ordering::SeqCst) == 2);
+    until("both have asked", || broker.statistics().requests == 2);
+    broker.close();
+    assert_eq!(writer.join().unwrap(), Status::Closed);
+    let ended = asker.join().unwrap();
+    assert!(matches!(ended, Status::Closed | Status::Cancelled), "{ended:?}");
+    let ended = requester.join().unwrap();
+    let expected = [Status::Cancelled, Status::Closed, Status::End].map(|one| one as u32);
+    assert!(expected.contains(&ended), "{ended}");
+}
+
+#[test]
+fn unsubscribe_wakes_a_reader_of_its_own_queue() {
+    for _ in 0..100 {
+        let broker = open();
+        let subscription = subscribe(&broker, "never");
+        let (there, queue) = (broker.clone(), queue_of(&subscription).clone());
+        let reader = std::thread::spawn(move || {
+            queue.receive(&there, 1, FOREVER).map(|_| ()).unwrap_err().status()
+        });
+        subscription.unsubscribe();
+        assert_eq!(reader.join().unwrap(), Status::End);
+    }
+}
+
+/// Publishes one message to a handler that does `act`, and returns what that said.
+fn inside(delivery: Delivery, act: fn(&Broker) -> Status) -> (Arc<Broker>, Status) {
+    let broker = open_with(Options {
+        close_timeout_ns: PATIENCE_NS,
+        ..Options::default()
+    });
+    let outcome = Arc::new(AtomicU64::new(u64::MAX));
+    let outcome_in = outcome.clone();
+    let there = Arc::downgrade(&broker);
+    let subscription = handle(&broker, "inside", delivery, move |_| {
+        let status = act(&there.upgrade().unwrap());
+        outcome_in.store(status as u64, Ordering::SeqCst);
+    });
+    let _ = publish(&broker, "inside", b"");
+    if delivery == Delivery::Dispatch {
+        let _ = broker.dispatch(0, 0);
+    }
+    until("the handler has returned", || outcome.load(Ordering::SeqCst) != u64::MAX);
+    drop(subscription);
+    let number = outcome.load(Ordering::SeqCst) as u32;
+    (broker, Status::from_number(number).unwrap())
+}
+
+#[test]
+fn drain_and_close_inside_any_handler_return() {
+    for delivery in [Delivery::Inline, Delivery::Thread, Delivery::Dispatch] {
+        let (broker, drained) = inside(delivery, |broker| status(&broker.drain(PATIENCE_NS)));
+        assert_eq!(drained, Status::Ok, "{delivery:?}: its own message is left out");
+        check(publish(&broker, "inside", b""), Status::Closed);
+        broker.close();
+
+        let (broker, _) = inside(delivery, |broker| {
+            broker.close();
+            Status::Ok
+        });
+        assert!(broker.is_closed());
+        check(publish(&broker, "inside", b""), Status::Closed);
+        broker.close();
+        assert_eq!(broker.statistics().subscriptions, 0, "{delivery:?}");
+    }
+}
+
+#[test]
+fn close_does_not_wait_for_ever_for_a_handler_that_blocks() {
+    let broker = open_with(Options {
+        close_timeout_ns: 5 * MILLISECOND,
+        ..Options::default()
+    });
+    let gate = Arc::new(std::sync::Barrier::new(2));
+    let gate_in = gate.clone();
+    let steps = Arc::new(AtomicU64::new(0));
+    let steps_in = steps.clone();
+    let _blocked = handle(&broker, "block", Delivery::Thread, move |_| {
+        steps_in.fetch_add(1, Ordering::SeqCst);
+        gate_in.wait();
+        steps_in.fetch_add(1, Ordering::SeqCst);
+    });
+    publish(&broker, "block", b"").unwrap();
+    until("the handler runs", || steps.load(Ordering::SeqCst) == 1);
+    broker.close();
+    assert_eq!(steps.load(Ordering::SeqCst), 1);
+    gate.wait();
+    until("it ended in peace", || steps.load(Ordering::SeqCst) == 2);
+}
+
+#[test]
+fn everything_answers_closed_and_memory_returns() {
+    let broker = open();
+    let mut publisher = Publisher::open(&broker, b"all").unwrap();
+    let own = subscribe(&broker, "all");
+    let queue = queue(&broker, Policy::DropOldest, 0);
+    let shared = subscribe_on(&broker, "all", "", &queue, 0);
+    let inline = handle(&broker, "all", Delivery::Inline, |_| {});
+    let options = RequesterOptions {
+        subject: b"all",
+        ..RequesterOptions::default()
+    };
+    let mut asker = Requester::open(&broker, options).unwrap();
+    for number in 0..1000u64 {
+        publisher.publish(&number.to_le_bytes()).unwrap();
+        publish_number(&broker, "all", number).unwrap();
+    }
+    asker.submit(b"", 1, FOREVER).unwrap();
+    broker.close();
+    broker.close();
+    assert!(broker.is_closed() && !broker.is_open());
+    check(publisher.publish(b""), Status::Closed);
+    check(publish(&broker, "all", b""), Status::Closed);
+    check(asker.submit(b"", 2, FOREVER), Status::Closed);
+    check(Publisher::open(&broker, b"all"), Status::Closed);
+    check(Requester::open(&broker, options), Status::Closed);
+    check(broker.open_queue(Default::default()), Status::Closed);
+    check(broker.dispatch(0, 0), Status::Closed);
+    check(broker.fd(), Status::Closed);
+    check(queue.receive(&broker, 1, 0), Status::End);
+    for subscription in [&own, &shared, &inline] {
+        subscription.unsubscribe();
+        subscription.unsubscribe();
+    }
+    drop((publisher, asker));
+    let figures = broker.statistics();
+    assert_eq!((figures.subscriptions, figures.queues, figures.memory), (0, 0, 0));
+}
+
+#[test]
+fn two_threads_close_the_same_broker() {
+    for _ in 0..200 {
+        let broker = open();
+        let subscription = subscribe(&broker, "twice");
+        let there = broker.clone();
+        let other = std::thread::spawn(move || there.close());
+        broker.close();
+        other.join().unwrap();
+        assert!(broker.is_closed());
+        subscription.unsubscribe();
+    }
+}
+
+#[test]
+fn dropping_the_last_handle_closes_and_ends_the_threads() {
+    for _ in 0..20 {
+        let driver = Arc::new(fastmq_engine::driver::NullDriver::new());
+        let broker = Broker::open(Options::default(), driver.clone()).unwrap();
+        let count = Arc::new(AtomicU64::new(0));
+        let count_in = count.clone();
+        let subscription = handle(&broker, "drop", Delivery::Thread, move |_| {
+            count_in.fetch_add(1, Ordering::SeqCst);
+        });
+        let there = broker.clone();
+        let publish_there = move || publish(&there, "drop", b"").unwrap();
+        std::thread::spawn(publish_there).join().unwrap();
+        until("it was handled", || count.load(Ordering::SeqCst) == 1);
+        drop(subscription);
+        drop(broker);
+        let threads = || fastmq_engine::driver::Driver::counters(&*driver).threads;
+        until("the library thread has ended", || threads() == 0);
+    }
+}

@@ -1,0 +1,486 @@
+//! Requests: every fate, many in flight, streams of replies, and tokens that name one request once.
+
+#![forbid(unsafe_code)]
+
+mod steps;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fastmq_engine::memory::view::view_flag;
+use fastmq_engine::memory::{Policy, View};
+use fastmq_engine::{
+    Broker, Delivery, Message, Place, Requester, RequesterOptions, Result, Status, Subscription,
+};
+use steps::*;
+
+fn requester(broker: &Arc<Broker>, subject: &str, in_flight_max: u32) -> Requester {
+    let options = RequesterOptions {
+        in_flight_max,
+        subject: subject.as_bytes(),
+        wait: None,
+    };
+    Requester::open(broker, options).unwrap()
+}
+
+fn reply(broker: &Arc<Broker>, token: u64, payload: &[u8], has_more: bool) -> Result<()> {
+    client(broker, |client| client.writer.reply(token, 0, payload, &[], has_more))
+}
+
+/// Answers every waiting request with its own payload; returns how many.
+fn answer_all(broker: &Arc<Broker>, queue: &Place) -> usize {
+    let requests = take_all(broker, queue);
+    for request in &requests {
+        assert_ne!(request.token, 0);
+        assert_eq!(request.flags, view_flag::REQUEST);
+        reply(broker, request.token, &request.payload, false).unwrap();
+    }
+    requests.len()
+}
+
+/// What waits for an asker: (token, status, payload).
+fn answers(requester: &mut Requester) -> Vec<(u64, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Ok(batch) = requester.receive(100, 0) {
+        let answer = |view: &View| (view.token, view.status, view.payload().to_vec());
+        all.extend(batch.messages().iter().map(answer));
+    }
+    all
+}
+
+fn ask(broker: &Arc<Broker>, subject: &str, timeout_ns: u64) -> Result<(u32, Vec<u8>)> {
+    let message = Message {
+        subject: subject.as_bytes(),
+        payload: b"?",
+        ..Message::default()
+    };
+    let answer = |view: &View| (view.status, view.payload().to_vec());
+    client(broker, |client| client.request(&message, timeout_ns, answer))
+}
+
+fn echo(broker: &Arc<Broker>, subject: &str, delivery: Delivery) -> Subscription {
+    let there = Arc::downgrade(broker);
+    handle(broker, subject, delivery, move |view| {
+        let broker = there.upgrade().unwrap();
+        reply(&broker, view.token, view.payload(), false).unwrap();
+    })
+}
+
+#[test]
+fn many_requests_in_flight_are_answered_each_with_its_own() {
+    let broker = open();
+    let responder = subscribe(&broker, "ask.*");
+    let mut own = requester(&broker, "ask.own", 0);
+    let mut any = requester(&broker, "", 512);
+    for round in 0..50u64 {
+        for token in 0..500 {
+            let payload = (round * 500 + token).to_le_bytes();
+            own.submit(&payload, token, FOREVER).unwrap();
+            let message = Message {
+                subject: b"ask.any",
+                payload: &payload,
+                ..Message::default()
+            };
+            any.submit_message(&message, token + 1000, FOREVER).unwrap();
+        }
+        assert_eq!((own.in_flight(), any.in_flight()), (500, 500));
+        assert_eq!(answer_all(&broker, queue_of(&responder)), 1000);
+        for (requester, first) in [(&mut own, 0), (&mut any, 1000)] {
+            let answers = answers(requester);
+            assert_eq!(answers.len(), 500);
+            for (index, (token, status, payload)) in answers.iter().enumerate() {
+                assert_eq!((*token, *status), (first + index as u64, 0));
+                assert_eq!(number_of(payload), round * 500 + index as u64);
+            }
+            assert_eq!(requester.in_flight(), 0);
+        }
+    }
+    let figures = broker.statistics();
+    assert_eq!((figures.requests, figures.answers, figures.late_answers), (50_000, 50_000, 0));
+}
+
+#[test]
+fn a_full_window_is_again_and_an_answer_makes_room() {
+    let broker = open();
+    let responder = subscribe(&broker, "window");
+    let mut asker = requester(&broker, "window", 100);
+    for token in 0..100 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    let error = asker.submit(b"", 100, FOREVER).unwrap_err();
+    assert_eq!(error.status(), Status::Again);
+    assert!(error.text().contains("in_flight_max"), "{error}");
+    let request = Seen::of(&queue_of(&responder).receive(&broker, 1, 0).unwrap().messages()[0]);
+    reply(&broker, request.token, b"", false).unwrap();
+    assert_eq!(answers(&mut asker).len(), 1);
+    check(asker.submit(b"", 100, FOREVER), Status::Ok);
+    check(asker.submit(b"", 101, FOREVER), Status::Again);
+}
+
+#[test]
+fn nobody_is_no_responder_at_once() {
+    let broker = open();
+    check(ask(&broker, "nobody", FOREVER), Status::NoResponder);
+    let mut asker = requester(&broker, "nobody", 0);
+    asker.submit(b"", 7, FOREVER).unwrap();
+    assert_eq!(answers(&mut asker), [(7, Status::NoResponder as u32, vec![])]);
+    assert_eq!(asker.in_flight(), 0);
+    let responder = echo(&broker, "nobody", Delivery::Inline);
+    assert_eq!(ask(&broker, "nobody", FOREVER), Ok((0, b"?".to_vec())));
+    responder.unsubscribe();
+    check(ask(&broker, "nobody", FOREVER), Status::NoResponder);
+}
+
+#[test]
+fn a_full_responder_is_busy_under_every_policy_and_drops_nothing() {
+    for policy in [Policy::Backpressure, Policy::DropOldest, Policy::DropNewest] {
+        let broker = open();
+        let queue = queue(&broker, policy, SMALL);
+        let _responder = subscribe_on(&broker, "busy", "", &queue, 0);
+        let mut asker = requester(&broker, "busy", 2000);
+        for token in 0..1000 {
+            asker.submit(&wide(token), token, FOREVER).unwrap();
+        }
+        let mut fates = answers(&mut asker);
+        assert!(fates.iter().all(|fate| fate.1 == Status::Busy as u32), "{policy:?}");
+        let busy = fates.len();
+        assert!((900..1000).contains(&busy), "{busy}");
+        assert_eq!(answer_all(&broker, &queue), 1000 - busy);
+        fates = answers(&mut asker);
+        assert_eq!(fates.len(), 1000 - busy);
+        assert!(fates.iter().all(|fate| fate.1 == 0));
+        assert_eq!((asker.in_flight(), queue.statistics().dropped), (0, 0));
+    }
+}
+
+#[test]
+fn a_request_that_a_message_evicts_is_busy() {
+    let broker = open();
+    let queue = queue(&broker, Policy::DropOldest, SMALL);
+    let _responder = subscribe_on(&broker, "evict", "", &queue, 0);
+    let mut asker = requester(&broker, "", 100);
+    // Through one writer, so that the requests are in the lane whose oldest records go.
+    let by_asker = Message {
+        subject: b"evict",
+        payload: &wide(0),
+        ..Message::default()
+    };
+    for token in 0..5 {
+        asker.submit_message(&by_asker, token, FOREVER).unwrap();
+    }
+    for number in 0..100 {
+        publish(&broker, "evict", &wide(number)).unwrap();
+    }
+    let fates = answers(&mut asker);
+    let waiting = take_all(&broker, &queue).iter().filter(|one| one.token != 0).count();
+    assert!(fates.iter().all(|fate| fate.1 == Status::Busy as u32), "{fates:?}");
+    assert_eq!(fates.len() + waiting, 5);
+}
+
+#[test]
+fn a_request_times_out_by_the_clock_and_its_late_answer_is_counted() {
+    let (broker, driver) = open_simulated(5);
+    let responder = subscribe(&broker, "late");
+    let mut asker = requester(&broker, "late", 0);
+    for token in 0..100 {
+        asker.submit(b"", token, 1000 * (token + 1)).unwrap();
+    }
+    check(asker.receive(1, 0), Status::Again);
+    let requests = take_all(&broker, queue_of(&responder));
+    driver.advance(50_000);
+    let mut ended: Vec<u64> = Vec::new();
+    for (token, status, _) in answers(&mut asker) {
+        assert_eq!(status, Status::Timeout as u32);
+        ended.push(token);
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, (0..50).collect::<Vec<_>>());
+    for request in &requests {
+        let _ = reply(&broker, request.token, b"late", false);
+    }
+    let mut in_time: Vec<u64> = answers(&mut asker).iter().map(|one| one.0).collect();
+    in_time.sort_unstable();
+    assert_eq!(in_time, (50..100).collect::<Vec<_>>());
+    assert_eq!(broker.statistics().late_answers, 50);
+    // Answered twice: nobody is there any more.
+    for request in &requests {
+        let _ = reply(&broker, request.token, b"twice", false);
+    }
+    assert_eq!(answers(&mut asker), []);
+    assert_eq!((asker.in_flight(), broker.statistics().late_answers), (0, 150));
+}
+
+#[test]
+fn one_question_waits_exactly_until_its_timeout() {
+    let (broker, driver) = open_simulated(6);
+    let _silent = subscribe(&broker, "silent");
+    let now = || fastmq_engine::driver::Driver::monotonic_ns(&*driver);
+    let before = now();
+    check(ask(&broker, "silent", 3 * MILLISECOND), Status::Timeout);
+    assert_eq!(now() - before, 3 * MILLISECOND);
+    check(ask(&broker, "silent", 0), Status::Timeout);
+}
+
+#[test]
+fn a_receive_wakes_for_the_first_deadline_of_its_requests() {
+    let (broker, driver) = open_simulated(7);
+    let _silent = subscribe(&broker, "silent");
+    let mut asker = requester(&broker, "silent", 0);
+    asker.submit(b"", 1, 9 * MILLISECOND).unwrap();
+    asker.submit(b"", 2, 4 * MILLISECOND).unwrap();
+    let now = || fastmq_engine::driver::Driver::monotonic_ns(&*driver);
+    let before = now();
+    for (token, after) in [(2, 4), (1, 9)] {
+        let batch = asker.receive(10, FOREVER).unwrap();
+        assert_eq!(batch.messages().len(), 1);
+        let view = &batch.messages()[0];
+        assert_eq!((view.token, view.status), (token, Status::Timeout as u32));
+        drop(batch);
+        assert_eq!(now() - before, after * MILLISECOND);
+    }
+}
+
+#[test]
+fn a_cancelled_request_ends_once_and_its_answer_is_late() {
+    let broker = open();
+    let responder = subscribe(&broker, "cancel");
+    let mut asker = requester(&broker, "cancel", 0);
+    for token in 0..10 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    asker.cancel(3).unwrap();
+    check(asker.cancel(3), Status::NotFound);
+    check(asker.cancel(77), Status::NotFound);
+    assert_eq!(answers(&mut asker), [(3, Status::Cancelled as u32, vec![])]);
+    assert_eq!(answer_all(&broker, queue_of(&responder)), 10);
+    let tokens: Vec<u64> = answers(&mut asker).iter().map(|one| one.0).collect();
+    assert_eq!(tokens, [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(broker.statistics().late_answers, 1);
+    check(asker.cancel(4), Status::NotFound);
+}
+
+#[test]
+fn a_responder_that_goes_away_cancels_what_it_had_not_read() {
+    for closes_queue in [false, true] {
+        let broker = open();
+        let queue = queue(&broker, Policy::Backpressure, 0);
+        let responder = subscribe_on(&broker, "gone", "", &queue, 0);
+        let mut asker = requester(&broker, "gone", 0);
+        for token in 0..40 {
+            asker.submit(b"", token, FOREVER).unwrap();
+        }
+        let first = Seen::of(&queue.receive(&broker, 1, 0).unwrap().messages()[0]);
+        if closes_queue {
+            broker.close_queue(&queue);
+        } else {
+            responder.unsubscribe();
+            assert_eq!(take_all(&broker, &queue), []);
+        }
+        reply(&broker, first.token, b"in time", false).unwrap();
+        let fates = answers(&mut asker);
+        assert_eq!(fates.len(), 40);
+        assert_eq!(fates.iter().filter(|fate| fate.1 == Status::Cancelled as u32).count(), 39);
+        assert_eq!(fates.iter().filter(|fate| fate.1 == 0).count(), 1);
+    }
+}
+
+#[test]
+fn a_stream_of_replies_ends_with_the_last() {
+    let broker = open();
+    let responder = subscribe(&broker, "stream");
+    let mut asker = requester(&broker, "stream", 0);
+    asker.submit(b"", 5, FOREVER).unwrap();
+    let request = Seen::of(&queue_of(&responder).receive(&broker, 1, 0).unwrap().messages()[0]);
+    for number in 0..100u64 {
+        reply(&broker, request.token, &number.to_le_bytes(), number < 99).unwrap();
+    }
+    let mut next = 0;
+    while let Ok(batch) = asker.receive(7, 0) {
+        for view in batch.messages() {
+            assert_eq!((view.token, number_of(view.payload())), (5, next));
+            assert_eq!(view.flags & view_flag::MORE != 0, next < 99);
+            next += 1;
+        }
+    }
+    assert_eq!((next, asker.in_flight()), (100, 0));
+    reply(&broker, request.token, b"more", false).unwrap();
+    assert_eq!(answers(&mut asker), []);
+}
+
+#[test]
+fn tokens_are_used_again_and_old_answers_find_nobody() {
+    let broker = open();
+    let responder = subscribe(&broker, "again");
+    let mut old = Vec::new();
+    for round in 0..300u64 {
+        let mut asker = requester(&broker, "again", 4);
+        for token in 0..4 {
+            asker.submit(&round.to_le_bytes(), token, FOREVER).unwrap();
+        }
+        let requests = take_all(&broker, queue_of(&responder));
+        for token in &old {
+            let _ = reply(&broker, *token, b"stale", false);
+        }
+        assert_eq!(answers(&mut asker), [], "a stale token has found somebody");
+        for request in &requests {
+            reply(&broker, request.token, &request.payload, false).unwrap();
+        }
+        assert_eq!(answers(&mut asker).len(), 4);
+        old = requests.iter().map(|request| request.token).collect();
+        drop(asker);
+        check(reply(&broker, old[0], b"", false), Status::NotFound);
+    }
+    for token in [0, 1, u64::MAX, 1 << 63, 5 << 32] {
+        check(reply(&broker, token, b"", false), Status::NotFound);
+    }
+}
+
+#[test]
+fn an_inline_responder_answers_in_place_and_nests() {
+    let broker = open();
+    let _echo = echo(&broker, "inline.echo", Delivery::Inline);
+    let there = Arc::downgrade(&broker);
+    let _relay = handle(&broker, "inline.relay", Delivery::Inline, move |view| {
+        let broker = there.upgrade().unwrap();
+        let (_, mut payload) = ask(&broker, "inline.echo", FOREVER).unwrap();
+        payload.extend_from_slice(view.payload());
+        reply(&broker, view.token, &payload, false).unwrap();
+    });
+    for _ in 0..1000 {
+        assert_eq!(ask(&broker, "inline.echo", FOREVER), Ok((0, b"?".to_vec())));
+        assert_eq!(ask(&broker, "inline.relay", FOREVER), Ok((0, b"??".to_vec())));
+    }
+    let mut asker = requester(&broker, "inline.echo", 0);
+    for token in 0..100 {
+        asker.submit(b"x", token, FOREVER).unwrap();
+    }
+    let tokens: Vec<u64> = answers(&mut asker).iter().map(|one| one.0).collect();
+    assert_eq!(tokens, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_inline_responder_may_answer_later_from_another_thread() {
+    let broker = open();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let _later = handle(&broker, "inline.later", Delivery::Inline, move |view| {
+        sender.lock().unwrap().send(view.token).unwrap();
+    });
+    let there = broker.clone();
+    let worker = std::thread::spawn(move || {
+        for token in receiver.iter().take(200) {
+            reply(&there, token, b"later", false).unwrap();
+        }
+    });
+    for _ in 0..200 {
+        assert_eq!(ask(&broker, "inline.later", PATIENCE_NS), Ok((0, b"later".to_vec())));
+    }
+    worker.join().unwrap();
+}
+
+#[test]
+fn two_threads_ask_and_answer_with_statuses_and_headers() {
+    let broker = open();
+    let responder = subscribe(&broker, "pair");
+    let there = broker.clone();
+    let worker = std::thread::spawn(move || {
+        let queue = queue_of(&responder);
+        let mut headers = fastmq_engine::headers::Headers::new();
+        headers.add(b"n", b"v").unwrap();
+        for number in 0..2000u32 {
+            let request = Seen::of(&queue.receive(&there, 1, PATIENCE_NS).unwrap().messages()[0]);
+            let answer = |client: &fastmq_engine::ThreadClient| {
+                let (token, payload) = (request.token, &request.payload);
+                client.writer.reply(token, number % 100, payload, headers.as_bytes(), false)
+            };
+            client(&there, answer).unwrap();
+        }
+    });
+    for number in 0..2000u32 {
+        let message = Message {
+            subject: b"pair",
+            payload: &number.to_le_bytes(),
+            ..Message::default()
+        };
+        let look = |view: &View| {
+            assert_eq!(view.payload(), number.to_le_bytes());
+            assert_eq!(view.status, number % 100);
+            assert_eq!(fastmq_engine::headers::get(view.headers(), b"n"), Ok(&b"v"[..]));
+        };
+        client(&broker, |client| client.request(&message, PATIENCE_NS, look)).unwrap();
+    }
+    worker.join().unwrap();
+}
+
+#[test]
+fn a_group_of_responders_answers_each_request_once() {
+    let broker = open();
+    let queues: Vec<_> = (0..3).map(|_| queue(&broker, Policy::Backpressure, 0)).collect();
+    let _all: Vec<_> = queues
+        .iter()
+        .map(|queue| subscribe_on(&broker, "team", "t", queue, 0))
+        .collect();
+    let mut asker = requester(&broker, "team", 2000);
+    for token in 0..2000 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    let answered: usize = queues.iter().map(|queue| answer_all(&broker, queue)).sum();
+    assert_eq!(answered, 2000);
+    let mut tokens: Vec<u64> = answers(&mut asker).iter().map(|one| one.0).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
+fn of_several_responders_the_first_answer_counts() {
+    let broker = open();
+    let responders: Vec<_> = (0..3).map(|_| subscribe(&broker, "several")).collect();
+    let mut asker = requester(&broker, "several", 0);
+    asker.submit(b"x", 1, FOREVER).unwrap();
+    for responder in &responders {
+        assert_eq!(answer_all(&broker, queue_of(responder)), 1);
+    }
+    assert_eq!(answers(&mut asker).len(), 1);
+    assert_eq!(broker.statistics().late_answers, 2);
+}
+
+#[test]
+fn large_requests_and_answers_travel_by_block() {
+    let broker = open();
+    let responder = subscribe(&broker, "large");
+    let payload: Vec<u8> = (0..200_000).map(|at| (at % 253) as u8).collect();
+    let mut asker = requester(&broker, "large", 0);
+    for token in 0..20 {
+        asker.submit(&payload, token, FOREVER).unwrap();
+        assert_eq!(answer_all(&broker, queue_of(&responder)), 1);
+        let answers = answers(&mut asker);
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[0].2, payload);
+    }
+    assert!(broker.statistics().memory < 2 << 20);
+}
+
+#[test]
+fn wrong_use_of_a_requester_is_named() {
+    let broker = open();
+    let options = |subject: &'static [u8], in_flight_max| RequesterOptions {
+        in_flight_max,
+        subject,
+        wait: None,
+    };
+    check(Requester::open(&broker, options(b"a.*", 0)), Status::Invalid);
+    check(Requester::open(&broker, options(b"", 65_536)), Status::Invalid);
+    let mut own = requester(&broker, "own", 0);
+    let mut any = requester(&broker, "", 0);
+    let named = Message {
+        subject: b"own",
+        ..Message::default()
+    };
+    check(own.submit_message(&named, 0, FOREVER), Status::Invalid);
+    check(any.submit(b"", 0, FOREVER), Status::Invalid);
+    assert_eq!((own.in_flight(), any.in_flight()), (0, 0));
+    let calls = AtomicU64::new(0);
+    let mut count = |_: &View| calls.fetch_add(1, Ordering::SeqCst);
+    check(own.request(&Message::default(), FOREVER, &mut count), Status::NoResponder);
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
