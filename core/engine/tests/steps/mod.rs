@@ -13,55 +13,55 @@ use std::time::{Duration, Instant};
 use fastmq_engine::driver::{NullDriver, SimulatedDriver};
 use fastmq_engine::memory::{Policy, View};
 use fastmq_engine::{
-    Broker, Delivery, Error, Message, Options, Place, QueueOptions, Result, Status, Subscription,
+    Broker, Delivery, Error, Options, Place, QueueOptions, Result, Status, Subscription,
     ThreadClient, with_thread_client,
 };
 
 /// How long a test waits for what must come: never reached unless something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for calls that take nanoseconds.
-pub const PATIENCE_NS: u64 = 30_000_000_000;
+pub(crate) const PATIENCE_NS: u64 = 30_000_000_000;
 /// A millisecond in nanoseconds.
-pub const MILLISECOND: u64 = 1_000_000;
+pub(crate) const MILLISECOND: u64 = 1_000_000;
 /// No time limit.
-pub const FOREVER: u64 = u64::MAX;
+pub(crate) const FOREVER: u64 = u64::MAX;
 /// The smallest capacity of a lane.
-pub const SMALL: u64 = 4096;
+pub(crate) const SMALL: u64 = 4096;
 
 /// A broker over the real clock.
-pub fn open() -> Arc<Broker> {
+pub(crate) fn open() -> Arc<Broker> {
     open_with(Options::default())
 }
 
 /// A broker over the real clock, with options.
-pub fn open_with(options: Options) -> Arc<Broker> {
+pub(crate) fn open_with(options: Options) -> Arc<Broker> {
     Broker::open(options, Arc::new(NullDriver::new())).unwrap()
 }
 
 /// A broker whose time moves only when it is told to.
-pub fn open_simulated(seed: u64) -> (Arc<Broker>, Arc<SimulatedDriver>) {
+pub(crate) fn open_simulated(seed: u64) -> (Arc<Broker>, Arc<SimulatedDriver>) {
     let driver = Arc::new(SimulatedDriver::new(seed));
     let broker = Broker::open(Options::default(), driver.clone()).unwrap();
     (broker, driver)
 }
 
 /// This thread's part of the broker.
-pub fn client<R>(broker: &Arc<Broker>, body: impl FnOnce(&ThreadClient) -> R) -> R {
+pub(crate) fn client<R>(broker: &Arc<Broker>, body: impl FnOnce(&ThreadClient) -> R) -> R {
     with_thread_client(broker.id(), || Some(broker.clone()), body).unwrap()
 }
 
 /// Publishes by subject.
-pub fn publish(broker: &Arc<Broker>, subject: &str, payload: &[u8]) -> Result<()> {
+pub(crate) fn publish(broker: &Arc<Broker>, subject: &str, payload: &[u8]) -> Result<()> {
     client(broker, |client| client.writer.publish(subject.as_bytes(), payload))
 }
 
 /// Publishes a number by subject.
-pub fn publish_number(broker: &Arc<Broker>, subject: &str, number: u64) -> Result<()> {
+pub(crate) fn publish_number(broker: &Arc<Broker>, subject: &str, number: u64) -> Result<()> {
     publish(broker, subject, &number.to_le_bytes())
 }
 
 /// Publishes numbers in 200 bytes each until one is refused; returns how many went in.
-pub fn fill(broker: &Arc<Broker>, subject: &str) -> u64 {
+pub(crate) fn fill(broker: &Arc<Broker>, subject: &str) -> u64 {
     for number in 0..1_000_000 {
         match publish(broker, subject, &wide(number)) {
             Ok(()) => {}
@@ -73,14 +73,14 @@ pub fn fill(broker: &Arc<Broker>, subject: &str) -> u64 {
 }
 
 /// A payload of 200 bytes that begins with a number.
-pub fn wide(number: u64) -> [u8; 200] {
+pub(crate) fn wide(number: u64) -> [u8; 200] {
     let mut bytes = [0; 200];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     bytes
 }
 
 /// A queue.
-pub fn queue(broker: &Arc<Broker>, policy: Policy, capacity: u64) -> Arc<Place> {
+pub(crate) fn queue(broker: &Arc<Broker>, policy: Policy, capacity: u64) -> Arc<Place> {
     let options = QueueOptions {
         policy,
         capacity,
@@ -90,14 +90,14 @@ pub fn queue(broker: &Arc<Broker>, policy: Policy, capacity: u64) -> Arc<Place> 
 }
 
 /// A subscription with a queue of its own.
-pub fn subscribe(broker: &Arc<Broker>, pattern: &str) -> Subscription {
+pub(crate) fn subscribe(broker: &Arc<Broker>, pattern: &str) -> Subscription {
     broker
         .subscribe(pattern.as_bytes(), b"", Delivery::Queue, None, 0, None)
         .unwrap()
 }
 
 /// A subscription on a queue.
-pub fn subscribe_on(
+pub(crate) fn subscribe_on(
     broker: &Arc<Broker>,
     pattern: &str,
     group: &str,
@@ -111,7 +111,7 @@ pub fn subscribe_on(
 }
 
 /// A subscription with a handler.
-pub fn handle(
+pub(crate) fn handle(
     broker: &Arc<Broker>,
     pattern: &str,
     delivery: Delivery,
@@ -125,20 +125,20 @@ pub fn handle(
 
 /// What a reader saw of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub subject: String,
-    pub payload: Vec<u8>,
-    pub sequence: u64,
-    pub token: u64,
-    pub lost: u64,
-    pub tag: u64,
-    pub id: u32,
-    pub status: u32,
-    pub flags: u32,
+pub(crate) struct Seen {
+    pub(crate) subject: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) sequence: u64,
+    pub(crate) token: u64,
+    pub(crate) lost: u64,
+    pub(crate) tag: u64,
+    pub(crate) id: u32,
+    pub(crate) status: u32,
+    pub(crate) flags: u32,
 }
 
 impl Seen {
-    pub fn of(view: &View) -> Self {
+    pub(crate) fn of(view: &View) -> Self {
         Self {
             subject: String::from_utf8(view.subject().to_vec()).unwrap(),
             payload: view.payload().to_vec(),
@@ -152,18 +152,18 @@ impl Seen {
         }
     }
 
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         number_of(&self.payload)
     }
 }
 
 /// The number that a payload begins with.
-pub fn number_of(payload: &[u8]) -> u64 {
+pub(crate) fn number_of(payload: &[u8]) -> u64 {
     u64::from_le_bytes(payload[..8].try_into().unwrap())
 }
 
 /// Receives until nothing is there.
-pub fn take_all(broker: &Broker, queue: &Place) -> Vec<Seen> {
+pub(crate) fn take_all(broker: &Broker, queue: &Place) -> Vec<Seen> {
     let mut seen = Vec::new();
     loop {
         match queue.receive(broker, 100, 0) {
@@ -178,23 +178,23 @@ pub fn take_all(broker: &Broker, queue: &Place) -> Vec<Seen> {
 }
 
 /// The numbers of all waiting messages.
-pub fn take_numbers(broker: &Broker, queue: &Place) -> Vec<u64> {
+pub(crate) fn take_numbers(broker: &Broker, queue: &Place) -> Vec<u64> {
     take_all(broker, queue).iter().map(Seen::number).collect()
 }
 
 /// The queue that a subscription feeds.
-pub fn queue_of(subscription: &Subscription) -> &Arc<Place> {
+pub(crate) fn queue_of(subscription: &Subscription) -> &Arc<Place> {
     subscription.queue().unwrap()
 }
 
 /// The status of a result; `Ok` for success.
-pub fn status<T>(result: &Result<T>) -> Status {
+pub(crate) fn status<T>(result: &Result<T>) -> Status {
     result.as_ref().map_or_else(Error::status, |_| Status::Ok)
 }
 
 /// Asserts on the status, with the sentence when it differs.
 #[track_caller]
-pub fn check<T>(result: Result<T>, expected: Status) {
+pub(crate) fn check<T>(result: Result<T>, expected: Status) {
     match result {
         Ok(_) => assert_eq!(Status::Ok, expected),
         Err(error) => assert_eq!(error.status(), expected, "{error}"),
@@ -203,7 +203,7 @@ pub fn check<T>(result: Result<T>, expected: Status) {
 
 /// Waits until a condition holds, which must not take longer than `PATIENCE`.
 #[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "waited in vain until {what}");
