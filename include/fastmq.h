@@ -763,8 +763,8 @@ int32_t fastmq_queue_fd(struct fastmq_queue *queue);
 //
 // `*out` is never an empty batch, and yours until fastmq_batch_free; a queue has at most one open
 // batch. One thread at a time.
-// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (closed and drained),
-// CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
+// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (the client was
+// drained), CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
 //
 // # Safety
 // `out` is writable.

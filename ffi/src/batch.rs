@@ -103,7 +103,11 @@ fn free<S: Source>(number: u64) -> Result<()> {
     }
     slot.beside.end_free();
     // A handle that was closed before never equals `owner` when that has no type.
-    slot.left(if handle::type_of(owner) == 0 { 0 } else { owner });
+    slot.left(if handle::type_of(owner) == 0 {
+        0
+    } else {
+        owner
+    });
     Ok(())
 }
 

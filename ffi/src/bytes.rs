@@ -26,13 +26,19 @@ const _: () = {
 };
 
 impl fastmq_bytes {
-    pub(crate) const EMPTY: Self = Self { data: std::ptr::null(), size: 0 };
+    pub(crate) const EMPTY: Self = Self {
+        data: std::ptr::null(),
+        size: 0,
+    };
 
     /// The view of a slice, NULL if it is empty.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         match bytes.len() {
             0 => Self::EMPTY,
-            size => Self { data: bytes.as_ptr(), size },
+            size => Self {
+                data: bytes.as_ptr(),
+                size,
+            },
         }
     }
 
@@ -57,10 +63,18 @@ impl fastmq_bytes {
         }
         if self.data.is_null() {
             let arguments = format_args!("{name} is NULL, but its size is {}", self.size);
-            return Err(sentence(Status::Invalid, &"bytes are NULL with a size", arguments));
+            return Err(sentence(
+                Status::Invalid,
+                &"bytes are NULL with a size",
+                arguments,
+            ));
         }
         let arguments = format_args!("{name} has {} bytes, more than there can be", self.size);
-        Err(sentence(Status::TooLarge, &"there are more bytes than there can be", arguments))
+        Err(sentence(
+            Status::TooLarge,
+            &"there are more bytes than there can be",
+            arguments,
+        ))
     }
 }
 
@@ -93,7 +107,11 @@ impl<T> Out<T> {
 /// The error for a parameter that may not be NULL.
 #[cold]
 pub(crate) fn is_null(name: &'static str) -> Error {
-    sentence(Status::Invalid, &"a parameter is NULL", format_args!("{name} is NULL"))
+    sentence(
+        Status::Invalid,
+        &"a parameter is NULL",
+        format_args!("{name} is NULL"),
+    )
 }
 
 #[cfg(test)]
@@ -104,17 +122,35 @@ mod tests {
         // SAFETY: the tests pass ranges that are readable, or are refused before they are read.
         let read = unsafe { bytes.read("subject") };
         let read = read.map_err(|error| (error.status(), error.text().to_owned()));
-        assert_eq!(read, expected.map_err(|(status, text)| (status, text.to_owned())));
+        assert_eq!(
+            read,
+            expected.map_err(|(status, text)| (status, text.to_owned()))
+        );
     }
 
     #[test]
     fn null_is_empty_only_with_size_0() {
         check(fastmq_bytes::EMPTY, Ok(b""));
         check(fastmq_bytes::of(b"abc"), Ok(b"abc"));
-        check(fastmq_bytes { data: std::ptr::dangling(), size: 0 }, Ok(b""));
-        let null = fastmq_bytes { data: std::ptr::null(), size: 5 };
-        check(null, Err((Status::Invalid, "subject is NULL, but its size is 5")));
-        let wide = fastmq_bytes { data: b"a".as_ptr(), size: 1 << 63 };
+        check(
+            fastmq_bytes {
+                data: std::ptr::dangling(),
+                size: 0,
+            },
+            Ok(b""),
+        );
+        let null = fastmq_bytes {
+            data: std::ptr::null(),
+            size: 5,
+        };
+        check(
+            null,
+            Err((Status::Invalid, "subject is NULL, but its size is 5")),
+        );
+        let wide = fastmq_bytes {
+            data: b"a".as_ptr(),
+            size: 1 << 63,
+        };
         let text = &"subject has 9223372036854775808 bytes, more than there can be";
         check(wide, Err((Status::TooLarge, text)));
     }

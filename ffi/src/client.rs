@@ -51,7 +51,11 @@ pub(crate) fn here<R>(
 
 /// CLOSED if the client that a handle belongs to was closed.
 pub(crate) fn check_parent(client: &Client) -> Result<()> {
-    if client.broker().is_closed() { Err(Error::CLOSED) } else { Ok(()) }
+    if client.broker().is_closed() {
+        Err(Error::CLOSED)
+    } else {
+        Ok(())
+    }
 }
 
 /// Opens a broker in this process; starts no thread and opens no descriptor.
@@ -76,7 +80,10 @@ pub unsafe extern "C" fn fastmq_open(
         let client = Client::open(options)?;
         let id = client.broker().id();
         let number = CLIENTS.open(client)?;
-        find::<Client>(number)?.beside.0.store(id, Ordering::Relaxed);
+        find::<Client>(number)?
+            .beside
+            .0
+            .store(id, Ordering::Relaxed);
         out.set(handle::handle(number));
         Ok(())
     })

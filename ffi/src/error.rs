@@ -82,7 +82,11 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text");
-    sentence(Status::Internal, &"a bug in fastmq", format_args!("a bug in fastmq: {text}"))
+    sentence(
+        Status::Internal,
+        &"a bug in fastmq",
+        format_args!("a bug in fastmq: {text}"),
+    )
 }
 
 #[cold]
@@ -176,7 +180,11 @@ pub extern "C" fn fastmq_last_error() -> *const c_char {
             if text.try_reserve(bytes.len() + 1).is_err() {
                 return c"the allocator has no memory".as_ptr();
             }
-            text.extend(bytes.iter().map(|byte| if *byte == 0 { b'?' } else { *byte }));
+            text.extend(
+                bytes
+                    .iter()
+                    .map(|byte| if *byte == 0 { b'?' } else { *byte }),
+            );
             text.push(0);
         }
         text.as_ptr().cast()
@@ -203,7 +211,11 @@ mod tests {
         assert_eq!(boundary(|| Ok(())), fastmq_status::FASTMQ_OK);
         assert_eq!(last(), Error::FULL.text());
         let status = boundary(|| {
-            Err(sentence(Status::Invalid, &"x", format_args!("policy is {}\0", 99)))
+            Err(sentence(
+                Status::Invalid,
+                &"x",
+                format_args!("policy is {}\0", 99),
+            ))
         });
         assert_eq!(status, fastmq_status::FASTMQ_INVALID);
         assert_eq!(last(), "policy is 99?");

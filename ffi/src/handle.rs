@@ -123,7 +123,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[inline(always)]
 fn locate(index: u32) -> (usize, usize) {
     let chunk = (index / CHUNK_FIRST + 1).ilog2();
-    (chunk as usize, (index - CHUNK_FIRST * ((1 << chunk) - 1)) as usize)
+    (
+        chunk as usize,
+        (index - CHUNK_FIRST * ((1 << chunk) - 1)) as usize,
+    )
 }
 
 /// The number of a handle.
@@ -148,14 +151,20 @@ pub(crate) fn compose(generation: u64, kind: u8, index: u32) -> u64 {
         | u64::from(index)
 }
 
-const _: () = assert!(size_of::<usize>() == 8, "a handle needs pointers of 64 bits");
+const _: () = assert!(
+    size_of::<usize>() == 8,
+    "a handle needs pointers of 64 bits"
+);
 
 impl<T: Object> Table<T> {
     /// No slots yet.
     pub(crate) const fn new() -> Self {
         Self {
             chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
-            free: Mutex::new(Free { next: 0, returned: VecDeque::new() }),
+            free: Mutex::new(Free {
+                next: 0,
+                returned: VecDeque::new(),
+            }),
         }
     }
 
@@ -198,7 +207,10 @@ impl<T: Object> Table<T> {
         let (chunk, _) = locate(index);
         let Some(cell) = self.chunks.get(chunk) else {
             let text = &"there are 33 million handles of this type; close some";
-            return free.returned.pop_front().ok_or(Error::new(Status::NoSpace, text));
+            return free
+                .returned
+                .pop_front()
+                .ok_or(Error::new(Status::NoSpace, text));
         };
         if cell.load(Ordering::Relaxed).is_null() {
             let Some(slots) = self.make_chunk(chunk, &mut free) else {
@@ -269,7 +281,11 @@ pub(crate) fn enter<T: Object>(number: u64) -> Result<Entered<T>> {
     slot.state.store(BUSY, Ordering::Relaxed);
     // Pairs with the heavy fence of `close`: see the head of this file.
     fence::light();
-    let entered = Entered { slot, number, not_send: PhantomData };
+    let entered = Entered {
+        slot,
+        number,
+        not_send: PhantomData,
+    };
     if slot.word.load(Ordering::Acquire) != number {
         return Err(closed_meanwhile(entered));
     }
@@ -322,7 +338,10 @@ impl<T: Object> Drop for Entered<T> {
 /// object stays as it is, since threads that no longer exist may have been changing it.
 fn end<T: Object>(slot: &Slot<T>, number: u64) -> Result<bool> {
     let closed = number & !(0xff << TYPE_SHIFT);
-    match slot.word.compare_exchange(number, closed, Ordering::AcqRel, Ordering::Acquire) {
+    match slot
+        .word
+        .compare_exchange(number, closed, Ordering::AcqRel, Ordering::Acquire)
+    {
         Ok(_) => Ok(!fork::is_forked_child()),
         Err(_) => Err(refusal::<T>(number)),
     }
@@ -422,9 +441,7 @@ impl<T: Object> Slot<T> {
     fn retire(&self) {
         let object = {
             let _guard = lock(&self.lock);
-            if self.is_open()
-                || self.state.load(Ordering::Acquire) != IDLE
-                || self.beside.is_held()
+            if self.is_open() || self.state.load(Ordering::Acquire) != IDLE || self.beside.is_held()
             {
                 return;
             }
@@ -490,7 +507,11 @@ mod tests {
         assert!(find::<Thing>(number).is_ok());
         check(0, Status::Invalid, "thing is NULL");
         for garbage in [1, 0x1234, u64::MAX, number ^ (1 << 32), number + (1 << 40)] {
-            check(garbage, Status::Misuse, "thing is not a handle of this type");
+            check(
+                garbage,
+                Status::Misuse,
+                "thing is not a handle of this type",
+            );
         }
         close::<Thing, _>(number, |_| (), |()| ()).unwrap();
         check(number, Status::Misuse, "thing was closed already");
@@ -503,7 +524,10 @@ mod tests {
         let alive = Arc::new(());
         let number = THINGS.open(Thing(alive.clone())).unwrap();
         let entered = enter::<Thing>(number).unwrap();
-        assert_eq!(enter::<Thing>(number).err().unwrap().status(), Status::Misuse);
+        assert_eq!(
+            enter::<Thing>(number).err().unwrap().status(),
+            Status::Misuse
+        );
         close::<Thing, _>(number, |_| (), |()| ()).unwrap();
         assert!(Arc::ptr_eq(&entered.object().unwrap().0, &alive));
         assert_eq!(Arc::strong_count(&alive), 2);

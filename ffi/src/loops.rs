@@ -63,7 +63,11 @@ pub unsafe extern "C" fn fastmq_dispatch(
     boundary(|| {
         // SAFETY: by the contract.
         let out = unsafe { Out::new(out_ready, 0, "out_ready") }?;
-        let budget_ns = if budget_ns == FOREVER_NS { 0 } else { budget_ns };
+        let budget_ns = if budget_ns == FOREVER_NS {
+            0
+        } else {
+            budget_ns
+        };
         out.set(client_of(client)?.dispatch(message_max, budget_ns)?);
         Ok(())
     })

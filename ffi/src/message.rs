@@ -156,8 +156,14 @@ pub(crate) unsafe fn with_message<R>(
     let reply_to = unsafe { outgoing.reply_to.read("reply_to") }?;
     // SAFETY: as above.
     let key = unsafe { outgoing.key.read("key") }?;
-    let mut message =
-        Message { subject, payload, reply_to, key, ttl_ns: outgoing.ttl_ns, ..Message::default() };
+    let mut message = Message {
+        subject,
+        payload,
+        reply_to,
+        key,
+        ttl_ns: outgoing.ttl_ns,
+        ..Message::default()
+    };
     if outgoing.headers.is_null() {
         return body(&message, outgoing.token);
     }

@@ -38,14 +38,22 @@ pub(crate) unsafe fn size_of_struct<T: Plain>(from: *const T) -> Result<usize> {
     }
     if !from.is_aligned() {
         let arguments = format_args!("{} is not aligned to {} bytes", T::NAME, align_of::<T>());
-        return Err(sentence(Status::Invalid, &"a struct is not aligned", arguments));
+        return Err(sentence(
+            Status::Invalid,
+            &"a struct is not aligned",
+            arguments,
+        ));
     }
     // SAFETY: not NULL, aligned, and readable by the contract.
     let size = unsafe { from.cast::<u32>().read() } as usize;
     if !(T::FIRST_SIZE..=STRUCT_BYTES_MAX).contains(&size) {
         let (name, first) = (T::NAME, T::FIRST_SIZE);
         let arguments = format_args!("struct_size of {name} is {size}; it has {first} bytes");
-        return Err(sentence(Status::Invalid, &"struct_size is wrong", arguments));
+        return Err(sentence(
+            Status::Invalid,
+            &"struct_size is wrong",
+            arguments,
+        ));
     }
     Ok(size)
 }
@@ -66,7 +74,11 @@ pub(crate) unsafe fn read<T: Plain>(from: *const T) -> Result<T> {
         let arguments = format_args!(
             "{name} sets a field behind its {ours} known bytes: it is made for a newer library"
         );
-        return Err(sentence(Status::Invalid, &"an unknown field is set", arguments));
+        return Err(sentence(
+            Status::Invalid,
+            &"an unknown field is set",
+            arguments,
+        ));
     }
     let mut value = MaybeUninit::<T>::zeroed();
     // SAFETY: both are valid for `known` bytes, and a local does not overlap the caller's struct.
@@ -265,13 +277,21 @@ pub(crate) fn one_of<T: Copy>(name: &'static str, value: u32, values: &[T]) -> R
         Some(found) => Ok(*found),
         None => {
             let arguments = format_args!("{name} is {value}; between 0 and {}", values.len() - 1);
-            Err(sentence(Status::Invalid, &"an enum has an unknown value", arguments))
+            Err(sentence(
+                Status::Invalid,
+                &"an enum has an unknown value",
+                arguments,
+            ))
         }
     }
 }
 
-const PROFILES: [Profile; 4] =
-    [Profile::Balanced, Profile::Latency, Profile::LowPower, Profile::BusyPoll];
+const PROFILES: [Profile; 4] = [
+    Profile::Balanced,
+    Profile::Latency,
+    Profile::LowPower,
+    Profile::BusyPoll,
+];
 const POLICIES: [Policy; 3] = [Policy::Backpressure, Policy::DropOldest, Policy::DropNewest];
 
 /// A wait profile; 0: the client's.
@@ -283,7 +303,10 @@ pub(crate) fn wait_of(value: u32) -> Result<Option<Profile>> {
 impl fastmq_options {
     pub(crate) fn convert(&self) -> Result<Options> {
         check_zero("options", &[("flags", self.flags)])?;
-        let mut options = Options { memory_max: self.memory_max, ..Options::default() };
+        let mut options = Options {
+            memory_max: self.memory_max,
+            ..Options::default()
+        };
         options.wait = one_of("wait", self.wait, &PROFILES)?;
         if self.queue_capacity != 0 {
             options.queue_capacity = self.queue_capacity;

@@ -113,7 +113,9 @@ pub unsafe extern "C" fn fastmq_publish_batch(
                     return Err(unequal_sizes(index));
                 }
                 // SAFETY: as above.
-                unsafe { with_message(message, |message, _| here.writer.publish_message(message)) }?;
+                unsafe {
+                    with_message(message, |message, _| here.writer.publish_message(message))
+                }?;
                 out.set(index + 1);
             }
             Ok(())
@@ -124,7 +126,11 @@ pub unsafe extern "C" fn fastmq_publish_batch(
 #[cold]
 fn unequal_sizes(index: usize) -> Error {
     let text = &"struct_size differs between messages";
-    sentence(Status::Invalid, text, format_args!("struct_size of message {index} differs from 0's"))
+    sentence(
+        Status::Invalid,
+        text,
+        format_args!("struct_size of message {index} differs from 0's"),
+    )
 }
 
 const _: () = assert!(size_of::<fastmq_outgoing>().is_multiple_of(8));
@@ -274,7 +280,9 @@ pub unsafe extern "C" fn fastmq_publisher_publish_wait(
     boundary(|| {
         // SAFETY: by the contract.
         let payload = unsafe { payload.read("payload") }?;
-        with_publisher(publisher, |publisher| publisher.publish_wait(payload, timeout_ns))
+        with_publisher(publisher, |publisher| {
+            publisher.publish_wait(payload, timeout_ns)
+        })
     })
 }
 

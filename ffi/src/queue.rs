@@ -85,7 +85,10 @@ impl OpenBatch {
 
 /// Gives a subscription's own queue a handle that is lent.
 pub(crate) fn lend(queue: Queue) -> Result<u64> {
-    QUEUES.open(QueueObject { queue, is_lent: true })
+    QUEUES.open(QueueObject {
+        queue,
+        is_lent: true,
+    })
 }
 
 /// Takes the handle of a lent queue back; the queue itself was closed by its subscription.
@@ -119,7 +122,10 @@ pub unsafe extern "C" fn fastmq_queue_open(
         // SAFETY: by the contract.
         let options = unsafe { read_or_default(options) }?.convert()?;
         let queue = client_of(client)?.queue(options)?;
-        out.set(handle::handle(QUEUES.open(QueueObject { queue, is_lent: false })?));
+        out.set(handle::handle(QUEUES.open(QueueObject {
+            queue,
+            is_lent: false,
+        })?));
         Ok(())
     })
 }
@@ -164,7 +170,9 @@ pub unsafe extern "C" fn fastmq_receive(
         let entered = enter::<QueueObject>(handle::number(queue))?;
         let queue = &entered.object()?.queue;
         let limit = limit_of(message_max);
-        let batch = queue.receive(limit, timeout_ns).map_err(|error| ended(queue, error))?;
+        let batch = queue
+            .receive(limit, timeout_ns)
+            .map_err(|error| ended(queue, error))?;
         out.set(entered.slot.beside.open(QUEUE_BATCH, entered.index()));
         batch.keep_open();
         Ok(())
@@ -183,7 +191,11 @@ pub(crate) fn ended(queue: &Queue, error: Error) -> Error {
 /// How many messages a batch may have; 0: as many as it can.
 #[inline(always)]
 pub(crate) fn limit_of(message_max: u32) -> usize {
-    if message_max == 0 { usize::MAX } else { message_max as usize }
+    if message_max == 0 {
+        usize::MAX
+    } else {
+        message_max as usize
+    }
 }
 
 /// Closes a queue and ends the subscriptions that feed it; a receive that waits returns CLOSED.

@@ -2,9 +2,7 @@
 
 use std::slice;
 
-use fastmq::{
-    Detached, Error, Message, Queue, Requester, RequesterOptions, Result, Status, View,
-};
+use fastmq::{Detached, Error, Message, Queue, Requester, RequesterOptions, Result, Status, View};
 
 use crate::batch::{REQUESTER_BATCH, fastmq_batch, open_detached};
 use crate::bytes::{Out, fastmq_bytes, is_null};
@@ -81,7 +79,11 @@ impl Target {
         if reply.is_null() && capacity > 0 {
             return Err(is_null("reply"));
         }
-        Ok(Self { reply: reply.cast(), capacity, out_size })
+        Ok(Self {
+            reply: reply.cast(),
+            capacity,
+            out_size,
+        })
     }
 
     #[inline(always)]
@@ -93,16 +95,27 @@ impl Target {
         if !payload.is_empty() {
             // SAFETY: writable for `capacity` bytes by the contract of `new`, and not NULL as that
             // is not 0; the payload is in the library's own memory.
-            unsafe { self.reply.copy_from_nonoverlapping(payload.as_ptr(), payload.len()) };
+            unsafe {
+                self.reply
+                    .copy_from_nonoverlapping(payload.as_ptr(), payload.len())
+            };
         }
-        if status != 0 { Err(answered_with(status)) } else { Ok(()) }
+        if status != 0 {
+            Err(answered_with(status))
+        } else {
+            Ok(())
+        }
     }
 }
 
 #[cold]
 fn too_large(size: usize, capacity: usize) -> Error {
     let arguments = format_args!("the answer has {size} bytes; reply_capacity is {capacity}");
-    sentence(Status::TooLarge, &"the answer is larger than reply_capacity", arguments)
+    sentence(
+        Status::TooLarge,
+        &"the answer is larger than reply_capacity",
+        arguments,
+    )
 }
 
 #[cold]
@@ -198,12 +211,16 @@ pub unsafe extern "C" fn fastmq_reply(
         if token == 0 {
             return Err(NO_TOKEN);
         }
-        here(client, |here| here.writer.reply(token, 0, payload, &[], false))
+        here(client, |here| {
+            here.writer.reply(token, 0, payload, &[], false)
+        })
     })
 }
 
-const NO_TOKEN: Error =
-    Error::new(Status::Invalid, &"token is 0; the message to answer is not a request");
+const NO_TOKEN: Error = Error::new(
+    Status::Invalid,
+    &"token is 0; the message to answer is not a request",
+);
 
 /// Answers a request with a payload, headers and a status.
 ///
@@ -228,7 +245,8 @@ pub unsafe extern "C" fn fastmq_reply_message(
                 return Err(NO_TOKEN);
             }
             here(client, |here| {
-                here.writer.reply(token, status, message.payload, message.headers, false)
+                here.writer
+                    .reply(token, status, message.payload, message.headers, false)
             })
         };
         // SAFETY: by the contract.
@@ -265,7 +283,10 @@ pub unsafe extern "C" fn fastmq_requester_open(
             wait: wait_of(options.wait)?,
         })?;
         let queue = Queue::new(client, requester.place().clone());
-        let object = RequesterObject { requester: Own::new(requester), queue };
+        let object = RequesterObject {
+            requester: Own::new(requester),
+            queue,
+        };
         out.set(handle::handle(REQUESTERS.open(object)?));
         Ok(())
     })
@@ -291,7 +312,9 @@ pub unsafe extern "C" fn fastmq_requester_submit(
     boundary(|| {
         // SAFETY: by the contract.
         let payload = unsafe { payload.read("payload") }?;
-        with_requester(requester, |requester| requester.submit(payload, token, timeout_ns))
+        with_requester(requester, |requester| {
+            requester.submit(payload, token, timeout_ns)
+        })
     })
 }
 
@@ -428,7 +451,9 @@ pub unsafe extern "C" fn fastmq_requester_cancel(
 /// No other call uses the requester.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastmq_requester_in_flight(requester: *mut fastmq_requester) -> u32 {
-    guarded(0, || with_open_requester(requester, |requester| Ok(requester.in_flight())))
+    guarded(0, || {
+        with_open_requester(requester, |requester| Ok(requester.in_flight()))
+    })
 }
 
 /// Gives the requester's descriptor for epoll or poll: readable exactly while there is an answer

@@ -246,7 +246,12 @@ pub unsafe extern "C" fn fastmq_subscription_statistics_read(
                 check_parent(&object.client)?;
                 let (delivered, dropped) = object.subscription.counts();
                 let id = object.subscription.id();
-                Ok(fastmq_subscription_statistics { struct_size, id, delivered, dropped })
+                Ok(fastmq_subscription_statistics {
+                    struct_size,
+                    id,
+                    delivered,
+                    dropped,
+                })
             })?
         };
         // SAFETY: by the contract.

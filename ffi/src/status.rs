@@ -110,9 +110,6 @@ impl From<Status> for fastmq_status {
     }
 }
 
-/// `major << 16 | minor` of the ABI.
-const ABI: u32 = 1;
-
 const VERSION: &CStr =
     match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
         Ok(version) => version,
@@ -124,7 +121,7 @@ const VERSION: &CStr =
 /// Safe from any thread, also after fork.
 #[unsafe(no_mangle)]
 pub extern "C" fn fastmq_abi() -> u32 {
-    ABI
+    fastmq::ABI
 }
 
 /// Gives the version of the library, such as "0.1.0".
@@ -140,7 +137,9 @@ pub extern "C" fn fastmq_version() -> *const c_char {
 /// The text lives as long as the library is loaded. Safe from any thread, also after fork.
 #[unsafe(no_mangle)]
 pub extern "C" fn fastmq_status_name(status: u32) -> *const c_char {
-    Status::from_number(status).map_or(c"FASTMQ_UNKNOWN", Status::c_name).as_ptr()
+    Status::from_number(status)
+        .map_or(c"FASTMQ_UNKNOWN", Status::c_name)
+        .as_ptr()
 }
 
 /// Gives one line about a status for people.
@@ -148,7 +147,9 @@ pub extern "C" fn fastmq_status_name(status: u32) -> *const c_char {
 /// The text lives as long as the library is loaded. Safe from any thread, also after fork.
 #[unsafe(no_mangle)]
 pub extern "C" fn fastmq_status_text(status: u32) -> *const c_char {
-    Status::from_number(status).map_or(c"not a status of this library", Status::c_text).as_ptr()
+    Status::from_number(status)
+        .map_or(c"not a status of this library", Status::c_text)
+        .as_ptr()
 }
 
 #[cfg(test)]

@@ -37,8 +37,12 @@ impl Object for SubscriptionObject {
     }
 }
 
-const DELIVERIES: [Delivery; 4] =
-    [Delivery::Queue, Delivery::Thread, Delivery::Dispatch, Delivery::Inline];
+const DELIVERIES: [Delivery; 4] = [
+    Delivery::Queue,
+    Delivery::Thread,
+    Delivery::Dispatch,
+    Delivery::Inline,
+];
 
 /// A value on the heap, or NO_MEMORY.
 fn try_box<T>(value: T) -> Result<Box<T>> {
@@ -99,7 +103,9 @@ pub unsafe extern "C" fn fastmq_subscribe(
             true => None,
             false => Some(queue_of(options.queue)?),
         };
-        if queue.as_ref().is_some_and(|queue| queue.client().broker().id() != client.broker().id())
+        if queue
+            .as_ref()
+            .is_some_and(|queue| queue.client().broker().id() != client.broker().id())
         {
             let text = &"queue belongs to another client";
             return Err(Error::new(Status::Invalid, text));
@@ -115,7 +121,11 @@ pub unsafe extern "C" fn fastmq_subscribe(
             },
         )?;
         let queue = AtomicU64::new(handle::number(options.queue));
-        let number = SUBSCRIPTIONS.open(SubscriptionObject { subscription, client, queue })?;
+        let number = SUBSCRIPTIONS.open(SubscriptionObject {
+            subscription,
+            client,
+            queue,
+        })?;
         out.set(handle::handle(number));
         Ok(())
     })

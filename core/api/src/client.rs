@@ -38,7 +38,9 @@ impl Client {
     pub fn open_with(options: Options, driver: Arc<dyn Driver>) -> Result<Self> {
         fence::register();
         fork::arm();
-        Ok(Self { broker: Broker::open(options, driver)? })
+        Ok(Self {
+            broker: Broker::open(options, driver)?,
+        })
     }
 
     /// The broker.

@@ -46,12 +46,18 @@ pub use queue::Queue;
 pub use reply::Reply;
 pub use subscription::{OnMessage, SubscribeOptions, Subscription};
 
+/// The version of the library.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The C ABI that this version has: `major << 16 | minor`.
+pub const ABI: u32 = 1;
+
 /// A time-out that never comes.
 pub const FOREVER_NS: u64 = u64::MAX;
 
 /// What the C border and the bindings need and a Rust user does not; no promise is made about it.
 #[doc(hidden)]
 pub mod border {
-    pub use fastmq_engine::driver::{core_count, fence, fork};
+    pub use fastmq_engine::driver::{core_count, fence, fork, pin_current_thread};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
 }

@@ -43,7 +43,8 @@ impl Queue {
     /// batch is open, or another thread receives.
     #[inline(always)]
     pub fn receive(&self, message_max: usize, timeout_ns: u64) -> Result<Batch<'_>> {
-        self.place.receive(self.client.broker(), message_max, timeout_ns)
+        self.place
+            .receive(self.client.broker(), message_max, timeout_ns)
     }
 
     /// The queue's own descriptor: readable exactly while there is something to receive.

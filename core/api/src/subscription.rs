@@ -34,11 +34,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        client: Client,
-        inner: fastmq_engine::Subscription,
-        is_pulled: bool,
-    ) -> Self {
+    pub(crate) fn new(client: Client, inner: fastmq_engine::Subscription, is_pulled: bool) -> Self {
         let place = inner.queue().filter(|_| is_pulled);
         let queue = place.map(|place| Queue::new(client, place.clone()));
         Self { inner, queue }
