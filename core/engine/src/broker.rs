@@ -242,7 +242,7 @@ impl Broker {
         self.check_open()?;
         check_capacity(options.capacity)?;
         let place = Place::open(self, options, None, true)?;
-        let _ = place.sleepers.list.set(self.polled.clone());
+        place.join(&self.polled);
         Ok(place)
     }
 
@@ -371,7 +371,10 @@ impl Broker {
                 let place = Place::open(self, QueueOptions::default(), handler, true)?;
                 let list = match delivery {
                     Delivery::Thread => {
-                        self.threads.start(self)?;
+                        if let Err(error) = self.threads.start(self) {
+                            self.forget_place(&place);
+                            return Err(error);
+                        }
                         self.threads.list().clone()
                     }
                     _ => self.polled.clone(),

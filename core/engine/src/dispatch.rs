@@ -31,12 +31,18 @@ impl Broker {
     pub fn fd(self: &Arc<Self>) -> Result<i32> {
         self.check_open()?;
         let fd = self.polled.fd()?.fd();
-        // Pulled queues and requesters report from now on.
-        for place in self.all_places() {
-            self.watch(&place);
-        }
+        self.watch_all();
         self.update_deadline();
         Ok(fd)
+    }
+
+    /// Pulled queues and requesters report from the first call on.
+    fn watch_all(&self) {
+        if self.polled.watch() {
+            for place in self.all_places() {
+                self.watch(&place);
+            }
+        }
     }
 
     /// Makes a queue report to the client's list when it next has something.
@@ -57,6 +63,7 @@ impl Broker {
         if self.is_closed() {
             return Err(Error::CLOSED);
         }
+        self.watch_all();
         let has_fd = self.polled.existing_fd();
         let mut start_ns = 0;
         if budget_ns > 0 {

@@ -3,7 +3,7 @@
 //! A `Place` is shared by its writers (through cached routes), its reader, and the broker. It
 //! outlives its handle as a husk: writers that still hold it find it closed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use fastmq_driver::{FOREVER_NS, Parked};
@@ -55,6 +55,8 @@ pub struct Place {
     last_reader: AtomicU64,
     /// Subscriptions that feed this queue.
     pub(crate) subscriptions: AtomicU64,
+    /// True while the queue stands in a ready list: it stands there once.
+    pub(crate) is_listed: AtomicBool,
 }
 
 impl std::fmt::Debug for Place {
@@ -97,6 +99,7 @@ impl Place {
             serving: Mutex::new(None),
             last_reader: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
+            is_listed: AtomicBool::new(false),
         });
         let _ = place.sleepers.place.set(Arc::downgrade(&place));
         broker.register_place(&place)?;
@@ -313,7 +316,7 @@ impl Place {
             }
             self.set_event_deadline();
         }
-        if self.handler.is_none() && self.sleepers.list.get().is_some() {
+        if self.handler.is_none() && self.is_watched() {
             self.arm_list(&mut guard, &mut look)?;
             if guard.count() > 0 {
                 return Ok(guard.into_batch());
@@ -403,9 +406,24 @@ impl Place {
         !self.has_subscriptions
     }
 
+    /// True if a loop looks at the list where this queue reports.
+    fn is_watched(&self) -> bool {
+        let list = self.sleepers.list.get();
+        list.is_some_and(|list| list.is_watched())
+    }
+
+    /// Joins the list of the user's own loop.
+    pub(crate) fn join(&self, list: &Arc<crate::ready::ReadyList>) {
+        let _ = self.sleepers.list.set(list.clone());
+        // The queue is empty and has no writer yet: there is nothing to look for again.
+        if list.is_watched() {
+            self.lanes.readers().arm(LIST);
+        }
+    }
+
     /// Asks for a report through the ready list when room comes.
     pub(crate) fn want_room(&self) {
-        if self.sleepers.list.get().is_some() && self.lanes.writers().bits() & LIST == 0 {
+        if self.is_watched() && self.lanes.writers().bits() & LIST == 0 {
             self.lanes.writers().arm(LIST);
         }
     }

@@ -21,6 +21,8 @@ pub struct ReadyList {
     sleeping: AtomicU32,
     fd: OnceLock<LoopFd>,
     has_room: AtomicBool,
+    /// True once a loop has asked: until then nobody would ever take a queue off the list.
+    is_watched: AtomicBool,
 }
 
 impl std::fmt::Debug for ReadyList {
@@ -38,12 +40,27 @@ impl ReadyList {
             sleeping: AtomicU32::new(0),
             fd: OnceLock::new(),
             has_room: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
         }
     }
 
-    /// Adds a queue at the end and wakes the loop.
+    /// Marks the list as one that a loop looks at; false if it was already.
+    pub(crate) fn watch(&self) -> bool {
+        !self.is_watched.load(Ordering::Relaxed) && !self.is_watched.swap(true, Ordering::SeqCst)
+    }
+
+    /// True if a loop looks at this list.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::SeqCst)
+    }
+
+    /// Adds a queue at the end, unless it is in the list, and wakes the loop.
     pub(crate) fn push(&self, place: Arc<Place>) {
-        self.lock().push_back(place);
+        let mut queue = self.lock();
+        if !place.is_listed.swap(true, Ordering::SeqCst) {
+            queue.push_back(place);
+        }
+        drop(queue);
         self.wake();
     }
 
@@ -74,7 +91,9 @@ impl ReadyList {
     }
 
     pub(crate) fn pop(&self) -> Option<Arc<Place>> {
-        self.lock().pop_front()
+        let place = self.lock().pop_front()?;
+        place.is_listed.store(false, Ordering::SeqCst);
+        Some(place)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -176,7 +176,7 @@ impl Requester {
         }
         let label = (!options.subject.is_empty()).then_some(options.subject);
         let answers = Answers::open(broker, options.wait)?;
-        let _ = answers.place.sleepers.list.set(broker.polled.clone());
+        answers.place.join(&broker.polled);
         Ok(Self {
             writer: Writer::new(broker, label),
             answers,
