@@ -3,6 +3,7 @@
 //! No thread exists before the first such subscription. A queue is served by one thread at a time,
 //! a bounded number of messages in a row.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -124,14 +125,15 @@ fn run(weak: &Weak<Broker>, list: &ReadyList, driver: &dyn Driver, is_stopping: 
         // The broker is held only while there is work, so that dropping the last handle closes it.
         let Some(broker) = weak.upgrade() else { return };
         let may_spin = driver.may_spin() && place.profile() != Profile::LowPower;
-        serve_for_a_while(
-            &broker,
-            list,
-            &place,
-            driver,
-            may_spin.then_some(&spin),
-            is_stopping,
-        );
+        let spin = may_spin.then_some(&spin);
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            serve_for_a_while(&broker, list, &place, driver, spin, is_stopping);
+        }));
+        if served.is_err() {
+            let text = "a handler panicked; the rest of its batch is lost";
+            log::write(log::Level::Error, "call", text);
+            list.push(place);
+        }
     }
 }
 
@@ -210,9 +212,10 @@ pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usiz
     if found == 0 {
         return Ok(0);
     }
-    let batch = guard.into_batch();
     *lock(&place.serving) = Some(std::thread::current().id());
+    // Before the batch, so that it is dropped after it, by unwinding too.
     let served = Served { place, broker };
+    let batch = guard.into_batch();
     call::while_handling(place.id(), || {
         for message in batch.messages() {
             if !handler.is_active.load(Ordering::Acquire) {
