@@ -121,8 +121,10 @@ fn readers_see_whole_values_in_order_while_a_writer_replaces_them() {
     let snapshot = Snapshot::new(Canary::new(0, &living));
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        // The sanitizer sees a join, not the end of a scope.
+        let mut threads = Vec::new();
         for _ in 0..READERS {
-            scope.spawn(|| {
+            threads.push(scope.spawn(|| {
                 let mut seen = 0;
                 while !done.load(Ordering::Acquire) {
                     let pin = pin();
@@ -134,12 +136,15 @@ fn readers_see_whole_values_in_order_while_a_writer_replaces_them() {
                 }
                 let pin = pin();
                 assert_eq!(snapshot.load(&pin).expect("never empty").check(), VERSIONS);
-            });
+            }));
         }
         for version in 1..=VERSIONS {
             snapshot.store(Some(Box::new(Canary::new(version, &living))));
         }
         done.store(true, Ordering::Release);
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
     drop(snapshot);
     collect_until(&living, 0);
@@ -151,9 +156,10 @@ fn writers_that_race_lose_and_double_nothing() {
     let living = Arc::new(AtomicU64::new(0));
     let snapshot = Snapshot::empty();
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for writer in 0..3 {
             let (living, snapshot) = (&living, &snapshot);
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 for count in 0..STORES {
                     let value = Canary::new(writer * STORES + count, living);
                     snapshot.store((count % 7 != 0).then(|| Box::new(value)));
@@ -161,7 +167,10 @@ fn writers_that_race_lose_and_double_nothing() {
                         value.check();
                     }
                 }
-            });
+            }));
+        }
+        for thread in threads {
+            thread.join().unwrap();
         }
     });
     drop(snapshot);
