@@ -165,7 +165,9 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
     until("both wait", || started.load(Ordering::SeqCst) == 2);
     until("both have asked", || broker.statistics().requests == 2);
     broker.close();
-    assert_eq!(writer.join().unwrap(), Status::Closed);
+    // OK: the queue closed under a publish that had found the client open; nobody wants it then.
+    let ended = writer.join().unwrap();
+    assert!(matches!(ended, Status::Closed | Status::Ok), "{ended:?}");
     let ended = asker.join().unwrap();
     assert!(matches!(ended, Status::Closed | Status::Cancelled), "{ended:?}");
     let ended = requester.join().unwrap();
