@@ -696,7 +696,8 @@ fastmq_status fastmq_publisher_publish(struct fastmq_publisher *publisher,
 
 // Publishes one message with all its fields; its subject must be empty.
 //
-// As fastmq_publisher_publish; `message` and what it points to are borrowed until the call returns.
+// As fastmq_publisher_publish; `message` and what it points to are borrowed until the call
+// returns.
 //
 // # Safety
 // As for fastmq_publish_message; no other call uses the publisher.
@@ -854,8 +855,8 @@ fastmq_status fastmq_requester_open(struct fastmq_client *client,
 // Sends a request to the requester's own subject.
 //
 // `payload` is borrowed until the call returns, which does not block. After OK exactly one final
-// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER, BUSY,
-// TIMEOUT or CANCELLED. One thread at a time.
+// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
+// BUSY, TIMEOUT or CANCELLED. One thread at a time.
 // Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
 // CLOSED, MISUSE.
 //

@@ -201,7 +201,8 @@ pub unsafe extern "C" fn fastmq_publisher_publish(
 
 /// Publishes one message with all its fields; its subject must be empty.
 ///
-/// As fastmq_publisher_publish; `message` and what it points to are borrowed until the call returns.
+/// As fastmq_publisher_publish; `message` and what it points to are borrowed until the call
+/// returns.
 ///
 /// # Safety
 /// As for fastmq_publish_message; no other call uses the publisher.

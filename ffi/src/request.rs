@@ -295,8 +295,8 @@ pub unsafe extern "C" fn fastmq_requester_open(
 /// Sends a request to the requester's own subject.
 ///
 /// `payload` is borrowed until the call returns, which does not block. After OK exactly one final
-/// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER, BUSY,
-/// TIMEOUT or CANCELLED. One thread at a time.
+/// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
+/// BUSY, TIMEOUT or CANCELLED. One thread at a time.
 /// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
 /// CLOSED, MISUSE.
 ///
