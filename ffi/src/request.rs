@@ -211,9 +211,7 @@ pub unsafe extern "C" fn fastmq_reply(
         if token == 0 {
             return Err(NO_TOKEN);
         }
-        here(client, |here| {
-            here.writer.reply(token, 0, payload, &[], false)
-        })
+        here(client, |here| here.reply(token, 0, payload))
     })
 }
 

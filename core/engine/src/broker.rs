@@ -20,7 +20,9 @@ use crate::ready::ReadyList;
 use crate::request::{REQUESTER_INDEX_MASK, Requesters};
 use crate::slots::Slots;
 use crate::statistics::Retired;
-use crate::subscription::{Counts, Delivery, Entry, Handler, Interested, OnMessage, Subscription, Target};
+use crate::subscription::{
+    Counts, Delivery, Entry, Handler, Interested, OnMessage, Subscription, Target,
+};
 use crate::threads::Threads;
 use crate::wait::Profile;
 use crate::writer::WriterCounters;
@@ -175,7 +177,9 @@ impl Broker {
     /// Ends a drain: readers that wait are told that nothing more will come.
     fn end_drain(&self) {
         let order = (Ordering::AcqRel, Ordering::Acquire);
-        let _ = self.state.compare_exchange(DRAINING, DRAINED, order.0, order.1);
+        let _ = self
+            .state
+            .compare_exchange(DRAINING, DRAINED, order.0, order.1);
         for place in self.all_places() {
             place.lanes.notify_reader();
         }
@@ -314,7 +318,8 @@ impl Broker {
                 ));
             }
             (_, true, Some(_)) => {
-                let text = &"a subscription with on_message has a queue of its own; leave queue out";
+                let text =
+                    &"a subscription with on_message has a queue of its own; leave queue out";
                 return Err(Error::new(Status::Invalid, text));
             }
             (_, true, None) => {}

@@ -74,7 +74,9 @@ thread_local! {
 
 /// This thread's stack.
 pub(crate) fn of_this_thread() -> Rc<Calls> {
-    CALLS.try_with(Rc::clone).unwrap_or_else(|_| Rc::new(Calls::new()))
+    CALLS
+        .try_with(Rc::clone)
+        .unwrap_or_else(|_| Rc::new(Calls::new()))
 }
 
 /// Why a handler was not called.
@@ -133,7 +135,12 @@ impl Calls {
     /// Calls an inline responder and says whether it answered `token` before it returned; then
     /// [`Calls::use_answer`] has the answer.
     #[inline(always)]
-    pub(crate) fn ask(&self, handler: &Handler, token: u64, view: &View) -> Result<bool, NotCalled> {
+    pub(crate) fn ask(
+        &self,
+        handler: &Handler,
+        token: u64,
+        view: &View,
+    ) -> Result<bool, NotCalled> {
         let depth = enter(self, handler)?;
         let answer = &self.answers[depth.depth];
         answer.token.set(token);
@@ -161,9 +168,21 @@ impl Calls {
         result
     }
 
+    /// True if any handler runs on this thread.
+    #[inline(always)]
+    pub(crate) fn is_asking(&self) -> bool {
+        self.depth.get() > 0
+    }
+
     /// See [`answer_in_place`].
     #[inline(always)]
-    fn answer(&self, token: u64, status: u32, payload: &[u8], headers: &[u8]) -> Result<bool, ()> {
+    pub(crate) fn answer(
+        &self,
+        token: u64,
+        status: u32,
+        payload: &[u8],
+        headers: &[u8],
+    ) -> Result<bool, ()> {
         let mut depth = self.depth.get();
         while depth > 0 {
             depth -= 1;

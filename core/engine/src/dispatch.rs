@@ -94,7 +94,11 @@ impl Broker {
             }
             let mut chunk = 1;
             loop {
-                let before_ns = if budget_ns > 0 { self.driver.monotonic_ns() } else { 0 };
+                let before_ns = if budget_ns > 0 {
+                    self.driver.monotonic_ns()
+                } else {
+                    0
+                };
                 // One message at least, or a small budget would never get anywhere.
                 let is_late = budget_ns > 0 && has_served && before_ns - start_ns >= budget_ns;
                 if left == 0 || is_late {
@@ -123,7 +127,11 @@ impl Broker {
                     if budget_ns > 0 {
                         let spent_ns = self.driver.monotonic_ns() - before_ns;
                         let is_cheap = spent_ns < budget_ns / MESSAGES_PER_CLOCK as u64;
-                        chunk = if is_cheap { (chunk * 2).min(MESSAGES_PER_CLOCK) } else { 1 };
+                        chunk = if is_cheap {
+                            (chunk * 2).min(MESSAGES_PER_CLOCK)
+                        } else {
+                            1
+                        };
                     }
                     left = left.saturating_sub(handled);
                     continue;

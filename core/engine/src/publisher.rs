@@ -47,7 +47,8 @@ impl Publisher {
     #[inline(always)]
     pub fn publish(&mut self, payload: &[u8]) -> Result<()> {
         let sequence = self.sequence + 1;
-        self.writer.publish_by(&mut self.route, &self.subject, payload, sequence)?;
+        self.writer
+            .publish_by(&mut self.route, &self.subject, payload, sequence)?;
         self.sequence = sequence;
         Ok(())
     }
@@ -63,7 +64,8 @@ impl Publisher {
             ..*message
         };
         let route = self.writer.renewed(&mut self.route, &self.subject)?;
-        self.writer.send_numbered(route, &message, self.sequence + 1)?;
+        self.writer
+            .send_numbered(route, &message, self.sequence + 1)?;
         self.sequence += 1;
         Ok(())
     }

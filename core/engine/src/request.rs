@@ -212,8 +212,9 @@ impl Requester {
         let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
         let route = &mut self.route;
-        let sent =
-            self.writer.request_by(route, &self.subject, payload, token, Asking::Later);
+        let sent = self
+            .writer
+            .request_by(route, &self.subject, payload, token, Asking::Later);
         self.sent(number, sent)
     }
 
@@ -251,10 +252,16 @@ impl Requester {
         let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
         let sent = if is_own {
-            let message = Message { subject: &self.subject, ..*message };
+            let message = Message {
+                subject: &self.subject,
+                ..*message
+            };
             self.writer
                 .renewed(&mut self.route, &self.subject)
-                .and_then(|route| self.writer.request_along(route, &message, token, Asking::Later))
+                .and_then(|route| {
+                    self.writer
+                        .request_along(route, &message, token, Asking::Later)
+                })
         } else {
             self.writer.request_message(message, token, Asking::Later)
         };
@@ -264,7 +271,9 @@ impl Requester {
     /// Takes a place in the window.
     #[inline(always)]
     fn take(&mut self, user_token: u64, timeout_ns: u64) -> Result<u32> {
-        self.flight.take(user_token, timeout_of(timeout_ns)).ok_or(WINDOW_FULL)
+        self.flight
+            .take(user_token, timeout_of(timeout_ns))
+            .ok_or(WINDOW_FULL)
     }
 
     #[inline(always)]
@@ -359,7 +368,10 @@ impl Requester {
                 if subject.is_empty() {
                     return writer.request_message(message, token, asking);
                 }
-                let message = Message { subject, ..*message };
+                let message = Message {
+                    subject,
+                    ..*message
+                };
                 writer.request_along(writer.renewed(route, subject)?, &message, token, asking)
             })
         })
@@ -387,7 +399,9 @@ impl Requester {
                 (subject, payload),
                 token,
                 |status, payload, headers| {
-                    use_answer.take().map(|use_answer| use_answer(status, payload, headers))
+                    use_answer
+                        .take()
+                        .map(|use_answer| use_answer(status, payload, headers))
                 },
             );
             if let Some(Ok(Here::Answer(Some(result)))) = asked {
@@ -540,6 +554,20 @@ impl ThreadClient {
         }
     }
 
+    /// Answers a request; see [`Writer::reply`].
+    #[inline(always)]
+    pub fn reply(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
+        // An answer to an asker further up this thread's stack does not travel.
+        if self.calls.is_asking() && payload.len() <= crate::writer::BLOCK_BYTES {
+            match self.calls.answer(token, status, payload, &[]) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(()) => return Err(Error::NO_MEMORY),
+            }
+        }
+        self.writer.reply_away(token, status, payload)
+    }
+
     /// Asks by subject and waits for the answer, which `use_answer` gets.
     pub fn request<R>(
         &self,
@@ -573,7 +601,9 @@ impl ThreadClient {
             payload,
             token,
             |status, payload, headers| {
-                use_answer.take().map(|use_answer| use_answer(status, payload, headers))
+                use_answer
+                    .take()
+                    .map(|use_answer| use_answer(status, payload, headers))
             },
         );
         if let Some(Ok(Here::Answer(Some(result)))) = asked {
@@ -743,8 +773,14 @@ fn with_answer<R>(
     headers: &[u8],
     use_answer: impl FnOnce(&View) -> R,
 ) -> R {
-    let numbers = Numbers { status, ..Numbers::default() };
-    let optional = Optional { headers, ..Optional::default() };
+    let numbers = Numbers {
+        status,
+        ..Numbers::default()
+    };
+    let optional = Optional {
+        headers,
+        ..Optional::default()
+    };
     View::with_borrowed(&[], payload, numbers, Some(optional), use_answer)
 }
 

@@ -178,7 +178,11 @@ impl Writer {
                 return self.send_usual(&route.targets, subject, payload, 0, 0);
             }
         }
-        self.publish_message(&Message { subject, payload, ..Message::default() })
+        self.publish_message(&Message {
+            subject,
+            payload,
+            ..Message::default()
+        })
     }
 
     /// Publishes a message that may have optional fields; else as [`Writer::publish`].
@@ -215,10 +219,18 @@ impl Writer {
     ) -> Result<()> {
         match targets {
             Targets::One(target) => {
-                let plain =
-                    Plain { kind: Kind::Message, flags, status: 0, word: sequence, subject, payload };
+                let plain = Plain {
+                    kind: Kind::Message,
+                    flags,
+                    status: 0,
+                    word: sequence,
+                    subject,
+                    payload,
+                };
                 let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else { return Ok(()) };
+                let Some(lane) = lanes.get(target.lane) else {
+                    return Ok(());
+                };
                 let pushed = lane.writer.push_plain(&plain, target.subscription);
                 if pushed != Ok(Pushed::Written) || lane.writer.has_evicted() {
                     drop(lanes);
@@ -247,7 +259,11 @@ impl Writer {
         flags: u16,
         sequence: u64,
     ) -> Result<()> {
-        let message = Message { subject, payload, ..Message::default() };
+        let message = Message {
+            subject,
+            payload,
+            ..Message::default()
+        };
         let mut draft = self.draft(&message)?;
         draft.sequence = sequence;
         draft.flags |= flags;
@@ -267,12 +283,25 @@ impl Writer {
         if self.is_usual(payload) {
             return self.send_usual(&route.targets, subject, payload, flag::SEQUENCE, sequence);
         }
-        self.send_numbered(route, &Message { subject, payload, ..Message::default() }, sequence)
+        self.send_numbered(
+            route,
+            &Message {
+                subject,
+                payload,
+                ..Message::default()
+            },
+            sequence,
+        )
     }
 
     /// Sends a message with a sequence along a route.
     #[inline(never)]
-    pub(crate) fn send_numbered(&self, route: &Route, message: &Message<'_>, sequence: u64) -> Result<()> {
+    pub(crate) fn send_numbered(
+        &self,
+        route: &Route,
+        message: &Message<'_>,
+        sequence: u64,
+    ) -> Result<()> {
         let mut draft = self.draft(message)?;
         draft.sequence = sequence;
         draft.flags |= flag::SEQUENCE;
@@ -572,7 +601,15 @@ impl Writer {
                 return self.send_usual_request(&route.targets, subject, payload, token, asking);
             }
         }
-        self.request_message(&Message { subject, payload, ..Message::default() }, token, asking)
+        self.request_message(
+            &Message {
+                subject,
+                payload,
+                ..Message::default()
+            },
+            token,
+            asking,
+        )
     }
 
     /// Sends a request that may have optional fields.
@@ -610,7 +647,16 @@ impl Writer {
         if self.is_usual(payload) {
             return self.send_usual_request(&route.targets, subject, payload, token, asking);
         }
-        self.request_along(route, &Message { subject, payload, ..Message::default() }, token, asking)
+        self.request_along(
+            route,
+            &Message {
+                subject,
+                payload,
+                ..Message::default()
+            },
+            token,
+            asking,
+        )
     }
 
     /// Sends a request that may have optional fields along a route.
@@ -646,7 +692,9 @@ impl Writer {
                     payload,
                 };
                 let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else { return Ok(Fate::NoResponder) };
+                let Some(lane) = lanes.get(target.lane) else {
+                    return Ok(Fate::NoResponder);
+                };
                 match lane.writer.push_plain(&plain, target.subscription) {
                     Ok(_) => Ok(Fate::Sent),
                     Err(refused) => fate_of(refused),
@@ -657,7 +705,11 @@ impl Writer {
             }
             Targets::Nobody => Ok(Fate::NoResponder),
             Targets::Group(_) | Targets::Many(_) => {
-                let message = Message { subject, payload, ..Message::default() };
+                let message = Message {
+                    subject,
+                    payload,
+                    ..Message::default()
+                };
                 let draft = self.request_draft(&message, token)?;
                 return self.send_request(targets, &message, &draft, asking);
             }
@@ -720,14 +772,17 @@ impl Writer {
             tag: handler.tag,
             ..Numbers::default()
         };
-        let called = View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
-            Asking::Later => call::call(handler, view),
-            Asking::Now(calls, use_answer) => calls.ask(handler, token, view).map(|is_answered| {
-                if is_answered {
-                    calls.use_answer(use_answer);
+        let called =
+            View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
+                Asking::Later => call::call(handler, view),
+                Asking::Now(calls, use_answer) => {
+                    calls.ask(handler, token, view).map(|is_answered| {
+                        if is_answered {
+                            calls.use_answer(use_answer);
+                        }
+                    })
                 }
-            }),
-        });
+            });
         if called == Err(NotCalled::Inactive) {
             return Ok(Fate::Cancelled);
         }
@@ -746,7 +801,9 @@ impl Writer {
         token: u64,
         use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
     ) -> Option<Result<Here<R>>> {
-        let Targets::Inline(handler) = targets else { return None };
+        let Targets::Inline(handler) = targets else {
+            return None;
+        };
         let numbers = Numbers {
             token,
             subscription_id: handler.id,
@@ -821,7 +878,14 @@ impl Writer {
         asking: Asking<'_>,
     ) -> Result<Fate> {
         let optional = Some(optional_of(message));
-        self.ask_inline(handler, message.subject, message.payload, optional, token, asking)
+        self.ask_inline(
+            handler,
+            message.subject,
+            message.payload,
+            optional,
+            token,
+            asking,
+        )
     }
 
     /// Calls an inline handler with a message that may have optional fields.
@@ -832,7 +896,13 @@ impl Writer {
         sequence: u64,
     ) -> Result<()> {
         let optional = Some(optional_of(message));
-        self.call_inline(handler, message.subject, message.payload, optional, sequence)
+        self.call_inline(
+            handler,
+            message.subject,
+            message.payload,
+            optional,
+            sequence,
+        )
     }
 
     #[inline(always)]
@@ -857,10 +927,7 @@ impl Writer {
     }
 
     #[inline(always)]
-    pub(crate) fn count_inline(
-        &self,
-        called: std::result::Result<(), NotCalled>,
-    ) -> Result<()> {
+    pub(crate) fn count_inline(&self, called: std::result::Result<(), NotCalled>) -> Result<()> {
         match called {
             Ok(()) => {
                 count(&self.counters.inline, 1);
@@ -872,7 +939,6 @@ impl Writer {
     }
 
     /// Answers a request. AGAIN: the asker's queue has no room; NOT_FOUND: the asker is gone.
-    #[inline(always)]
     pub fn reply(
         &self,
         token: u64,
@@ -892,10 +958,34 @@ impl Writer {
             Ok(false) => {}
             Err(()) => return Err(Error::NO_MEMORY),
         }
+        if headers.is_empty() && !has_more {
+            return self.reply_away(token, status, payload);
+        }
+        let mut draft = Draft {
+            kind: Kind::Reply,
+            flags: flag::TOKEN,
+            status: status as u16,
+            token,
+            payload,
+            ..Draft::default()
+        };
+        if !headers.is_empty() {
+            draft.flags |= flag::SIZES;
+            draft.headers = headers;
+        }
+        if has_more {
+            draft.flags |= flag::MORE;
+        }
+        self.reply_slow((token >> 32) as u32, &draft)
+    }
+
+    /// Sends an answer without headers to an asker elsewhere.
+    #[inline(always)]
+    pub(crate) fn reply_away(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
         let requester = (token >> 32) as u32;
-        let index = requester & crate::request::REQUESTER_INDEX_MASK;
-        if headers.is_empty() && !has_more && payload.len() <= self.usual_bytes {
+        if payload.len() <= self.usual_bytes {
             let mut lanes = self.lanes.borrow_mut();
+            let index = requester & crate::request::REQUESTER_INDEX_MASK;
             if let Some((id, lane)) = lanes.replies.get(index as usize).copied()
                 && id == requester
                 && id != 0
@@ -918,7 +1008,17 @@ impl Writer {
                 };
             }
         }
-        let mut draft = Draft {
+        self.reply_first(token, status, payload)
+    }
+
+    /// The first answer to a requester, or a large one.
+    #[cold]
+    #[inline(never)]
+    fn reply_first(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
+        if payload.len() as u64 > self.broker.options.payload_max {
+            return Err(self.too_large(payload.len()));
+        }
+        let draft = Draft {
             kind: Kind::Reply,
             flags: flag::TOKEN,
             status: status as u16,
@@ -926,14 +1026,7 @@ impl Writer {
             payload,
             ..Draft::default()
         };
-        if !headers.is_empty() {
-            draft.flags |= flag::SIZES;
-            draft.headers = headers;
-        }
-        if has_more {
-            draft.flags |= flag::MORE;
-        }
-        self.reply_slow(requester, &draft)
+        self.reply_slow((token >> 32) as u32, &draft)
     }
 }
 
@@ -971,5 +1064,9 @@ pub(crate) fn reply_refused(refused: Refused) -> Error {
 }
 
 fn optional_of<'m>(message: &Message<'m>) -> Optional<'m> {
-    Optional { reply_to: message.reply_to, key: message.key, headers: message.headers }
+    Optional {
+        reply_to: message.reply_to,
+        key: message.key,
+        headers: message.headers,
+    }
 }

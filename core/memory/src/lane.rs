@@ -513,7 +513,11 @@ impl<W: Words> Consumer<W> {
     #[inline(always)]
     pub(crate) fn next_plain(&mut self) -> Option<PlainTaken> {
         if self.read == self.tail_seen {
-            return None;
+            let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
+            // Nothing, or something that must be looked at with care: `next` does that.
+            if tail == self.read || self.accept_tail(tail).is_err() {
+                return None;
+            }
         }
         let offset = (self.read & self.mask) as usize;
         let words = &self.link.words;
@@ -692,6 +696,14 @@ impl<W: Words> Consumer<W> {
     #[inline(always)]
     pub fn held_bytes(&self) -> u64 {
         self.read - self.released
+    }
+
+    /// True if a look has just found nothing, and nothing unusual is the reason.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read == self.tail_seen
+            && !self.link.has_next.load(Ordering::Acquire)
+            && self.error.is_none()
     }
 
     /// Bytes seen in the current ring and not released.

@@ -22,6 +22,8 @@ const COPY_BYTES: u64 = 64 << 10;
 const VIEWS_MORE: usize = 16;
 /// Looks of one `fill` at lanes whose records all give no view.
 const LOOKS_MAX: u32 = 4096;
+/// Looks at several lanes after which the shared one is given back if it is idle.
+const FILLS_BEFORE_TRIM: u32 = 1024;
 /// Empty looks after which the shared lane's memory is given back.
 const EMPTIES_BEFORE_TRIM: u32 = 64;
 
@@ -36,6 +38,7 @@ pub(crate) struct Reader {
     copies: Vec<u64>,
     incoming_seen: u32,
     empties: u32,
+    fills: u32,
     /// The last look found an empty lane whose writer is gone.
     has_orphan: bool,
 }
@@ -115,6 +118,11 @@ impl<'q> ReaderGuard<'q> {
         }
         let count = reader.lanes.len();
         if count > 1 {
+            // A shared lane that everybody has left costs a look each time.
+            reader.fills = reader.fills.wrapping_add(1);
+            if reader.fills.is_multiple_of(FILLS_BEFORE_TRIM) {
+                queue.trim_shared();
+            }
             reader.start = if reader.start + 1 < count {
                 reader.start + 1
             } else {
@@ -338,23 +346,38 @@ fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
             add_plain(consumer, &plain, views, fill);
             continue;
         }
-        let taken = match consumer.next() {
-            Ok(Some(taken)) => taken,
-            Ok(None) => break,
+        if consumer.is_empty() {
+            break;
+        }
+        match next_unusual(queue, consumer, views, blocks, fill) {
+            Ok(true) => {}
+            Ok(false) => break,
             Err(error) => {
                 result = Err(error);
                 break;
             }
-        };
-        let address = consumer.address(&taken);
-        if let Err(error) = add_view(queue, consumer, &taken, address, views, blocks, fill) {
-            result = Err(error);
-            break;
         }
     }
     tell_lost(consumer, views, fill.gap_at);
     fill.waiting += consumer.waiting_bytes();
     result
+}
+
+/// Takes a record that is not a plain one, or follows to the next ring; false: there is none.
+#[inline(never)]
+fn next_unusual<V: FnMut(&mut Visit<'_>) -> bool>(
+    queue: &Queue,
+    consumer: &mut Consumer,
+    views: &mut Vec<View>,
+    blocks: &mut Vec<BlockRef>,
+    fill: &mut Fill<'_, V>,
+) -> Result<bool, RecordError> {
+    let Some(taken) = consumer.next()? else {
+        return Ok(false);
+    };
+    let address = consumer.address(&taken);
+    add_view(queue, consumer, &taken, address, views, blocks, fill)?;
+    Ok(true)
 }
 
 /// Losses that no record has told are told by the first message after the gap, if it is there yet.
