@@ -88,8 +88,14 @@ fn drain_lets_handlers_finish_and_requests_be_answered() {
     }
     check(broker.drain(0), Status::Timeout);
     let request = take_all(&broker, queue_of(&responder)).pop().unwrap();
-    client(&broker, |client| client.writer.reply(request.token, 0, b"", &[], false)).unwrap();
-    assert_eq!(asker.receive(1, PATIENCE_NS).unwrap().messages()[0].status, 0);
+    client(&broker, |client| {
+        client.writer.reply(request.token, 0, b"", &[], false)
+    })
+    .unwrap();
+    assert_eq!(
+        asker.receive(1, PATIENCE_NS).unwrap().messages()[0].status,
+        0
+    );
     check(broker.drain(PATIENCE_NS), Status::Ok);
     assert_eq!(count.load(Ordering::SeqCst), 1000);
 }
@@ -107,7 +113,11 @@ fn close_wakes_every_waiting_reader_at_once() {
                 let started = started.clone();
                 std::thread::spawn(move || {
                     started.fetch_add(1, Ordering::SeqCst);
-                    queue.receive(&broker, 1, FOREVER).map(|_| ()).unwrap_err().status()
+                    queue
+                        .receive(&broker, 1, FOREVER)
+                        .map(|_| ())
+                        .unwrap_err()
+                        .status()
                 })
             })
             .collect();
@@ -135,7 +145,9 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
             payload: &wide(1),
             ..Message::default()
         };
-        status(&client(&there, |client| client.publish_wait(&message, FOREVER)))
+        status(&client(&there, |client| {
+            client.publish_wait(&message, FOREVER)
+        }))
     });
     let there = broker.clone();
     let _mute = handle(&broker, "mute", Delivery::Inline, |_| {});
@@ -147,7 +159,9 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
             ..Message::default()
         };
         started_in.store(1, Ordering::SeqCst);
-        status(&client(&there, |client| client.request(&message, FOREVER, |_| ())))
+        status(&client(&there, |client| {
+            client.request(&message, FOREVER, |_| ())
+        }))
     });
     let there = broker.clone();
     let started_in = started.clone();
@@ -159,7 +173,9 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
         let mut asker = Requester::open(&there, options).unwrap();
         asker.submit(b"", 1, FOREVER).unwrap();
         started_in.fetch_add(1, Ordering::SeqCst);
-        let received = asker.receive(1, FOREVER).map(|batch| batch.messages()[0].status);
+        let received = asker
+            .receive(1, FOREVER)
+            .map(|batch| batch.messages()[0].status);
         received.map_or_else(|error| error.status() as u32, |status| status)
     });
     until("both wait", || started.load(Ordering::SeqCst) == 2);
@@ -169,7 +185,10 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
     let ended = writer.join().unwrap();
     assert!(matches!(ended, Status::Closed | Status::Ok), "{ended:?}");
     let ended = asker.join().unwrap();
-    assert!(matches!(ended, Status::Closed | Status::Cancelled), "{ended:?}");
+    assert!(
+        matches!(ended, Status::Closed | Status::Cancelled),
+        "{ended:?}"
+    );
     let ended = requester.join().unwrap();
     let expected = [Status::Cancelled, Status::Closed, Status::End].map(|one| one as u32);
     assert!(expected.contains(&ended), "{ended}");
@@ -182,7 +201,11 @@ fn unsubscribe_wakes_a_reader_of_its_own_queue() {
         let subscription = subscribe(&broker, "never");
         let (there, queue) = (broker.clone(), queue_of(&subscription).clone());
         let reader = std::thread::spawn(move || {
-            queue.receive(&there, 1, FOREVER).map(|_| ()).unwrap_err().status()
+            queue
+                .receive(&there, 1, FOREVER)
+                .map(|_| ())
+                .unwrap_err()
+                .status()
         });
         subscription.unsubscribe();
         assert_eq!(reader.join().unwrap(), Status::End);
@@ -206,7 +229,9 @@ fn inside(delivery: Delivery, act: fn(&Broker) -> Status) -> (Arc<Broker>, Statu
     if delivery == Delivery::Dispatch {
         let _ = broker.dispatch(0, 0);
     }
-    until("the handler has returned", || outcome.load(Ordering::SeqCst) != u64::MAX);
+    until("the handler has returned", || {
+        outcome.load(Ordering::SeqCst) != u64::MAX
+    });
     drop(subscription);
     let number = outcome.load(Ordering::SeqCst) as u32;
     (broker, Status::from_number(number).unwrap())
@@ -216,7 +241,11 @@ fn inside(delivery: Delivery, act: fn(&Broker) -> Status) -> (Arc<Broker>, Statu
 fn drain_and_close_inside_any_handler_return() {
     for delivery in [Delivery::Inline, Delivery::Thread, Delivery::Dispatch] {
         let (broker, drained) = inside(delivery, |broker| status(&broker.drain(PATIENCE_NS)));
-        assert_eq!(drained, Status::Ok, "{delivery:?}: its own message is left out");
+        assert_eq!(
+            drained,
+            Status::Ok,
+            "{delivery:?}: its own message is left out"
+        );
         check(publish(&broker, "inside", b""), Status::Closed);
         broker.close();
 
@@ -290,7 +319,10 @@ fn everything_answers_closed_and_memory_returns() {
     }
     drop((publisher, asker));
     let figures = broker.statistics();
-    assert_eq!((figures.subscriptions, figures.queues, figures.memory), (0, 0, 0));
+    assert_eq!(
+        (figures.subscriptions, figures.queues, figures.memory),
+        (0, 0, 0)
+    );
 }
 
 #[test]

@@ -97,8 +97,11 @@ fn the_client_is_readable_while_any_queue_holds_something() {
     assert!(!is_ready(fd));
     assert_eq!(broker.dispatch(100, 0), Ok(0));
     for round in 0..50 {
-        for (subject, queue) in [("fd.a", queue_of(&a)), ("fd.b", queue_of(&b)), ("fd.c", &shared)]
-        {
+        for (subject, queue) in [
+            ("fd.a", queue_of(&a)),
+            ("fd.b", queue_of(&b)),
+            ("fd.c", &shared),
+        ] {
             publish_number(&broker, subject, round).unwrap();
             assert!(is_ready(fd), "{subject}, round {round}");
             assert_eq!(broker.dispatch(0, 0), Ok(ready::MESSAGES));
@@ -129,7 +132,10 @@ fn dispatch_calls_handlers_within_its_budget_and_in_order() {
     let next = Arc::new(AtomicU64::new(0));
     let next_in = next.clone();
     let _subscription = handle(&broker, "budget", Delivery::Dispatch, move |view| {
-        assert_eq!(number_of(view.payload()), next_in.fetch_add(1, Ordering::SeqCst));
+        assert_eq!(
+            number_of(view.payload()),
+            next_in.fetch_add(1, Ordering::SeqCst)
+        );
     });
     let fd = broker.fd().unwrap();
     for number in 0..1000 {
@@ -191,7 +197,10 @@ fn handlers_get_their_turns_and_may_publish_and_dispatch() {
         publish_number(&broker, "turn.a", number).unwrap();
     }
     settle(&broker, &[]);
-    assert_eq!((calls.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (200, 200));
+    assert_eq!(
+        (calls.load(Ordering::SeqCst), others.load(Ordering::SeqCst)),
+        (200, 200)
+    );
 }
 
 #[test]
@@ -209,7 +218,10 @@ fn answers_and_deadlines_make_the_client_readable() {
     let request = take_all(&broker, queue_of(&responder)).pop().unwrap();
     settle(&broker, &[queue_of(&responder)]);
     assert!(!is_ready(fd));
-    client(&broker, |client| client.writer.reply(request.token, 0, b"", &[], false)).unwrap();
+    client(&broker, |client| {
+        client.writer.reply(request.token, 0, b"", &[], false)
+    })
+    .unwrap();
     assert!(is_ready(fd));
     assert_eq!(broker.dispatch(0, 0), Ok(ready::ANSWERS));
     assert_eq!(asker.receive(10, 0).unwrap().messages().len(), 1);

@@ -44,7 +44,11 @@ fn each_message_goes_to_one_member_of_each_group_and_to_every_plain_one() {
             let mine = take_all(&broker, queue);
             for subject in ["work.string", "work.handle"] {
                 let mut of: Vec<u64> = Vec::new();
-                of.extend(mine.iter().filter(|one| one.subject == subject).map(Seen::number));
+                of.extend(
+                    mine.iter()
+                        .filter(|one| one.subject == subject)
+                        .map(Seen::number),
+                );
                 assert!(of.is_sorted(), "a member gets its messages in order");
             }
             assert!(mine.iter().all(|one| one.id == subscription.id()));
@@ -179,7 +183,11 @@ fn an_inline_member_and_a_queue_share_a_group_and_blocks_return() {
     }
     assert_eq!(calls.load(Ordering::SeqCst) + queued, 500);
     // One block at a time was in use: no reference was left behind.
-    assert!(broker.statistics().memory < 1 << 20, "{}", broker.statistics().memory);
+    assert!(
+        broker.statistics().memory < 1 << 20,
+        "{}",
+        broker.statistics().memory
+    );
 }
 
 #[test]

@@ -19,7 +19,10 @@ fn a_handler_has_run_on_this_thread_when_publish_returns() {
     let seen: Arc<Mutex<Vec<(Seen, std::thread::ThreadId)>>> = Arc::default();
     let seen_in = seen.clone();
     let subscription = handle(&broker, "in.*", Delivery::Inline, move |view| {
-        seen_in.lock().unwrap().push((Seen::of(view), std::thread::current().id()));
+        seen_in
+            .lock()
+            .unwrap()
+            .push((Seen::of(view), std::thread::current().id()));
     });
     assert!(subscription.queue().is_none());
     let mut publisher = Publisher::open(&broker, b"in.handle").unwrap();
@@ -34,7 +37,14 @@ fn a_handler_has_run_on_this_thread_when_publish_returns() {
         assert_eq!(last.1, std::thread::current().id());
     }
     let statistics = broker.statistics();
-    assert_eq!((statistics.published, statistics.delivered, statistics.threads), (200, 200, 0));
+    assert_eq!(
+        (
+            statistics.published,
+            statistics.delivered,
+            statistics.threads
+        ),
+        (200, 200, 0)
+    );
     assert_eq!(subscription.counts(), (200, 0));
     assert_eq!(statistics.memory, 0);
 }
@@ -156,8 +166,14 @@ fn a_handler_that_publishes_into_a_queue_of_the_same_message_takes_no_promised_r
         for number in 0..20 {
             let size = 1 + (round * 13 + number * 29) % 300;
             let sent = publish(&broker, "outer", &vec![1; size]);
-            assert!(matches!(status(&sent), Status::Ok | Status::Again), "{sent:?}");
-            let outer = take_all(&broker, &queue).iter().filter(|one| one.tag < 4).count();
+            assert!(
+                matches!(status(&sent), Status::Ok | Status::Again),
+                "{sent:?}"
+            );
+            let outer = take_all(&broker, &queue)
+                .iter()
+                .filter(|one| one.tag < 4)
+                .count();
             assert_eq!(outer, if sent.is_ok() { 3 } else { 0 });
         }
     }

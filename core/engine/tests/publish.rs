@@ -282,7 +282,11 @@ fn a_wide_fan_out_shares_one_block() {
         subscription.unsubscribe();
     }
     // One block of 4 KiB and the table stay for the next.
-    assert!(broker.statistics().memory <= 16 << 10, "{}", broker.statistics().memory);
+    assert!(
+        broker.statistics().memory <= 16 << 10,
+        "{}",
+        broker.statistics().memory
+    );
 }
 
 #[test]

@@ -322,7 +322,11 @@ fn publish_wait_goes_on_when_a_reader_makes_room() {
         let batch = queue.receive(&broker, 7, PATIENCE_NS).unwrap();
         for view in batch.messages() {
             let number = Seen::of(view).number();
-            let next = if number < 3000 { &mut by_thread } else { &mut by_handle };
+            let next = if number < 3000 {
+                &mut by_thread
+            } else {
+                &mut by_handle
+            };
             assert_eq!(number, *next);
             *next += 1;
         }
@@ -398,7 +402,9 @@ fn subscribing_in_a_loop_gives_all_memory_back() {
     let broker = open();
     let there = broker.clone();
     // On a thread of its own: what its writer keeps returns with it.
-    std::thread::spawn(move || subscribe_in_a_loop(&there)).join().unwrap();
+    std::thread::spawn(move || subscribe_in_a_loop(&there))
+        .join()
+        .unwrap();
     let after = broker.statistics();
     assert_eq!((after.memory, after.subscriptions, after.queues), (0, 0, 0));
 }

@@ -24,7 +24,9 @@ fn requester(broker: &Arc<Broker>, subject: &str, in_flight_max: u32) -> Request
 }
 
 fn reply(broker: &Arc<Broker>, token: u64, payload: &[u8], has_more: bool) -> Result<()> {
-    client(broker, |client| client.writer.reply(token, 0, payload, &[], has_more))
+    client(broker, |client| {
+        client.writer.reply(token, 0, payload, &[], has_more)
+    })
 }
 
 /// Answers every waiting request with its own payload; returns how many.
@@ -55,7 +57,9 @@ fn ask(broker: &Arc<Broker>, subject: &str, timeout_ns: u64) -> Result<(u32, Vec
         ..Message::default()
     };
     let answer = |view: &View| (view.status, view.payload().to_vec());
-    client(broker, |client| client.request(&message, timeout_ns, answer))
+    client(broker, |client| {
+        client.request(&message, timeout_ns, answer)
+    })
 }
 
 fn echo(broker: &Arc<Broker>, subject: &str, delivery: Delivery) -> Subscription {
@@ -96,7 +100,10 @@ fn many_requests_in_flight_are_answered_each_with_its_own() {
         }
     }
     let figures = broker.statistics();
-    assert_eq!((figures.requests, figures.answers, figures.late_answers), (50_000, 50_000, 0));
+    assert_eq!(
+        (figures.requests, figures.answers, figures.late_answers),
+        (50_000, 50_000, 0)
+    );
 }
 
 #[test]
@@ -110,7 +117,12 @@ fn a_full_window_is_again_and_an_answer_makes_room() {
     let error = asker.submit(b"", 100, FOREVER).unwrap_err();
     assert_eq!(error.status(), Status::Again);
     assert!(error.text().contains("in_flight_max"), "{error}");
-    let request = Seen::of(&queue_of(&responder).receive(&broker, 1, 0).unwrap().messages()[0]);
+    let request = Seen::of(
+        &queue_of(&responder)
+            .receive(&broker, 1, 0)
+            .unwrap()
+            .messages()[0],
+    );
     reply(&broker, request.token, b"", false).unwrap();
     assert_eq!(answers(&mut asker).len(), 1);
     check(asker.submit(b"", 100, FOREVER), Status::Ok);
@@ -123,7 +135,10 @@ fn nobody_is_no_responder_at_once() {
     check(ask(&broker, "nobody", FOREVER), Status::NoResponder);
     let mut asker = requester(&broker, "nobody", 0);
     asker.submit(b"", 7, FOREVER).unwrap();
-    assert_eq!(answers(&mut asker), [(7, Status::NoResponder as u32, vec![])]);
+    assert_eq!(
+        answers(&mut asker),
+        [(7, Status::NoResponder as u32, vec![])]
+    );
     assert_eq!(asker.in_flight(), 0);
     let responder = echo(&broker, "nobody", Delivery::Inline);
     assert_eq!(ask(&broker, "nobody", FOREVER), Ok((0, b"?".to_vec())));
@@ -142,7 +157,10 @@ fn a_full_responder_is_busy_under_every_policy_and_drops_nothing() {
             asker.submit(&wide(token), token, FOREVER).unwrap();
         }
         let mut fates = answers(&mut asker);
-        assert!(fates.iter().all(|fate| fate.1 == Status::Busy as u32), "{policy:?}");
+        assert!(
+            fates.iter().all(|fate| fate.1 == Status::Busy as u32),
+            "{policy:?}"
+        );
         let busy = fates.len();
         assert!((900..1000).contains(&busy), "{busy}");
         assert_eq!(answer_all(&broker, &queue), 1000 - busy);
@@ -172,8 +190,14 @@ fn a_request_that_a_message_evicts_is_busy() {
         publish(&broker, "evict", &wide(number)).unwrap();
     }
     let fates = answers(&mut asker);
-    let waiting = take_all(&broker, &queue).iter().filter(|one| one.token != 0).count();
-    assert!(fates.iter().all(|fate| fate.1 == Status::Busy as u32), "{fates:?}");
+    let waiting = take_all(&broker, &queue)
+        .iter()
+        .filter(|one| one.token != 0)
+        .count();
+    assert!(
+        fates.iter().all(|fate| fate.1 == Status::Busy as u32),
+        "{fates:?}"
+    );
     assert_eq!(fates.len() + waiting, 5);
 }
 
@@ -207,7 +231,10 @@ fn a_request_times_out_by_the_clock_and_its_late_answer_is_counted() {
         let _ = reply(&broker, request.token, b"twice", false);
     }
     assert_eq!(answers(&mut asker), []);
-    assert_eq!((asker.in_flight(), broker.statistics().late_answers), (0, 150));
+    assert_eq!(
+        (asker.in_flight(), broker.statistics().late_answers),
+        (0, 150)
+    );
 }
 
 #[test]
@@ -279,7 +306,13 @@ fn a_responder_that_goes_away_cancels_what_it_had_not_read() {
         reply(&broker, first.token, b"in time", false).unwrap();
         let fates = answers(&mut asker);
         assert_eq!(fates.len(), 40);
-        assert_eq!(fates.iter().filter(|fate| fate.1 == Status::Cancelled as u32).count(), 39);
+        assert_eq!(
+            fates
+                .iter()
+                .filter(|fate| fate.1 == Status::Cancelled as u32)
+                .count(),
+            39
+        );
         assert_eq!(fates.iter().filter(|fate| fate.1 == 0).count(), 1);
     }
 }
@@ -290,7 +323,12 @@ fn a_stream_of_replies_ends_with_the_last() {
     let responder = subscribe(&broker, "stream");
     let mut asker = requester(&broker, "stream", 0);
     asker.submit(b"", 5, FOREVER).unwrap();
-    let request = Seen::of(&queue_of(&responder).receive(&broker, 1, 0).unwrap().messages()[0]);
+    let request = Seen::of(
+        &queue_of(&responder)
+            .receive(&broker, 1, 0)
+            .unwrap()
+            .messages()[0],
+    );
     for number in 0..100u64 {
         reply(&broker, request.token, &number.to_le_bytes(), number < 99).unwrap();
     }
@@ -348,7 +386,10 @@ fn an_inline_responder_answers_in_place_and_nests() {
     });
     for _ in 0..1000 {
         assert_eq!(ask(&broker, "inline.echo", FOREVER), Ok((0, b"?".to_vec())));
-        assert_eq!(ask(&broker, "inline.relay", FOREVER), Ok((0, b"??".to_vec())));
+        assert_eq!(
+            ask(&broker, "inline.relay", FOREVER),
+            Ok((0, b"??".to_vec()))
+        );
     }
     let mut asker = requester(&broker, "inline.echo", 0);
     for token in 0..100 {
@@ -373,7 +414,10 @@ fn an_inline_responder_may_answer_later_from_another_thread() {
         }
     });
     for _ in 0..200 {
-        assert_eq!(ask(&broker, "inline.later", PATIENCE_NS), Ok((0, b"later".to_vec())));
+        assert_eq!(
+            ask(&broker, "inline.later", PATIENCE_NS),
+            Ok((0, b"later".to_vec()))
+        );
     }
     worker.join().unwrap();
 }
@@ -391,7 +435,9 @@ fn two_threads_ask_and_answer_with_statuses_and_headers() {
             let request = Seen::of(&queue.receive(&there, 1, PATIENCE_NS).unwrap().messages()[0]);
             let answer = |client: &fastmq_engine::ThreadClient| {
                 let (token, payload) = (request.token, &request.payload);
-                client.writer.reply(token, number % 100, payload, headers.as_bytes(), false)
+                client
+                    .writer
+                    .reply(token, number % 100, payload, headers.as_bytes(), false)
             };
             client(&there, answer).unwrap();
         }
@@ -405,9 +451,15 @@ fn two_threads_ask_and_answer_with_statuses_and_headers() {
         let look = |view: &View| {
             assert_eq!(view.payload(), number.to_le_bytes());
             assert_eq!(view.status, number % 100);
-            assert_eq!(fastmq_engine::headers::get(view.headers(), b"n"), Ok(&b"v"[..]));
+            assert_eq!(
+                fastmq_engine::headers::get(view.headers(), b"n"),
+                Ok(&b"v"[..])
+            );
         };
-        client(&broker, |client| client.request(&message, PATIENCE_NS, look)).unwrap();
+        client(&broker, |client| {
+            client.request(&message, PATIENCE_NS, look)
+        })
+        .unwrap();
     }
     worker.join().unwrap();
 }
@@ -415,7 +467,9 @@ fn two_threads_ask_and_answer_with_statuses_and_headers() {
 #[test]
 fn a_group_of_responders_answers_each_request_once() {
     let broker = open();
-    let queues: Vec<_> = (0..3).map(|_| queue(&broker, Policy::Backpressure, 0)).collect();
+    let queues: Vec<_> = (0..3)
+        .map(|_| queue(&broker, Policy::Backpressure, 0))
+        .collect();
     let _all: Vec<_> = queues
         .iter()
         .map(|queue| subscribe_on(&broker, "team", "t", queue, 0))
@@ -468,8 +522,14 @@ fn wrong_use_of_a_requester_is_named() {
         subject,
         wait: None,
     };
-    check(Requester::open(&broker, options(b"a.*", 0)), Status::Invalid);
-    check(Requester::open(&broker, options(b"", 65_536)), Status::Invalid);
+    check(
+        Requester::open(&broker, options(b"a.*", 0)),
+        Status::Invalid,
+    );
+    check(
+        Requester::open(&broker, options(b"", 65_536)),
+        Status::Invalid,
+    );
     let mut own = requester(&broker, "own", 0);
     let mut any = requester(&broker, "", 0);
     let named = Message {
@@ -481,6 +541,9 @@ fn wrong_use_of_a_requester_is_named() {
     assert_eq!((own.in_flight(), any.in_flight()), (0, 0));
     let calls = AtomicU64::new(0);
     let mut count = |_: &View| calls.fetch_add(1, Ordering::SeqCst);
-    check(own.request(&Message::default(), FOREVER, &mut count), Status::NoResponder);
+    check(
+        own.request(&Message::default(), FOREVER, &mut count),
+        Status::NoResponder,
+    );
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }

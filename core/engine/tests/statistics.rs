@@ -12,7 +12,9 @@ use steps::*;
 fn the_figures_of_queues_subscriptions_and_client_add_up() {
     let (broker, driver) = open_simulated(4);
     let policies = [Policy::Backpressure, Policy::DropOldest, Policy::DropNewest];
-    let queues: Vec<_> = policies.map(|policy| queue(&broker, policy, 8 * SMALL)).into();
+    let queues: Vec<_> = policies
+        .map(|policy| queue(&broker, policy, 8 * SMALL))
+        .into();
     let subscriptions: Vec<_> = queues
         .iter()
         .map(|queue| subscribe_on(&broker, "sum.>", "", queue, 0))
@@ -65,7 +67,11 @@ fn the_figures_of_queues_subscriptions_and_client_add_up() {
     }
     let figures = broker.statistics();
     assert_eq!((figures.published, figures.refused), (accepted, refused));
-    assert_eq!(figures.delivered, totals.0 + accepted, "the inline one got all");
+    assert_eq!(
+        figures.delivered,
+        totals.0 + accepted,
+        "the inline one got all"
+    );
     assert_eq!((figures.dropped, figures.expired), (totals.1, totals.2));
     assert_eq!((figures.queues, figures.subscriptions), (3, 4));
     assert!(figures.memory > 0 && figures.memory_high >= figures.memory);
@@ -80,8 +86,14 @@ fn the_figures_of_queues_subscriptions_and_client_add_up() {
         broker.close_queue(queue);
     }
     let after = broker.statistics();
-    assert_eq!((after.published, after.delivered), (before.published, before.delivered));
-    assert_eq!((after.dropped, after.expired), (before.dropped, before.expired));
+    assert_eq!(
+        (after.published, after.delivered),
+        (before.published, before.delivered)
+    );
+    assert_eq!(
+        (after.dropped, after.expired),
+        (before.dropped, before.expired)
+    );
     assert_eq!((after.queues, after.subscriptions), (0, 1));
 }
 
@@ -94,7 +106,9 @@ fn waits_and_wakes_are_counted_when_they_happen() {
     let reader = std::thread::spawn(move || {
         queue.receive(&there, 1, PATIENCE_NS).unwrap();
     });
-    until("the reader sleeps", || queue_of(&subscription).waits().0 > 0);
+    until("the reader sleeps", || {
+        queue_of(&subscription).waits().0 > 0
+    });
     publish(&broker, "wake", b"").unwrap();
     reader.join().unwrap();
     let (waits, wakes) = queue_of(&subscription).waits();

@@ -36,7 +36,13 @@ fn a_simulated_world_has_no_threads_and_says_so() {
     let failed = broker.subscribe(b"a", b"", Delivery::Thread, None, 0, Some(on_message));
     let error = failed.unwrap_err();
     assert_eq!(error.status(), Status::Unsupported);
-    assert_eq!((broker.statistics().queues, broker.statistics().subscriptions), (0, 0));
+    assert_eq!(
+        (
+            broker.statistics().queues,
+            broker.statistics().subscriptions
+        ),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -71,13 +77,17 @@ fn messages_come_in_order_and_one_at_a_time_under_each_profile() {
             client(&broker, |client| client.publish_wait(&message, PATIENCE_NS)).unwrap();
             // Now and then the threads find nothing and sleep.
             if number % 500 == 0 {
-                until("all has been handled", || next.load(Ordering::SeqCst) == number + 1);
+                until("all has been handled", || {
+                    next.load(Ordering::SeqCst) == number + 1
+                });
             }
         }
         until("all has been handled", || {
             next.load(Ordering::SeqCst) == 5000 && other.load(Ordering::SeqCst) == 5000
         });
-        until("the figures say so", || broker.statistics().delivered == 10_000);
+        until("the figures say so", || {
+            broker.statistics().delivered == 10_000
+        });
     }
 }
 
@@ -139,9 +149,14 @@ fn one_thread_serves_many_queues() {
         .enumerate()
         .map(|(index, count)| {
             let count = count.clone();
-            handle(&broker, &format!("many.{index}"), Delivery::Thread, move |_| {
-                count.fetch_add(1, Ordering::SeqCst);
-            })
+            handle(
+                &broker,
+                &format!("many.{index}"),
+                Delivery::Thread,
+                move |_| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                },
+            )
         })
         .collect();
     for round in 0..100 {
@@ -149,12 +164,18 @@ fn one_thread_serves_many_queues() {
             publish(&broker, &format!("many.{index}"), b"").unwrap();
         }
         if round % 10 == 0 {
-            let is_done = || counts.iter().all(|count| count.load(Ordering::SeqCst) == round + 1);
+            let is_done = || {
+                counts
+                    .iter()
+                    .all(|count| count.load(Ordering::SeqCst) == round + 1)
+            };
             until("a round is done", is_done);
         }
     }
     until("all is done", || {
-        counts.iter().all(|count| count.load(Ordering::SeqCst) == 100)
+        counts
+            .iter()
+            .all(|count| count.load(Ordering::SeqCst) == 100)
     });
     assert_eq!(broker.statistics().threads, 1);
 }
@@ -179,7 +200,9 @@ fn a_handler_that_panics_stops_neither_its_thread_nor_others() {
         publish_number(&broker, "wild", number).unwrap();
         publish_number(&broker, "tame", number).unwrap();
     }
-    until("the tame one has all", || tame_calls.load(Ordering::SeqCst) == 20);
+    until("the tame one has all", || {
+        tame_calls.load(Ordering::SeqCst) == 20
+    });
     // A panic costs the rest of its batch, not the subscription.
     let before = calls.load(Ordering::SeqCst);
     assert!(before >= 1);

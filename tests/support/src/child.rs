@@ -1,8 +1,9 @@
-//! A child process that dies of its first system call: the proof that a path makes none.
+//! Child processes: one that dies of its first system call, one that may abort.
 //!
-//! The child is a fork with one thread. It prepares without a filter, then installs one that kills
-//! the process on every system call but `exit_group`, and does its work. It may allocate only
-//! before: a lock of the allocator that another thread held at the fork stays held.
+//! A child is a fork with one thread. [`without_system_calls`] prepares, then installs a filter
+//! that kills the process on every system call but `exit_group`, and does its work: the proof that
+//! a path makes none. The allocator of glibc is usable in the child of a fork; locks of ours that
+//! another thread held stay held, so the parent holds none while it forks.
 
 use std::io;
 
@@ -43,7 +44,32 @@ pub fn without_system_calls<T>(
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let mut prepared = prepare();
-            let number = if forbid_system_calls() { work(&mut prepared) } else { 125 };
+            let number = if forbid_system_calls() {
+                work(&mut prepared)
+            } else {
+                125
+            };
+            // SAFETY: ends the process at once; no destructor runs.
+            unsafe { libc::_exit(number) }
+        }
+        child => wait(child),
+    }
+}
+
+/// Forks; the child closes its standard error, runs `body` and leaves with the number that it
+/// returned. For what may abort the process.
+///
+/// # Errors
+/// What `fork` or `waitpid` said.
+pub fn run(body: impl FnOnce() -> i32) -> io::Result<Ended> {
+    // SAFETY: takes no pointer. The child calls only what the module doc allows.
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: a number; nothing of the child writes there but an abort.
+            unsafe { libc::close(libc::STDERR_FILENO) };
+            let number = body();
             // SAFETY: ends the process at once; no destructor runs.
             unsafe { libc::_exit(number) }
         }

@@ -52,7 +52,9 @@ pub(crate) fn client<R>(broker: &Arc<Broker>, body: impl FnOnce(&ThreadClient) -
 
 /// Publishes by subject.
 pub(crate) fn publish(broker: &Arc<Broker>, subject: &str, payload: &[u8]) -> Result<()> {
-    client(broker, |client| client.writer.publish(subject.as_bytes(), payload))
+    client(broker, |client| {
+        client.writer.publish(subject.as_bytes(), payload)
+    })
 }
 
 /// Publishes a number by subject.
@@ -208,5 +210,20 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::yield_now();
+    }
+}
+
+/// Numbers that a seed decides (SplitMix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// The next number below `count`.
+    pub(crate) fn below(&mut self, count: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % count
     }
 }

@@ -1,0 +1,276 @@
+//! Warm paths cost nothing but the work: no allocation, no clock, no lock, no park and no system
+//! call per message. And when memory is refused, a publish says so and nothing is broken.
+
+#![forbid(unsafe_code)]
+
+mod steps;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fastmq_engine::driver::{Counters, Driver, NullDriver};
+use fastmq_engine::memory::View;
+use fastmq_engine::{
+    Broker, Delivery, Message, Options, Place, Publisher, Requester, RequesterOptions, Status,
+    Subscription,
+};
+use fastmq_test_support::allocation::{self, Counting};
+use fastmq_test_support::child::{self, Ended, without_system_calls};
+use steps::*;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Operations that must cost nothing.
+const WARM: u64 = 1_000_000;
+/// Operations before, in which routes are cached, lanes grow and vectors find their size.
+const COLD: u64 = 20_000;
+/// Messages between two receives.
+const BURST: u64 = 50;
+/// Allocations of the first publish to a queue that cannot be refused: shared states (`Arc`) of a
+/// lane and lists of the queue.
+const ABORTS_KNOWN: usize = 0;
+const SIGABRT: i32 = 6;
+
+/// A broker with all that the warm paths use, and the work on each.
+struct Stage {
+    broker: Arc<Broker>,
+    driver: Arc<NullDriver>,
+    queue: Arc<Place>,
+    responder: Arc<Place>,
+    publisher: Publisher,
+    asker: Requester,
+    calls: Arc<AtomicU64>,
+    _subscriptions: Vec<Subscription>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Path {
+    ByString,
+    ByHandle,
+    InBatches,
+    InlineByString,
+    InlineAnswer,
+    Requests,
+}
+
+const PATHS: [Path; 6] = [
+    Path::ByString,
+    Path::ByHandle,
+    Path::InBatches,
+    Path::InlineByString,
+    Path::InlineAnswer,
+    Path::Requests,
+];
+
+impl Stage {
+    fn new() -> Self {
+        let driver = Arc::new(NullDriver::new());
+        let broker = Broker::open(Options::default(), driver.clone()).unwrap();
+        let messages = subscribe(&broker, "warm.message");
+        let requests = subscribe(&broker, "warm.request");
+        let calls = Arc::new(AtomicU64::new(0));
+        let calls_in = calls.clone();
+        let inline = handle(&broker, "warm.inline", Delivery::Inline, move |_| {
+            calls_in.fetch_add(1, Ordering::Relaxed);
+        });
+        let there = Arc::downgrade(&broker);
+        let answer = handle(&broker, "warm.answer", Delivery::Inline, move |view| {
+            let broker = there.upgrade().unwrap();
+            client(&broker, |client| {
+                client.writer.reply(view.token, 0, b"yes", &[], false)
+            })
+            .unwrap();
+        });
+        let options = RequesterOptions {
+            subject: b"warm.request",
+            ..RequesterOptions::default()
+        };
+        Self {
+            queue: queue_of(&messages).clone(),
+            responder: queue_of(&requests).clone(),
+            publisher: Publisher::open(&broker, b"warm.message").unwrap(),
+            asker: Requester::open(&broker, options).unwrap(),
+            calls,
+            _subscriptions: vec![messages, requests, inline, answer],
+            broker,
+            driver,
+        }
+    }
+
+    /// Does `count` operations, a multiple of `BURST`.
+    fn work(&mut self, path: Path, count: u64) {
+        for round in 0..count / BURST {
+            self.burst(path, round);
+        }
+    }
+
+    fn burst(&mut self, path: Path, round: u64) {
+        let payload = [7; 16];
+        let broker = &self.broker;
+        match path {
+            Path::ByString => {
+                for _ in 0..BURST {
+                    publish(broker, "warm.message", &payload).unwrap();
+                }
+                self.receive();
+            }
+            Path::ByHandle => {
+                for _ in 0..BURST {
+                    self.publisher.publish(&payload).unwrap();
+                }
+                self.receive();
+            }
+            Path::InBatches => {
+                let many = (0..BURST).map(|_| &payload[..]);
+                assert_eq!(self.publisher.publish_batch(many).0 as u64, BURST);
+                self.receive();
+            }
+            Path::InlineByString => {
+                let before = self.calls.load(Ordering::Relaxed);
+                for _ in 0..BURST {
+                    publish(broker, "warm.inline", &payload).unwrap();
+                }
+                assert_eq!(self.calls.load(Ordering::Relaxed) - before, BURST);
+            }
+            Path::InlineAnswer => {
+                let message = Message {
+                    subject: b"warm.answer",
+                    payload: &payload,
+                    ..Message::default()
+                };
+                for _ in 0..BURST {
+                    let look = |view: &View| assert_eq!(view.payload(), b"yes");
+                    client(broker, |client| client.request(&message, FOREVER, look)).unwrap();
+                }
+            }
+            Path::Requests => {
+                for token in 0..BURST {
+                    self.asker.submit(&payload, round + token, FOREVER).unwrap();
+                }
+                let batch = self.responder.receive(broker, BURST as usize, 0).unwrap();
+                assert_eq!(batch.messages().len() as u64, BURST);
+                for view in batch.messages() {
+                    let answer = |client: &fastmq_engine::ThreadClient| {
+                        client
+                            .writer
+                            .reply(view.token, 0, view.payload(), &[], false)
+                    };
+                    client(broker, answer).unwrap();
+                }
+                drop(batch);
+                let batch = self.asker.receive(BURST as usize, 0).unwrap();
+                assert_eq!(batch.messages().len() as u64, BURST);
+            }
+        }
+    }
+
+    fn receive(&self) {
+        let batch = self.queue.receive(&self.broker, BURST as usize, 0).unwrap();
+        assert_eq!(batch.messages().len() as u64, BURST);
+    }
+
+    fn asked(&self) -> (Counters, u64) {
+        (self.driver.counters(), self.broker.statistics().locks)
+    }
+}
+
+#[test]
+fn a_warm_path_allocates_nothing_and_asks_nobody() {
+    let mut stage = Stage::new();
+    for path in PATHS {
+        stage.work(path, COLD);
+        let asked = stage.asked();
+        let allocations = allocation::count();
+        stage.work(path, WARM);
+        assert_eq!(allocation::count(), allocations, "allocations: {path:?}");
+        assert_eq!(
+            stage.asked(),
+            asked,
+            "clock, parks, wakes and locks: {path:?}"
+        );
+    }
+}
+
+#[test]
+fn the_counters_would_see_what_the_warm_paths_must_not_do() {
+    let stage = Stage::new();
+    let before = (allocation::count(), stage.asked().0.clock_calls);
+    drop(std::hint::black_box(Box::new(1)));
+    stage.driver.monotonic_ns();
+    assert_eq!(allocation::count(), before.0 + 1);
+    assert_eq!(stage.asked().0.clock_calls, before.1 + 1);
+}
+
+#[test]
+fn a_warm_path_makes_no_system_call() {
+    for path in PATHS {
+        let prepare = || {
+            let mut stage = Stage::new();
+            stage.work(path, COLD);
+            stage
+        };
+        let ended = without_system_calls(prepare, |stage| {
+            stage.work(path, WARM);
+            7
+        });
+        assert_eq!(ended.unwrap(), Ended::Exited(7), "{path:?}");
+    }
+    let ended = without_system_calls(|| (), |()| std::process::id() as i32).unwrap();
+    assert!(
+        matches!(ended, Ended::Killed(_)),
+        "the filter kills: {ended:?}"
+    );
+}
+
+/// Publishes to three queues on a subject and to a size that are new each time, with the `k`-th
+/// allocation refused; returns what became of each message. Panics if one is lost or in part.
+fn publish_without_memory(k: u64) -> Vec<Status> {
+    let broker = open();
+    let subscriptions: Vec<_> = (0..3).map(|_| subscribe(&broker, "k.*")).collect();
+    let mut statuses = Vec::new();
+    for round in 0..30u64 {
+        let subject = format!("k.{}", round / 3);
+        let payload = vec![round as u8; if round % 3 == 0 { 20_000 } else { 600 }];
+        let (sent, is_refused) = allocation::refusing(k, || publish(&broker, &subject, &payload));
+        assert!(is_refused || sent.is_ok());
+        statuses.push(status(&sent));
+        for subscription in &subscriptions {
+            let seen = take_all(&broker, queue_of(subscription));
+            assert_eq!(seen.len(), usize::from(sent.is_ok()), "all or nothing");
+            assert!(seen.iter().all(|one| one.payload == payload));
+        }
+    }
+    statuses
+}
+
+/// Some small allocations cannot be refused on stable Rust (`Arc`, see `fastmq_route`): the process
+/// aborts. So each attempt runs in a child; those that live must have kept every promise.
+#[test]
+fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
+    const NO_MEMORY_SEEN: i32 = 1;
+    let (mut refused, mut aborted) = (0, Vec::new());
+    for k in 1..=60 {
+        let ended = child::run(|| {
+            let Ok(statuses) = std::panic::catch_unwind(|| publish_without_memory(k)) else {
+                return 100;
+            };
+            let is_known = |status: &Status| matches!(status, Status::Ok | Status::NoMemory);
+            if !statuses.iter().all(is_known) {
+                return 101;
+            }
+            i32::from(statuses.contains(&Status::NoMemory)) * NO_MEMORY_SEEN
+        });
+        match ended.unwrap() {
+            Ended::Exited(0) => {}
+            Ended::Exited(NO_MEMORY_SEEN) => refused += 1,
+            Ended::Killed(SIGABRT) => aborted.push(k),
+            other => panic!("allocation {k}: {other:?}"),
+        }
+    }
+    assert!(refused > 0, "no refusal was met");
+    assert!(
+        aborted.len() <= ABORTS_KNOWN,
+        "these allocations abort: {aborted:?}"
+    );
+}
