@@ -529,11 +529,22 @@ fn hot_writer(queue: &Arc<Queue>, looks: usize) -> (LaneWriter, LaneWriter) {
 }
 
 fn check_hand_over(policy: Policy, with_other: bool) {
-    check_hand_over_at(policy, with_other, 0);
-    check_hand_over_at(policy, with_other, 1);
+    for looks in [0, 1] {
+        for is_late in [false, true] {
+            check_hand_over_at(policy, with_other, looks, is_late);
+        }
+    }
 }
 
-fn check_hand_over_at(policy: Policy, with_other: bool, looks: usize) {
+/// Lets the threads that were spawned go first. Loom starts with the thread that spawns and does
+/// not try every later start within its preemption bound.
+fn let_others_go(is_late: bool) {
+    if is_late {
+        thread::yield_now();
+    }
+}
+
+fn check_hand_over_at(policy: Policy, with_other: bool, looks: usize, is_late: bool) {
     check(move || {
         let (queue, _) = queue(policy);
         let (_first, mut hot) = hot_writer(&queue, looks);
@@ -551,6 +562,7 @@ fn check_hand_over_at(policy: Policy, with_other: bool, looks: usize) {
         });
         let mut last = first - 1;
         let mut others = 0;
+        let_others_go(is_late);
         while last < first + 2 || others < u64::from(with_other) {
             let seen = read(&queue);
             if seen.is_empty() {
@@ -588,7 +600,12 @@ fn a_writer_that_moves_keeps_its_order_where_records_may_be_evicted() {
 
 #[test]
 fn a_reader_and_an_evicting_writer_account_for_every_message() {
-    check(|| {
+    check_account(false);
+    check_account(true);
+}
+
+fn check_account(is_late: bool) {
+    check(move || {
         let (queue, _) = queue(Policy::DropOldest);
         let mut writer = LaneWriter::new(queue.clone(), None);
         assert!(send(&mut writer, 2048 - 25, 0, 1));
@@ -597,6 +614,7 @@ fn a_reader_and_an_evicting_writer_account_for_every_message() {
             let written = send(&mut writer, 2048 - 25, 0, 3);
             (writer, written)
         });
+        let_others_go(is_late);
         let mut seen = read(&queue);
         let (mut writer, written) = sender.join().unwrap();
         seen.extend(read(&queue));
