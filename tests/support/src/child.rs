@@ -6,6 +6,7 @@
 //! another thread held stay held, so the parent holds none while it forks.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How the child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,9 @@ pub enum Ended {
     /// The filter killed it (`SIGSYS`), or another signal did.
     Killed(i32),
 }
+
+/// The exit number of a child that panicked.
+pub const PANICKED: i32 = 101;
 
 const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -43,12 +47,17 @@ pub fn without_system_calls<T>(
     match child {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let mut prepared = prepare();
-            let number = if forbid_system_calls() {
-                work(&mut prepared)
-            } else {
-                125
-            };
+            let number = caught(|| {
+                let mut prepared = prepare();
+                if forbid_system_calls() {
+                    let number = work(&mut prepared);
+                    // Its end may make system calls.
+                    std::mem::forget(prepared);
+                    number
+                } else {
+                    125
+                }
+            });
             // SAFETY: ends the process at once; no destructor runs.
             unsafe { libc::_exit(number) }
         }
@@ -69,12 +78,17 @@ pub fn run(body: impl FnOnce() -> i32) -> io::Result<Ended> {
         0 => {
             // SAFETY: a number; nothing of the child writes there but an abort.
             unsafe { libc::close(libc::STDERR_FILENO) };
-            let number = body();
+            let number = caught(body);
             // SAFETY: ends the process at once; no destructor runs.
             unsafe { libc::_exit(number) }
         }
         child => wait(child),
     }
+}
+
+/// A child that panics must not go on as if it were the parent.
+fn caught(body: impl FnOnce() -> i32) -> i32 {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED)
 }
 
 fn wait(child: libc::pid_t) -> io::Result<Ended> {
