@@ -294,13 +294,7 @@ impl Broker {
     ) -> Result<Subscription> {
         self.check_open()?;
         check_pattern(pattern)?;
-        if group.len() > NAME_BYTES_MAX {
-            let text = format!("the group name has {} bytes; at most 255", group.len());
-            return Err(Error::with(Status::TooLarge, text));
-        }
-        if std::str::from_utf8(group).is_err() {
-            return Err(Error::new(Status::Invalid, &"the group name is not UTF-8"));
-        }
+        check_group(group)?;
         match (delivery, on_message.is_some(), queue) {
             (Delivery::Queue, true, _) => {
                 let text = &"on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
@@ -585,6 +579,21 @@ fn check_capacity(capacity: u64) -> Result<()> {
     if capacity > fastmq_memory::lane::LANE_BYTES_MAX {
         let text = format!("capacity is {capacity}; at most 1 GiB");
         return Err(Error::with(Status::Invalid, text));
+    }
+    Ok(())
+}
+
+fn check_group(group: &[u8]) -> Result<()> {
+    if group.len() > NAME_BYTES_MAX {
+        let text = format!("the group name has {} bytes; at most 255", group.len());
+        return Err(Error::with(Status::Invalid, text));
+    }
+    let Ok(name) = std::str::from_utf8(group) else {
+        return Err(Error::new(Status::Invalid, &"the group name is not UTF-8"));
+    };
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let text = &"the group name has white space or a control character";
+        return Err(Error::new(Status::Invalid, text));
     }
     Ok(())
 }

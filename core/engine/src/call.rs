@@ -187,7 +187,7 @@ impl Calls {
         while depth > 0 {
             depth -= 1;
             let answer = &self.answers[depth];
-            if answer.token.get() == token {
+            if answer.token.get() == token && token != 0 {
                 return answer.set(status, payload, headers);
             }
         }

@@ -253,12 +253,7 @@ impl From<fastmq_memory::Refused> for Error {
 impl From<fastmq_route::SubjectError> for Error {
     #[cold]
     fn from(error: fastmq_route::SubjectError) -> Self {
-        let status = if error.is_too_large() {
-            Status::TooLarge
-        } else {
-            Status::Invalid
-        };
-        Self::with(status, error.to_string())
+        Self::with(Status::Invalid, error.to_string())
     }
 }
 

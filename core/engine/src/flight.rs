@@ -129,6 +129,11 @@ impl Flight {
             slot.is_used = false;
             slot.generation = slot.generation.wrapping_add(1);
             self.free.push(number as u16);
+            if self.free.len() == self.slots.len() {
+                // Nothing is in flight: no deadline is left, stamped or not.
+                self.deadline_ns = u64::MAX;
+                self.unstamped.clear();
+            }
         }
         Some(user_token)
     }

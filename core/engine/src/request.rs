@@ -139,6 +139,8 @@ impl Drop for Answers {
 /// Many requests in flight from one thread at a time.
 pub struct Requester {
     writer: Writer,
+    /// For other subjects than its own, of a requester that has one; made when first needed.
+    other: Option<Box<Writer>>,
     answers: Answers,
     subject: Box<[u8]>,
     route: Option<Route>,
@@ -179,6 +181,7 @@ impl Requester {
         answers.place.join(&broker.polled);
         Ok(Self {
             writer: Writer::new(broker, label),
+            other: None,
             answers,
             subject: Box::from(options.subject),
             route: None,
@@ -207,7 +210,7 @@ impl Requester {
     #[inline(always)]
     pub fn submit(&mut self, payload: &[u8], user_token: u64, timeout_ns: u64) -> Result<()> {
         if self.subject.is_empty() {
-            return Err(subject_mismatch(false));
+            return Err(NO_SUBJECT);
         }
         let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
@@ -218,7 +221,7 @@ impl Requester {
         self.sent(number, sent)
     }
 
-    /// Sends a request to a subject, for a requester that has none of its own.
+    /// Sends a request to a subject, whether or not the requester has one of its own.
     #[inline(always)]
     pub fn submit_to(
         &mut self,
@@ -228,7 +231,8 @@ impl Requester {
         timeout_ns: u64,
     ) -> Result<()> {
         if !self.subject.is_empty() {
-            return Err(subject_mismatch(true));
+            let message = Message { subject, payload, ..Message::default() };
+            return self.submit_message(&message, user_token, timeout_ns);
         }
         let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
@@ -245,23 +249,21 @@ impl Requester {
         user_token: u64,
         timeout_ns: u64,
     ) -> Result<()> {
-        let is_own = !self.subject.is_empty();
-        if is_own != message.subject.is_empty() {
-            return Err(subject_mismatch(is_own));
+        let has_own = !self.subject.is_empty();
+        if !has_own && message.subject.is_empty() {
+            return Err(NO_SUBJECT);
         }
         let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
-        let sent = if is_own {
-            let message = Message {
-                subject: &self.subject,
-                ..*message
-            };
+        let sent = if message.subject.is_empty() {
+            let message = Message { subject: &self.subject, ..*message };
             self.writer
                 .renewed(&mut self.route, &self.subject)
-                .and_then(|route| {
-                    self.writer
-                        .request_along(route, &message, token, Asking::Later)
-                })
+                .and_then(|route| self.writer.request_along(route, &message, token, Asking::Later))
+        } else if has_own {
+            let broker = self.writer.broker();
+            let other = self.other.get_or_insert_with(|| Box::new(Writer::new(broker, None)));
+            other.request_message(message, token, Asking::Later)
         } else {
             self.writer.request_message(message, token, Asking::Later)
         };
@@ -364,7 +366,8 @@ impl Requester {
             with_answer(status, payload, headers, use_answer)
         };
         here(writer.broker(), |client| {
-            client.ask(timeout_ns, use_answer, |token, asking| {
+            let named = if subject.is_empty() { message.subject } else { subject };
+            client.ask(named, timeout_ns, use_answer, |token, asking| {
                 if subject.is_empty() {
                     return writer.request_message(message, token, asking);
                 }
@@ -387,7 +390,7 @@ impl Requester {
         use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
     ) -> Result<R> {
         if self.subject.is_empty() {
-            return Err(subject_mismatch(false));
+            return Err(NO_SUBJECT);
         }
         let (route, writer, subject) = (&mut self.route, &self.writer, &*self.subject);
         here(writer.broker(), |client| {
@@ -407,7 +410,7 @@ impl Requester {
             if let Some(Ok(Here::Answer(Some(result)))) = asked {
                 return Ok(result);
             }
-            client.ask_on(asked, token, timeout_ns, use_answer, |asking| {
+            client.ask_on(asked, subject, token, timeout_ns, use_answer, |asking| {
                 writer.request_by(route, subject, payload, token, asking)
             })
         })
@@ -426,15 +429,10 @@ const WINDOW_FULL: Error = Error::new(
     &"the requester has in_flight_max requests in flight; receive answers first",
 );
 
-#[cold]
-fn subject_mismatch(is_own: bool) -> Error {
-    let text: &'static &'static str = if is_own {
-        &"this requester has a subject of its own; leave the message's subject empty"
-    } else {
-        &"this requester has no subject of its own; name one with each request"
-    };
-    Error::new(Status::Invalid, text)
-}
+const NO_SUBJECT: Error = Error::new(
+    Status::Invalid,
+    &"this requester has no subject of its own; name one with each request",
+);
 
 fn status_of(fate: Fate) -> Status {
     match fate {
@@ -490,6 +488,8 @@ impl Collect<'_> {
             {
                 count = self.look_at_clock(guard);
             }
+        } else if self.place.deadline_ns.load(Ordering::Relaxed) != u64::MAX {
+            self.place.deadline_ns.store(u64::MAX, Ordering::Relaxed);
         }
         Ok(count)
     }
@@ -578,7 +578,7 @@ impl ThreadClient {
         let use_answer = |status, payload: &[u8], headers: &[u8]| {
             with_answer(status, payload, headers, use_answer)
         };
-        self.ask(timeout_ns, use_answer, |token, asking| {
+        self.ask(message.subject, timeout_ns, use_answer, |token, asking| {
             self.writer.request_message(message, token, asking)
         })
     }
@@ -609,7 +609,7 @@ impl ThreadClient {
         if let Some(Ok(Here::Answer(Some(result)))) = asked {
             return Ok(result);
         }
-        self.ask_on(asked, token, timeout_ns, use_answer, |asking| {
+        self.ask_on(asked, subject, token, timeout_ns, use_answer, |asking| {
             self.writer.request(subject, payload, token, asking)
         })
     }
@@ -630,6 +630,7 @@ impl ThreadClient {
     fn ask_on<R>(
         &self,
         asked: Option<Result<Here<Option<R>>>>,
+        subject: &[u8],
         token: u64,
         timeout_ns: u64,
         use_answer: Option<impl FnOnce(u32, &[u8], &[u8]) -> R>,
@@ -643,22 +644,24 @@ impl ThreadClient {
             Some(Ok(_)) => self.wait_for(token, timeout_ns, |view| {
                 use_answer(view.status, view.payload(), view.headers())
             }),
-            None => self.ask_with(token, timeout_ns, use_answer, send),
+            None => self.ask_with(subject, token, timeout_ns, use_answer, send),
         }
     }
 
     fn ask<R>(
         &self,
+        subject: &[u8],
         timeout_ns: u64,
         use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
         send: impl FnOnce(u64, Asking<'_>) -> Result<Fate>,
     ) -> Result<R> {
         let token = self.next_token()?;
-        self.ask_with(token, timeout_ns, use_answer, |asking| send(token, asking))
+        self.ask_with(subject, token, timeout_ns, use_answer, |asking| send(token, asking))
     }
 
     fn ask_with<R>(
         &self,
+        subject: &[u8],
         token: u64,
         timeout_ns: u64,
         use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
@@ -679,7 +682,7 @@ impl ThreadClient {
                     use_answer(view.status, view.payload(), view.headers())
                 })
             }
-            (None, _) => Err(fate_error(fate)),
+            (None, _) => Err(fate_error(fate, subject)),
         }
     }
 
@@ -752,13 +755,16 @@ impl ThreadClient {
 }
 
 #[cold]
-fn fate_error(fate: Fate) -> Error {
+fn fate_error(fate: Fate, subject: &[u8]) -> Error {
     match fate {
         Fate::Sent | Fate::Cancelled => Error::new(
             Status::Cancelled,
             &"the responder went away before it answered",
         ),
-        Fate::NoResponder => Error::new(Status::NoResponder, &"nobody answers this subject now"),
+        Fate::NoResponder => Error::with(
+            Status::NoResponder,
+            format!("nobody answers {} now", String::from_utf8_lossy(subject)),
+        ),
         Fate::Busy => Error::new(
             Status::Busy,
             &"the responder's queue is full; try again later",
@@ -788,6 +794,16 @@ fn with_answer<R>(
 struct ThreadClients {
     last: RefCell<Option<(u64, Rc<ThreadClient>)>>,
     all: RefCell<Vec<(u64, Rc<ThreadClient>)>>,
+}
+
+impl Drop for ThreadClients {
+    fn drop(&mut self) {
+        // In a forked child a lock may be held for ever by a thread that is not there.
+        if fastmq_driver::fork::is_forked_child() {
+            std::mem::forget(self.last.take());
+            std::mem::forget(self.all.take());
+        }
+    }
 }
 
 thread_local! {

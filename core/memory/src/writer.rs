@@ -437,7 +437,11 @@ impl LaneWriter {
 
     /// The reader keeps the order (`After`), so that nothing has to drain first.
     fn is_ready_for_own(&self) -> bool {
+        // What waits in the shared lane comes on top of the own lane's capacity: let it be little.
         self.shared_count >= HOT_MESSAGES
+            && self.last_shared.as_ref().is_none_or(|(state, _)| {
+                state.pending_bytes() <= self.queue.capacity() / 8
+            })
     }
 
     fn move_to_own(&mut self) {
