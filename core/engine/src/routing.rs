@@ -12,6 +12,16 @@ use crate::route::{Group, LaneTarget, Many, Member, Route, Targets};
 use crate::subscription::{Entry, Target};
 use crate::writer::{Lane, SWEEP_EVERY, Writer};
 
+/// Lanes that a writer may have before it looks for closed ones among them.
+const LANES_CROWDED: usize = 64;
+
+/// Adds to a list, or says that there is no memory.
+fn add<T>(list: &mut Vec<T>, item: T) -> Result<()> {
+    list.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+    list.push(item);
+    Ok(())
+}
+
 impl Writer {
     /// Makes a route for a subject that missed, uses it, and keeps it if it is worth it.
     #[cold]
@@ -75,6 +85,7 @@ impl Writer {
         hash: u64,
         subject: &[u8],
     ) -> Result<(Targets, fastmq_route::Stamp)> {
+        self.sweep_if_crowded();
         // Handlers do not run in here, so one list would do; it is short-lived all the same.
         let mut found: Vec<Entry> = Vec::new();
         let stamp = self
@@ -108,19 +119,21 @@ impl Writer {
                     .groups
                     .iter()
                     .position(|group| group.name == entry.group);
-                match at {
-                    Some(at) => many.groups[at].members.push(member),
-                    None => many.groups.push(Group {
+                let at = at.unwrap_or(many.groups.len());
+                if at == many.groups.len() {
+                    let group = Group {
                         name: entry.group.clone(),
-                        members: vec![member],
+                        members: Vec::new(),
                         run: RefCell::default(),
-                    }),
+                    };
+                    add(&mut many.groups, group)?;
                 }
+                add(&mut many.groups[at].members, member)?;
                 continue;
             }
             match member {
-                Member::Lane(target) => many.plain.push(target),
-                Member::Inline(handler) => many.inline.push(handler),
+                Member::Lane(target) => add(&mut many.plain, target)?,
+                Member::Inline(handler) => add(&mut many.inline, handler)?,
             }
         }
         Ok((many.simplify(), stamp))
@@ -151,6 +164,21 @@ impl Writer {
         };
         lanes.index.insert(place.id(), index);
         Ok(index)
+    }
+
+    /// A writer that meets ever new queues, each for a short time, must not keep them all until
+    /// the next sweep.
+    fn sweep_if_crowded(&self) {
+        let is_crowded = {
+            let lanes = self.lanes.borrow();
+            lanes.index.len() >= lanes.sweep_at.max(LANES_CROWDED)
+        };
+        // Inside a handler an outer publish may hold indices of lanes.
+        if is_crowded && self.routes.try_borrow_mut().is_ok() {
+            self.sweep();
+            let mut lanes = self.lanes.borrow_mut();
+            lanes.sweep_at = 2 * lanes.index.len();
+        }
     }
 
     /// Drops lanes to closed queues and gives idle lanes back.

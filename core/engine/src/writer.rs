@@ -75,6 +75,8 @@ pub(crate) struct Lanes {
     pub(crate) free: Vec<u32>,
     /// By the index of a requester: its id and the lane to it.
     pub(crate) replies: Vec<(u32, u32)>,
+    /// How many lanes there may be before the closed ones among them are looked for.
+    pub(crate) sweep_at: usize,
 }
 
 impl Lanes {

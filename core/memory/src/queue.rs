@@ -266,7 +266,13 @@ impl Queue {
     ) -> Result<WriteEnd, NoRoom> {
         let (producer, consumer) =
             lane::<HeapWords>(self.capacity, label, Some(self.budget.clone()))?;
-        lock(&self.registry).lanes.push(producer.state().clone());
+        let mut incoming = lock(&self.incoming);
+        let mut registry = lock(&self.registry);
+        if registry.lanes.try_reserve(1).is_err() || incoming.try_reserve(1).is_err() {
+            return Err(NoRoom::NoMemory);
+        }
+        registry.lanes.push(producer.state().clone());
+        drop(registry);
         let (read, evict) = match self.policy {
             Policy::DropOldest => {
                 let consumer = Arc::new(Mutex::new(consumer));
@@ -278,7 +284,6 @@ impl Queue {
             }
             _ => (ReadEnd::Plain { consumer, after }, None),
         };
-        let mut incoming = lock(&self.incoming);
         incoming.push(read);
         // Under the lock, so that the reader never sees a count without its lane.
         let count = self.incoming_count.load(Ordering::Relaxed);
