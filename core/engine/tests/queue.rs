@@ -480,3 +480,17 @@ fn polling_an_empty_queue_costs_no_memory() {
         Arc::strong_count(queue)
     );
 }
+
+#[test]
+fn a_writer_lets_go_of_queues_that_are_gone() {
+    let broker = open();
+    let mut gone = Vec::new();
+    for number in 0..2000 {
+        let subscription = subscribe(&broker, "short.lived");
+        publish_number(&broker, "short.lived", number).unwrap();
+        gone.push(Arc::downgrade(queue_of(&subscription)));
+        subscription.unsubscribe();
+    }
+    let kept = gone.iter().filter(|queue| queue.strong_count() > 0).count();
+    assert!(kept <= 130, "{kept} queues are kept");
+}

@@ -536,9 +536,13 @@ fn wrong_use_of_a_requester_is_named() {
         subject: b"own",
         ..Message::default()
     };
-    check(own.submit_message(&named, 0, FOREVER), Status::Invalid);
+    let unnamed = Message::default();
     check(any.submit(b"", 0, FOREVER), Status::Invalid);
+    check(any.submit_message(&unnamed, 0, FOREVER), Status::Invalid);
     assert_eq!((own.in_flight(), any.in_flight()), (0, 0));
+    // A requester with a subject of its own may ask others, too.
+    check(own.submit_message(&named, 9, FOREVER), Status::Ok);
+    assert_eq!(answers(&mut own), [(9, Status::NoResponder as u32, vec![])]);
     let calls = AtomicU64::new(0);
     let mut count = |_: &View| calls.fetch_add(1, Ordering::SeqCst);
     check(
