@@ -1,4 +1,4 @@
-//! Publishing: by subject, by handle, in batches; order, wildcards, fields, blocks and their memory.
+//! Publishing: by subject, by handle, in batches; order, wildcards, fields, blocks, memory.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Statistics: what was published is delivered, dropped, expired or pending, whoever has gone since.
+//! Statistics: what was published is delivered, dropped, expired or pending, also by who is gone.
 
 #![forbid(unsafe_code)]
 

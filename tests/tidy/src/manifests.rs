@@ -37,6 +37,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Directories beside the layers, whose crates may know any layer.
 const BESIDE: &[&str] = &["benches/", "examples/", "fuzz/", "tests/"];
 
+/// What the tests of any layer may use; no part of the product.
+const FOR_TESTS: &str = "fastmq-test-support";
+
 /// Where a dependency says why it is there.
 const REASONS: &str = "docs/dependencies.md";
 
@@ -44,6 +47,8 @@ const REASONS: &str = "docs/dependencies.md";
 struct Dependency {
     name: String,
     line: usize,
+    /// For tests only.
+    is_dev: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,7 +79,9 @@ pub fn arrows_go_down(tree: &Tree) -> Vec<Finding> {
             }
         };
         for dependency in &manifest.dependencies {
-            if is_ours(&dependency.name) && !allowed.contains(&dependency.name.as_str()) {
+            let is_for_tests = dependency.is_dev && dependency.name == FOR_TESTS;
+            let is_allowed = is_for_tests || allowed.contains(&dependency.name.as_str());
+            if is_ours(&dependency.name) && !is_allowed {
                 let says = format!("{package} may not depend on {}", dependency.name);
                 findings.push(Finding::new(file, dependency.line, says));
             }
@@ -149,6 +156,7 @@ fn read(text: &str) -> Manifest {
                 manifest.dependencies.push(Dependency {
                     name: name.to_owned(),
                     line: index + 1,
+                    is_dev: parent.ends_with("dev-dependencies"),
                 });
             }
             continue;
@@ -166,6 +174,7 @@ fn read(text: &str) -> Manifest {
             manifest.dependencies.push(Dependency {
                 name: name.trim_matches('"').to_owned(),
                 line: index + 1,
+                is_dev: section.ends_with("dev-dependencies"),
             });
         }
     }
@@ -236,6 +245,16 @@ mod tests {
             arrows_go_down(&Tree::of(&[("core/memory/Cargo.toml", &down)])),
             []
         );
+    }
+
+    #[test]
+    fn what_tests_use_is_for_tests_only() {
+        for (section, count) in [("dependencies", 1), ("dev-dependencies", 0)] {
+            let dependency = format!("[{section}]\n{FOR_TESTS}.workspace = true\n");
+            let text = crate_of("fastmq-engine", &dependency);
+            let findings = arrows_go_down(&Tree::of(&[("core/engine/Cargo.toml", &text)]));
+            assert_eq!(findings.len(), count, "{section}");
+        }
     }
 
     #[test]
