@@ -183,6 +183,10 @@ impl Stage {
 }
 
 #[test]
+#[cfg_attr(
+    fastmq_tsan,
+    ignore = "the sanitizer allocates and calls the kernel itself"
+)]
 fn a_warm_path_allocates_nothing_and_asks_nobody() {
     let mut stage = Stage::new();
     for path in PATHS {
@@ -200,6 +204,10 @@ fn a_warm_path_allocates_nothing_and_asks_nobody() {
 }
 
 #[test]
+#[cfg_attr(
+    fastmq_tsan,
+    ignore = "the sanitizer allocates and calls the kernel itself"
+)]
 fn the_counters_would_see_what_the_warm_paths_must_not_do() {
     let stage = Stage::new();
     let clock_calls = stage.asked().0.clock_calls;
@@ -211,6 +219,10 @@ fn the_counters_would_see_what_the_warm_paths_must_not_do() {
 }
 
 #[test]
+#[cfg_attr(
+    fastmq_tsan,
+    ignore = "the sanitizer allocates and calls the kernel itself"
+)]
 fn a_warm_path_makes_no_system_call() {
     for path in PATHS {
         let prepare = || {
@@ -257,6 +269,10 @@ fn publish_without_memory(k: u64) -> Vec<Status> {
 /// Some small allocations cannot be refused on stable Rust (`Arc`, see `fastmq_route`): the process
 /// aborts. So each attempt runs in a child; those that live must have kept every promise.
 #[test]
+#[cfg_attr(
+    fastmq_tsan,
+    ignore = "the sanitizer allocates and calls the kernel itself"
+)]
 fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
     const NO_MEMORY_SEEN: i32 = 1;
     let (mut refused, mut aborted) = (0, Vec::new());
