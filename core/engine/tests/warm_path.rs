@@ -5,8 +5,8 @@
 
 mod steps;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastmq_engine::driver::{Counters, Driver, NullDriver};
 use fastmq_engine::memory::View;
@@ -31,6 +31,14 @@ const BURST: u64 = 50;
 /// state and rings of a new lane (`Arc`), and a route to several targets (`Box`).
 const ABORTS_KNOWN: usize = 16;
 const SIGABRT: i32 = 6;
+
+/// Held by each test: a child of a fork must not find a lock of ours that another test's thread
+/// held at that moment.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A broker with all that the warm paths use, and the work on each.
 struct Stage {
@@ -188,6 +196,7 @@ impl Stage {
     ignore = "the sanitizer allocates and calls the kernel itself"
 )]
 fn a_warm_path_allocates_nothing_and_asks_nobody() {
+    let _alone = alone();
     let mut stage = Stage::new();
     for path in PATHS {
         stage.work(path, COLD);
@@ -209,6 +218,7 @@ fn a_warm_path_allocates_nothing_and_asks_nobody() {
     ignore = "the sanitizer allocates and calls the kernel itself"
 )]
 fn the_counters_would_see_what_the_warm_paths_must_not_do() {
+    let _alone = alone();
     let stage = Stage::new();
     let clock_calls = stage.asked().0.clock_calls;
     let allocations = allocation::count();
@@ -224,6 +234,7 @@ fn the_counters_would_see_what_the_warm_paths_must_not_do() {
     ignore = "the sanitizer allocates and calls the kernel itself"
 )]
 fn a_warm_path_makes_no_system_call() {
+    let _alone = alone();
     for path in PATHS {
         let prepare = || {
             let mut stage = Stage::new();
@@ -274,6 +285,7 @@ fn publish_without_memory(k: u64) -> Vec<Status> {
     ignore = "the sanitizer allocates and calls the kernel itself"
 )]
 fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
+    let _alone = alone();
     const NO_MEMORY_SEEN: i32 = 1;
     let (mut refused, mut aborted) = (0, Vec::new());
     for k in 1..=60 {
