@@ -1,4 +1,5 @@
-//! Delivering to more than one queue, to groups, and by blocks: what a writer does off its hot path.
+//! Delivering to more than one queue, to groups, and by blocks: what a writer does off its hot
+//! path.
 //!
 //! All or nothing: room is reserved in every backpressure queue and in one member of each group,
 //! then the record is written to all; or nothing is written.
@@ -10,11 +11,12 @@ use fastmq_memory::block::BlockError;
 use fastmq_memory::record::flag;
 use fastmq_memory::{Draft, Policy, Pushed, Refused};
 
+use crate::asking::{Asking, Fate, reply_refused};
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::route::{Group, LaneTarget, Many, Member, Targets};
 use crate::subscription::Handler;
-use crate::writer::{Asking, BLOCK_BYTES, Fate, Message, Writer, count, reply_refused};
+use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
 const FAN_OUT_TARGETS: usize = 16;
@@ -192,7 +194,7 @@ impl Writer {
             return Ok(());
         }
         match lane.writer.reserve(draft, copies) {
-            Ok(()) | Err(Refused::Closed) => Ok(()),
+            Ok(()) | Err(Refused::Closed | Refused::Unread) => Ok(()),
             Err(refused) => Err(self.refuse(refused, &lane.place)),
         }
     }
@@ -228,6 +230,8 @@ impl Writer {
                 self.count_dropped(target.subscription);
                 Ok(false)
             }
+            // Written to a queue that closed meanwhile: a purge may have taken its block reference.
+            Err(Refused::Unread) => Ok(true),
             Err(Refused::Closed) => Ok(false),
             Err(refused) if is_single => Err(self.refuse(refused, &lane.place)),
             // An evicting queue without memory for its first lane: dropped, and counted.
@@ -304,6 +308,8 @@ impl Writer {
                     }
                     return Ok(member);
                 }
+                // Written, but nobody may read it: as good as sent.
+                Err(Refused::Unread) => return Ok(member),
                 Err(Refused::Closed) => {}
                 Err(refused) => refusal = refused,
             }
@@ -435,7 +441,7 @@ impl Writer {
     pub(crate) fn reply_slow(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
         let place = self.broker.requester_place(requester)?;
         let lane = self.lane_to(&place)?;
-        let index = (requester & crate::request::REQUESTER_INDEX_MASK) as usize;
+        let index = (requester & crate::answers::REQUESTER_INDEX_MASK) as usize;
         {
             let mut lanes = self.lanes.borrow_mut();
             let missing = (index + 1).saturating_sub(lanes.replies.len());

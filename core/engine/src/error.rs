@@ -245,7 +245,7 @@ impl From<fastmq_memory::Refused> for Error {
                 Status::TooLarge,
                 &"the message is larger than half of the queue's capacity; open it with more",
             ),
-            Refused::Closed => Self::new(Status::Closed, &"the queue is closed"),
+            Refused::Closed | Refused::Unread => Self::new(Status::Closed, &"the queue is closed"),
         }
     }
 }

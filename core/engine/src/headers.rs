@@ -38,10 +38,8 @@ impl Headers {
         }
         let size = SIZES + name.len() + value.len();
         if value.len() > u16::MAX as usize || self.bytes.len() + size > HEADERS_BYTES_MAX {
-            let text = format!(
-                "the headers would have {} bytes; at most 65,536",
-                self.bytes.len() + size
-            );
+            let total = self.bytes.len() + size;
+            let text = format!("the headers would have {total} bytes; at most 65,536");
             return Err(Error::with(Status::TooLarge, text));
         }
         self.bytes.try_reserve(size).map_err(|_| Error::NO_MEMORY)?;
@@ -93,7 +91,8 @@ pub fn next(headers: &[u8], cursor: usize) -> Result<Option<(&[u8], &[u8], usize
     }
 }
 
-/// The value of the first header with this name, compared without ASCII case. NOT_FOUND: none has it.
+/// The value of the first header with this name, compared without ASCII case. NOT_FOUND: none has
+/// it.
 pub fn get<'h>(headers: &'h [u8], name: &[u8]) -> Result<&'h [u8]> {
     let mut cursor = 0;
     while let Some((found, value, after)) = next(headers, cursor)? {

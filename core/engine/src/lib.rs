@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answers;
+pub mod asking;
 pub mod broker;
 pub mod call;
 pub mod delivery;
@@ -16,6 +18,8 @@ pub mod error;
 pub mod flight;
 pub mod headers;
 pub mod log;
+pub mod message;
+pub mod options;
 pub mod place;
 pub mod publisher;
 pub mod ready;
@@ -25,6 +29,7 @@ pub mod routing;
 pub mod slots;
 pub mod statistics;
 pub mod subscription;
+pub mod thread_client;
 pub mod threads;
 pub mod wait;
 pub mod writer;
@@ -36,6 +41,7 @@ pub use broker::{Broker, Options};
 pub use error::{Error, Result, Status};
 pub use place::{Place, QueueOptions};
 pub use publisher::Publisher;
-pub use request::{Requester, RequesterOptions, ThreadClient, with_thread_client};
+pub use request::{Requester, RequesterOptions};
 pub use subscription::{Delivery, Subscription};
+pub use thread_client::{ThreadClient, with_thread_client};
 pub use writer::{Message, Writer};

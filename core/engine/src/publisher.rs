@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Result, Status};
-use crate::request::ThreadClient;
 use crate::route::Route;
+use crate::thread_client::ThreadClient;
 use crate::writer::{Message, Writer};
 
 /// A subject to publish to; the hot path. Used by one thread at a time.

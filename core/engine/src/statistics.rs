@@ -1,12 +1,21 @@
 //! Figures of a client: sums over its writers and queues, those already gone included.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq_memory::queue::QueueStatistics;
 
 use crate::broker::{Broker, lock};
-use crate::writer::WriterCounters;
+
+/// Counters of one writer; written by its thread only.
+#[derive(Debug, Default)]
+pub struct WriterCounters {
+    pub(crate) published: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) answers: AtomicU64,
+    pub(crate) inline: AtomicU64,
+}
 
 /// What writers, queues and subscriptions that are gone have counted.
 #[derive(Debug, Default)]

@@ -12,49 +12,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq_memory::record::flag;
-use fastmq_memory::view::{Numbers, Optional, View, view_flag};
+use fastmq_memory::view::{Numbers, Optional, View};
 use fastmq_memory::{Draft, Kind, LaneWriter, Plain, Pushed, Refused};
 use fastmq_route::cache::RouteCache;
 use fastmq_route::{SubjectHash, check_subject};
 
 use crate::broker::Broker;
-use crate::call::{self, Calls, NotCalled};
+use crate::call::{self, NotCalled};
 use crate::error::{Error, Result, Status};
+pub use crate::message::Message;
+use crate::message::optional_of;
 use crate::place::Place;
 use crate::route::{LaneTarget, Route, Targets};
+pub use crate::statistics::WriterCounters;
 use crate::subscription::Handler;
 
 /// Payloads above this go into a block: a ring stays small enough for the cache.
 pub const BLOCK_BYTES: usize = 8 << 10;
 /// Publishes between two looks for lanes that are closed or idle.
 pub(crate) const SWEEP_EVERY: u32 = 8192;
-
-/// A message to send. Fields that are empty are absent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Message<'a> {
-    /// Where to.
-    pub subject: &'a [u8],
-    /// What.
-    pub payload: &'a [u8],
-    /// Where an answer may be published.
-    pub reply_to: &'a [u8],
-    /// What keeps messages of one kind in order in key-shared groups.
-    pub key: &'a [u8],
-    /// Encoded headers.
-    pub headers: &'a [u8],
-    /// How long it is worth delivering, in nanoseconds; 0: for ever.
-    pub ttl_ns: u64,
-}
-
-/// Counters of one writer; written by its thread only.
-#[derive(Debug, Default)]
-pub struct WriterCounters {
-    pub(crate) published: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) requests: AtomicU64,
-    pub(crate) answers: AtomicU64,
-    pub(crate) inline: AtomicU64,
-}
 
 #[inline(always)]
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
@@ -86,35 +62,6 @@ impl Lanes {
     }
 }
 
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// A responder has it.
-    Sent,
-    /// Nobody answers this subject.
-    NoResponder,
-    /// No responder had room.
-    Busy,
-    /// The responder's queue was closed meanwhile.
-    Cancelled,
-}
-
-/// What came of asking a responder on this thread.
-pub(crate) enum Here<R> {
-    /// It answered.
-    Answer(R),
-    /// It has the request; its answer may come later.
-    Pending,
-}
-
-/// How a responder that runs on this thread is asked.
-pub(crate) enum Asking<'a> {
-    /// Its answer travels through the requester's queue.
-    Later,
-    /// Its answer, if it comes at once, is handed to this closure as (status, payload, headers).
-    Now(&'a Calls, &'a mut dyn FnMut(u32, &[u8], &[u8])),
-}
-
 /// A writer.
 pub struct Writer {
     pub(crate) broker: Arc<Broker>,
@@ -127,7 +74,7 @@ pub struct Writer {
     pub(crate) until_sweep: Cell<u32>,
     pub(crate) counters: Arc<WriterCounters>,
     /// Largest payload of a usual message.
-    usual_bytes: usize,
+    pub(crate) usual_bytes: usize,
     /// The only subject, for publisher handles.
     pub(crate) label: Option<Box<[u8]>>,
 }
@@ -205,13 +152,13 @@ impl Writer {
 
     /// True for a payload that a plain record can carry, while the client is open.
     #[inline(always)]
-    fn is_usual(&self, payload: &[u8]) -> bool {
+    pub(crate) fn is_usual(&self, payload: &[u8]) -> bool {
         payload.len() <= self.usual_bytes && self.broker.is_open()
     }
 
     /// Sends a usual message along a route.
     #[inline(always)]
-    fn send_usual(
+    pub(crate) fn send_usual(
         &self,
         targets: &Targets,
         subject: &[u8],
@@ -253,7 +200,7 @@ impl Writer {
     }
 
     #[inline(never)]
-    fn send_usual_slow(
+    pub(crate) fn send_usual_slow(
         &self,
         targets: &Targets,
         subject: &[u8],
@@ -325,13 +272,14 @@ impl Writer {
     }
 
     #[cold]
-    fn renew(&self, route: &mut Option<Route>, subject: &[u8]) -> Result<()> {
+    pub(crate) fn renew(&self, route: &mut Option<Route>, subject: &[u8]) -> Result<()> {
         *route = None;
         *route = Some(self.make_route(self.hash.hash(subject), subject)?);
         Ok(())
     }
 
-    /// Publishes several payloads by a kept route; returns how many were accepted, and why not more.
+    /// Publishes several payloads by a kept route; returns how many were accepted, and why not
+    /// more.
     #[inline(always)]
     pub(crate) fn publish_many_by<'m>(
         &self,
@@ -377,7 +325,7 @@ impl Writer {
     /// Writes usual messages to one queue and publishes them together. Returns how many, and the
     /// first payload that is not usual, if one stopped it.
     #[inline(always)]
-    fn publish_run<'m>(
+    pub(crate) fn publish_run<'m>(
         &self,
         target: LaneTarget,
         subject: &[u8],
@@ -422,7 +370,7 @@ impl Writer {
             self.report_evicted(target.lane);
         }
         if let Err(refused) = pushed.map(|_| ()).and(published) {
-            if refused == Refused::Closed {
+            if matches!(refused, Refused::Closed | Refused::Unread) {
                 return (
                     accepted,
                     Err(Error::new(Status::Closed, &"the queue is closed")),
@@ -571,7 +519,7 @@ impl Writer {
                 Ok(())
             }
             // A queue that closes is no longer a target.
-            Err(Refused::Closed) => Ok(()),
+            Err(Refused::Closed | Refused::Unread) => Ok(()),
             Err(refused) => Err(self.refuse(refused, &place)),
         }
     }
@@ -583,311 +531,6 @@ impl Writer {
         if left == 0 {
             self.sweep();
         }
-    }
-
-    /// Sends a request whose answer will carry `token`.
-    #[inline(always)]
-    pub(crate) fn request(
-        &self,
-        subject: &[u8],
-        payload: &[u8],
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        if self.is_usual(payload) {
-            let hash = self.hash.hash(subject);
-            if let Ok(routes) = self.routes.try_borrow()
-                && let Some(route) = routes.get(hash, subject)
-                && self.is_current(route)
-            {
-                return self.send_usual_request(&route.targets, subject, payload, token, asking);
-            }
-        }
-        self.request_message(
-            &Message {
-                subject,
-                payload,
-                ..Message::default()
-            },
-            token,
-            asking,
-        )
-    }
-
-    /// Sends a request that may have optional fields.
-    #[inline(never)]
-    pub(crate) fn request_message(
-        &self,
-        message: &Message<'_>,
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        let draft = self.request_draft(message, token)?;
-        let hash = self.hash.hash(message.subject);
-        if let Ok(routes) = self.routes.try_borrow()
-            && let Some(route) = routes.get(hash, message.subject)
-            && self.is_current(route)
-        {
-            return self.send_request(&route.targets, message, &draft, asking);
-        }
-        self.with_new_route(hash, message.subject, |targets| {
-            self.send_request(targets, message, &draft, asking)
-        })
-    }
-
-    /// Sends a request along a kept route, renewing it when it is stale.
-    #[inline(always)]
-    pub(crate) fn request_by(
-        &self,
-        route: &mut Option<Route>,
-        subject: &[u8],
-        payload: &[u8],
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        let route = self.renewed(route, subject)?;
-        if self.is_usual(payload) {
-            return self.send_usual_request(&route.targets, subject, payload, token, asking);
-        }
-        self.request_along(
-            route,
-            &Message {
-                subject,
-                payload,
-                ..Message::default()
-            },
-            token,
-            asking,
-        )
-    }
-
-    /// Sends a request that may have optional fields along a route.
-    #[inline(never)]
-    pub(crate) fn request_along(
-        &self,
-        route: &Route,
-        message: &Message<'_>,
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        let draft = self.request_draft(message, token)?;
-        self.send_request(&route.targets, message, &draft, asking)
-    }
-
-    #[inline(always)]
-    fn send_usual_request(
-        &self,
-        targets: &Targets,
-        subject: &[u8],
-        payload: &[u8],
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        let fate = match targets {
-            Targets::One(target) => {
-                let plain = Plain {
-                    kind: Kind::Request,
-                    flags: flag::TOKEN,
-                    status: 0,
-                    word: token,
-                    subject,
-                    payload,
-                };
-                let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else {
-                    return Ok(Fate::NoResponder);
-                };
-                match lane.writer.push_plain(&plain, target.subscription) {
-                    Ok(_) => Ok(Fate::Sent),
-                    Err(refused) => fate_of(refused),
-                }
-            }
-            Targets::Inline(handler) => {
-                self.ask_inline(handler, subject, payload, None, token, asking)
-            }
-            Targets::Nobody => Ok(Fate::NoResponder),
-            Targets::Group(_) | Targets::Many(_) => {
-                let message = Message {
-                    subject,
-                    payload,
-                    ..Message::default()
-                };
-                let draft = self.request_draft(&message, token)?;
-                return self.send_request(targets, &message, &draft, asking);
-            }
-        };
-        count(&self.counters.requests, 1);
-        self.tick();
-        fate
-    }
-
-    #[inline(always)]
-    pub(crate) fn request_draft<'m>(&self, message: &Message<'m>, token: u64) -> Result<Draft<'m>> {
-        let mut draft = self.draft(message)?;
-        draft.kind = Kind::Request;
-        draft.token = token;
-        draft.flags |= flag::TOKEN;
-        Ok(draft)
-    }
-
-    #[inline(never)]
-    pub(crate) fn send_request(
-        &self,
-        targets: &Targets,
-        message: &Message<'_>,
-        draft: &Draft<'_>,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        count(&self.counters.requests, 1);
-        self.tick();
-        match targets {
-            Targets::One(target) if draft.payload.len() <= BLOCK_BYTES => {
-                let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else {
-                    return Ok(Fate::NoResponder);
-                };
-                match lane.writer.push(draft, target.subscription) {
-                    Ok(_) => Ok(Fate::Sent),
-                    Err(refused) => fate_of(refused),
-                }
-            }
-            Targets::Inline(handler) => self.ask_message(handler, message, draft.token, asking),
-            Targets::Nobody => Ok(Fate::NoResponder),
-            _ => self.send_request_slow(targets, message, draft, asking),
-        }
-    }
-
-    #[inline(always)]
-    fn ask_inline(
-        &self,
-        handler: &Handler,
-        subject: &[u8],
-        payload: &[u8],
-        optional: Option<Optional<'_>>,
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        let numbers = Numbers {
-            token,
-            subscription_id: handler.id,
-            flags: view_flag::REQUEST,
-            tag: handler.tag,
-            ..Numbers::default()
-        };
-        let called =
-            View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
-                Asking::Later => call::call(handler, view),
-                Asking::Now(calls, use_answer) => {
-                    calls.ask(handler, token, view).map(|is_answered| {
-                        if is_answered {
-                            calls.use_answer(use_answer);
-                        }
-                    })
-                }
-            });
-        if called == Err(NotCalled::Inactive) {
-            return Ok(Fate::Cancelled);
-        }
-        self.count_inline(called).map(|()| Fate::Sent)
-    }
-
-    /// Asks the subject's responder on this thread, if there is exactly one and it is inline: the
-    /// shortest way. `None`: ask by `request`.
-    #[inline(always)]
-    pub(crate) fn ask_here<R>(
-        &self,
-        calls: &Calls,
-        targets: &Targets,
-        subject: &[u8],
-        payload: &[u8],
-        token: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Option<Result<Here<R>>> {
-        let Targets::Inline(handler) = targets else {
-            return None;
-        };
-        let numbers = Numbers {
-            token,
-            subscription_id: handler.id,
-            flags: view_flag::REQUEST,
-            tag: handler.tag,
-            ..Numbers::default()
-        };
-        let asked = View::with_borrowed(subject, payload, numbers, None, |view| {
-            calls.ask(handler, token, view)
-        });
-        count(&self.counters.requests, 1);
-        self.tick();
-        match asked {
-            Ok(true) => {
-                count(&self.counters.inline, 1);
-                Some(Ok(Here::Answer(calls.use_answer(use_answer))))
-            }
-            Ok(false) => {
-                count(&self.counters.inline, 1);
-                Some(Ok(Here::Pending))
-            }
-            Err(NotCalled::Inactive) => None,
-            Err(NotCalled::TooDeep) => Some(Err(too_deep())),
-        }
-    }
-
-    /// As `ask_here` for a subject in the cache.
-    #[inline(always)]
-    pub(crate) fn ask_here_by_subject<R>(
-        &self,
-        calls: &Calls,
-        subject: &[u8],
-        payload: &[u8],
-        token: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Option<Result<Here<R>>> {
-        if !self.is_usual(payload) {
-            return None;
-        }
-        let hash = self.hash.hash(subject);
-        let routes = self.routes.try_borrow().ok()?;
-        let route = routes.get(hash, subject)?;
-        if !self.is_current(route) {
-            return None;
-        }
-        self.ask_here(calls, &route.targets, subject, payload, token, use_answer)
-    }
-
-    /// As `ask_here` along a kept route.
-    #[inline(always)]
-    pub(crate) fn ask_here_by_route<R>(
-        &self,
-        calls: &Calls,
-        route: &Option<Route>,
-        (subject, payload): (&[u8], &[u8]),
-        token: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Option<Result<Here<R>>> {
-        let route = route.as_ref()?;
-        if !self.is_usual(payload) || !self.is_current(route) {
-            return None;
-        }
-        self.ask_here(calls, &route.targets, subject, payload, token, use_answer)
-    }
-
-    /// Asks an inline responder with a message that may have optional fields.
-    pub(crate) fn ask_message(
-        &self,
-        handler: &Handler,
-        message: &Message<'_>,
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        let optional = Some(optional_of(message));
-        self.ask_inline(
-            handler,
-            message.subject,
-            message.payload,
-            optional,
-            token,
-            asking,
-        )
     }
 
     /// Calls an inline handler with a message that may have optional fields.
@@ -908,7 +551,7 @@ impl Writer {
     }
 
     #[inline(always)]
-    fn call_inline(
+    pub(crate) fn call_inline(
         &self,
         handler: &Handler,
         subject: &[u8],
@@ -939,97 +582,6 @@ impl Writer {
             Err(NotCalled::TooDeep) => Err(too_deep()),
         }
     }
-
-    /// Answers a request. AGAIN: the asker's queue has no room; NOT_FOUND: the asker is gone.
-    pub fn reply(
-        &self,
-        token: u64,
-        status: u32,
-        payload: &[u8],
-        headers: &[u8],
-        has_more: bool,
-    ) -> Result<()> {
-        if payload.len() as u64 > self.broker.options.payload_max {
-            return Err(self.too_large(payload.len()));
-        }
-        match call::answer_in_place(token, status, payload, headers) {
-            Ok(true) => {
-                count(&self.counters.answers, 1);
-                return Ok(());
-            }
-            Ok(false) => {}
-            Err(()) => return Err(Error::NO_MEMORY),
-        }
-        if headers.is_empty() && !has_more {
-            return self.reply_away(token, status, payload);
-        }
-        let mut draft = Draft {
-            kind: Kind::Reply,
-            flags: flag::TOKEN,
-            status: status as u16,
-            token,
-            payload,
-            ..Draft::default()
-        };
-        if !headers.is_empty() {
-            draft.flags |= flag::SIZES;
-            draft.headers = headers;
-        }
-        if has_more {
-            draft.flags |= flag::MORE;
-        }
-        self.reply_slow((token >> 32) as u32, &draft)
-    }
-
-    /// Sends an answer without headers to an asker elsewhere.
-    #[inline(always)]
-    pub(crate) fn reply_away(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
-        let requester = (token >> 32) as u32;
-        if payload.len() <= self.usual_bytes {
-            let mut lanes = self.lanes.borrow_mut();
-            let index = requester & crate::request::REQUESTER_INDEX_MASK;
-            if let Some((id, lane)) = lanes.replies.get(index as usize).copied()
-                && id == requester
-                && id != 0
-                && let Some(lane) = lanes.get(lane)
-            {
-                let plain = Plain {
-                    kind: Kind::Reply,
-                    flags: flag::TOKEN,
-                    status: status as u16,
-                    word: token,
-                    subject: &[],
-                    payload,
-                };
-                return match lane.writer.push_plain(&plain, 0) {
-                    Ok(_) => {
-                        count(&self.counters.answers, 1);
-                        Ok(())
-                    }
-                    Err(refused) => Err(reply_refused(refused)),
-                };
-            }
-        }
-        self.reply_first(token, status, payload)
-    }
-
-    /// The first answer to a requester, or a large one.
-    #[cold]
-    #[inline(never)]
-    fn reply_first(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
-        if payload.len() as u64 > self.broker.options.payload_max {
-            return Err(self.too_large(payload.len()));
-        }
-        let draft = Draft {
-            kind: Kind::Reply,
-            flags: flag::TOKEN,
-            status: status as u16,
-            token,
-            payload,
-            ..Draft::default()
-        };
-        self.reply_slow((token >> 32) as u32, &draft)
-    }
 }
 
 impl Drop for Writer {
@@ -1039,36 +591,7 @@ impl Drop for Writer {
 }
 
 #[cold]
-fn too_deep() -> Error {
+pub(crate) fn too_deep() -> Error {
     let text = &"inline handlers are nested 16 deep; break the cycle or use a queue";
     Error::new(Status::Misuse, text)
-}
-
-#[cold]
-fn fate_of(refused: Refused) -> Result<Fate> {
-    match refused {
-        Refused::Full => Ok(Fate::Busy),
-        Refused::Closed => Ok(Fate::Cancelled),
-        other => Err(other.into()),
-    }
-}
-
-#[cold]
-pub(crate) fn reply_refused(refused: Refused) -> Error {
-    match refused {
-        Refused::Full => Error::new(
-            Status::Again,
-            &"the asker's queue of answers is full; answer again when it has received",
-        ),
-        Refused::Closed => Error::new(Status::NotFound, &"the asker of this request is gone"),
-        other => other.into(),
-    }
-}
-
-fn optional_of<'m>(message: &Message<'m>) -> Optional<'m> {
-    Optional {
-        reply_to: message.reply_to,
-        key: message.key,
-        headers: message.headers,
-    }
 }

@@ -1,8 +1,9 @@
 //! The block pool: a payload is written once, and any number of lanes carry 32 bytes that name it.
 //!
-//! For large payloads and wide fan-out. A [`Descriptor`] is plain bytes and may be stale, doubled or
-//! forged; it is checked against a table and never followed as an address. Memory comes in powers
-//! of two, is kept for the next payload up to a bound, and is counted by the client's budget.
+//! For large payloads and wide fan-out. A [`Descriptor`] is plain bytes and may be stale, doubled
+//! or forged; it is checked against a table and never followed as an address. Memory comes in
+//! powers of two, is kept for the next payload up to a bound, and is counted by the client's
+//! budget.
 //!
 //! # References
 //! A block has two counts in one word. *Pending* references belong to descriptors in lanes; *held*

@@ -35,8 +35,8 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Says that this side will sleep until one of `bits`; the caller must look again before it does.
-    /// Returns the bits that were set already.
+    /// Says that this side will sleep until one of `bits`; the caller must look again before it
+    /// does. Returns the bits that were set already.
     pub fn arm(&self, bits: u32) -> u32 {
         let before = self.bits.fetch_or(bits, Ordering::SeqCst);
         fence_heavy();

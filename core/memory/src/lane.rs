@@ -10,11 +10,13 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use crate::budget::{Budget, Reservation};
-use crate::record::{self, Draft, Kind, Parsed, Plain, RecordError};
+use crate::consumer::Consumer;
+use crate::record::{self, Draft, Plain};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use crate::words::{Control, HeapWords, Words};
 
-/// Capacity of the first ring of a lane; a ring that is full is followed by one eight times as large.
+/// Capacity of the first ring of a lane; a ring that is full is followed by one eight times as
+/// large.
 pub const RING_BYTES_MIN: u64 = 4 << 10;
 const GROWTH: u64 = 8;
 /// The largest capacity a lane may be given.
@@ -35,15 +37,18 @@ pub enum NoRoom {
 
 /// One ring of a lane.
 #[derive(Debug)]
-struct Link<W> {
-    words: W,
-    has_next: AtomicBool,
-    next: Mutex<Option<Arc<Link<W>>>>,
-    _reservation: Option<Reservation>,
+pub(crate) struct Link<W> {
+    pub(crate) words: W,
+    pub(crate) has_next: AtomicBool,
+    pub(crate) next: Mutex<Option<Arc<Link<W>>>>,
+    pub(crate) _reservation: Option<Reservation>,
 }
 
 impl<W: Words> Link<W> {
-    fn allocate(capacity: u64, budget: Option<&Arc<Budget>>) -> Result<Arc<Self>, NoRoom> {
+    pub(crate) fn allocate(
+        capacity: u64,
+        budget: Option<&Arc<Budget>>,
+    ) -> Result<Arc<Self>, NoRoom> {
         let reservation = match budget {
             Some(budget) => {
                 Some(Reservation::new(budget, capacity).map_err(|_| NoRoom::OverBudget)?)
@@ -63,26 +68,26 @@ impl<W: Words> Link<W> {
 /// What both ends of a lane and the statistics share.
 #[derive(Debug)]
 pub struct LaneState {
-    capacity_max: u64,
-    budget: Option<Arc<Budget>>,
-    label: Option<Box<[u8]>>,
-    producer: CachePadded<ProducerCounters>,
-    consumer: CachePadded<ConsumerCounters>,
-    is_orphan: AtomicBool,
+    pub(crate) capacity_max: u64,
+    pub(crate) budget: Option<Arc<Budget>>,
+    pub(crate) label: Option<Box<[u8]>>,
+    pub(crate) producer: CachePadded<ProducerCounters>,
+    pub(crate) consumer: CachePadded<ConsumerCounters>,
+    pub(crate) is_orphan: AtomicBool,
 }
 
 #[derive(Debug)]
-struct ProducerCounters {
-    pushed: AtomicU64,
-    bytes: AtomicU64,
-    dropped: AtomicU64,
+pub(crate) struct ProducerCounters {
+    pub(crate) pushed: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) dropped: AtomicU64,
 }
 
 #[derive(Debug)]
-struct ConsumerCounters {
-    gone: AtomicU64,
-    gone_bytes: AtomicU64,
-    evicted: AtomicU64,
+pub(crate) struct ConsumerCounters {
+    pub(crate) gone: AtomicU64,
+    pub(crate) gone_bytes: AtomicU64,
+    pub(crate) evicted: AtomicU64,
 }
 
 impl LaneState {
@@ -220,15 +225,16 @@ impl<W: Words> Producer<W> {
         (draft.length(self.is_labelled, self.lost > 0) as u64 + 7) & !7
     }
 
-    /// Makes sure that a record of `step` bytes fits, growing the lane if need be; `spare` more bytes are kept
-    /// free for others.
+    /// Makes sure that a record of `step` bytes fits, growing the lane if need be; `spare` more
+    /// bytes are kept free for others.
     #[inline(always)]
     pub fn reserve(&mut self, step: u64, spare: u64) -> Result<(), NoRoom> {
         // A record never wraps: in the worst case the rest of the ring is filled first, and that
         // rest is smaller than the record.
         let to_end = self.mask + 1 - (self.tail & self.mask);
         let need = if step <= to_end { step } else { to_end + step };
-        if self.tail + need + spare - self.head_seen <= self.mask + 1 && step <= (self.mask + 1) / 2
+        if self.tail + need + spare - self.head_seen <= self.mask + 1
+            && step <= (self.mask >> 1) + 1
         {
             return Ok(());
         }
@@ -453,361 +459,10 @@ impl<W: Words> Drop for Producer<W> {
     }
 }
 
-/// A record that the consumer has taken: its header and where its bytes are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Taken {
-    /// The decoded header.
-    pub(crate) parsed: Parsed,
-    /// Offset of the record in the data of the current ring.
-    pub(crate) offset: usize,
-}
-
-/// Flags of a record that `next_plain` understands.
-const PLAIN_FLAGS: u16 = record::flag::SEQUENCE | record::flag::TOKEN | record::flag::SUBJECT_ID;
-/// The priority byte in a record's first word.
-const PRIORITY: u64 = 0xff << 40;
-
-/// A plain record that the consumer has taken.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PlainTaken {
-    pub(crate) offset: usize,
-    pub(crate) kind: u8,
-    pub(crate) flags: u16,
-    pub(crate) subscription: u32,
-    /// Size of the subject, or its id, or a reply's status.
-    pub(crate) subject: u32,
-    /// The word of the only flag that has one.
-    pub(crate) word: u64,
-    pub(crate) payload_at: usize,
-    pub(crate) payload_size: usize,
-    pub(crate) subject_size: usize,
-}
-
-/// The reading end.
-#[derive(Debug)]
-pub struct Consumer<W: Words = HeapWords> {
-    read: u64,
-    tail_seen: u64,
-    mask: u64,
-    released: u64,
-    taken: u64,
-    taken_bytes: u64,
-    link: Arc<Link<W>>,
-    /// Rings that were drained while a batch was open; freed by `release`.
-    behind: Vec<Arc<Link<W>>>,
-    state: Arc<LaneState>,
-    error: Option<RecordError>,
-    /// Messages lost before the next record that no message has told yet: evicted ones, and those
-    /// that an evicted or skipped record would have told.
-    pub(crate) untold: u64,
-}
-
-impl<W: Words> Consumer<W> {
-    /// What both ends share.
-    pub fn state(&self) -> &Arc<LaneState> {
-        &self.state
-    }
-
-    /// The next record, if it is a plain one that needs no further look: its offset, first two
-    /// words and size. `None`: ask `next`.
-    #[inline(always)]
-    pub(crate) fn next_plain(&mut self) -> Option<PlainTaken> {
-        if self.read == self.tail_seen {
-            let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
-            // Nothing, or something that must be looked at with care: `next` does that.
-            if tail == self.read || self.accept_tail(tail).is_err() {
-                return None;
-            }
-        }
-        let offset = (self.read & self.mask) as usize;
-        let words = &self.link.words;
-        // SAFETY: published, not released, 8-aligned: positions are multiples of 8, so 8 bytes
-        // are there.
-        let first = unsafe { words.read(offset) };
-        let length = u64::from(first as u32);
-        let kind = (first >> 32) as u8;
-        let flags = (first >> 48) as u16;
-        let step = (length + 7) & !7;
-        let available = (self.tail_seen - self.read).min(self.mask + 1 - offset as u64);
-        let is_plain = flags & !PLAIN_FLAGS == 0
-            && kind.wrapping_sub(1) < 3
-            && first & PRIORITY == 0
-            && length >= record::HEADER_BYTES as u64
-            && step <= available.min((self.mask >> 1) + 1);
-        if !is_plain {
-            return None;
-        }
-        // SAFETY: the record has at least 16 bytes.
-        let second = unsafe { words.read(offset + 8) };
-        let payload_at = record::HEADER_BYTES
-            + 8 * usize::from(flags & (record::flag::SEQUENCE | record::flag::TOKEN) != 0);
-        let subject = (second >> 32) as usize;
-        let is_reply = kind == Kind::Reply as u8;
-        let subject_size = if is_reply || flags & record::flag::SUBJECT_ID != 0 {
-            0
-        } else {
-            // An empty subject wraps around and is refused.
-            if subject.wrapping_sub(1) >= record::SUBJECT_BYTES_MAX {
-                return None;
-            }
-            subject
-        };
-        let others = payload_at + subject_size;
-        if others as u64 > length || (is_reply && subject > 0xffff) {
-            return None;
-        }
-        let has_both = flags & (record::flag::SEQUENCE | record::flag::TOKEN)
-            == record::flag::SEQUENCE | record::flag::TOKEN;
-        if has_both || (is_reply && flags & record::flag::SUBJECT_ID != 0) {
-            return None;
-        }
-        let word = if payload_at > record::HEADER_BYTES {
-            // SAFETY: the word lies inside the record, as `others` does.
-            unsafe { words.read(offset + 16) }
-        } else {
-            0
-        };
-        self.read += step;
-        self.taken += 1;
-        self.taken_bytes += step;
-        Some(PlainTaken {
-            offset,
-            kind,
-            flags,
-            subscription: second as u32,
-            subject: subject as u32,
-            word,
-            payload_at,
-            subject_size,
-            payload_size: length as usize - others,
-        })
-    }
-
-    /// The next record, or `None` if there is none now. It stays in place until [`Self::release`].
-    ///
-    /// After an error the lane gives nothing more: what follows cannot be trusted.
-    #[inline(always)]
-    pub(crate) fn next(&mut self) -> Result<Option<Taken>, RecordError> {
-        loop {
-            if self.read == self.tail_seen && !self.refill()? {
-                return Ok(None);
-            }
-            let offset = (self.read & self.mask) as usize;
-            let to_end = self.mask + 1 - offset as u64;
-            let available = (self.tail_seen - self.read).min(to_end);
-            let words = &self.link.words;
-            let parsed = record::parse(available, (self.mask >> 1) + 1, |at| {
-                // SAFETY: `parse` asks only for words below `available`, which are published and
-                // not released: they belong to the consumer.
-                unsafe { words.read(offset + at) }
-            });
-            match parsed {
-                Ok(parsed) => {
-                    self.read += parsed.step;
-                    if parsed.kind as u8 == Kind::Skip as u8 {
-                        continue;
-                    }
-                    self.taken += 1;
-                    self.taken_bytes += parsed.step;
-                    return Ok(Some(Taken { parsed, offset }));
-                }
-                Err(error) => return Err(self.fail(error)),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn refill(&mut self) -> Result<bool, RecordError> {
-        let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
-        if tail != self.read {
-            return self.accept_tail(tail).map(|()| true);
-        }
-        if !self.link.has_next.load(Ordering::Acquire) {
-            return match self.error {
-                Some(error) => Err(error),
-                None => Ok(false),
-            };
-        }
-        self.follow()
-    }
-
-    #[inline(always)]
-    fn accept_tail(&mut self, tail: u64) -> Result<(), RecordError> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        // A peer's cursor is read once and range-checked.
-        if tail < self.read || tail - self.released > self.mask + 1 || !tail.is_multiple_of(8) {
-            return Err(self.fail(RecordError::Cursor));
-        }
-        self.tail_seen = tail;
-        Ok(())
-    }
-
-    /// Goes on to the next ring, unless a record came into this one meanwhile.
-    #[cold]
-    fn follow(&mut self) -> Result<bool, RecordError> {
-        // `has_next` was set after the last record of this ring was published.
-        let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
-        if tail != self.read {
-            return self.accept_tail(tail).map(|()| true);
-        }
-        let Some(next) = lock(&self.link.next).clone() else {
-            return Ok(false);
-        };
-        let old = std::mem::replace(&mut self.link, next);
-        self.behind.push(old);
-        self.mask = self.link.words.capacity() as u64 - 1;
-        self.read = 0;
-        self.released = 0;
-        self.tail_seen = 0;
-        let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
-        if tail == 0 {
-            return if self.link.has_next.load(Ordering::Acquire) {
-                self.follow()
-            } else {
-                Ok(false)
-            };
-        }
-        self.accept_tail(tail).map(|()| true)
-    }
-
-    #[cold]
-    fn fail(&mut self, error: RecordError) -> RecordError {
-        self.error = Some(error);
-        self.tail_seen = self.read;
-        error
-    }
-
-    /// Size of the next record, if one is there, without taking it.
-    pub fn peek_step(&mut self) -> Result<Option<u64>, RecordError> {
-        let Some(taken) = self.next()? else {
-            return Ok(None);
-        };
-        // A skipped filler or a followed ring stays skipped; only the record is given back.
-        let step = taken.parsed.step;
-        self.read -= step;
-        self.taken -= 1;
-        self.taken_bytes -= step;
-        Ok(Some(step))
-    }
-
-    /// Bytes taken and not released in the current ring.
-    #[inline(always)]
-    pub fn held_bytes(&self) -> u64 {
-        self.read - self.released
-    }
-
-    /// True if a look has just found nothing, and nothing unusual is the reason.
-    #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.read == self.tail_seen
-            && !self.link.has_next.load(Ordering::Acquire)
-            && self.error.is_none()
-    }
-
-    /// Bytes seen in the current ring and not released.
-    #[inline(always)]
-    pub(crate) fn waiting_bytes(&self) -> u64 {
-        self.tail_seen - self.released
-    }
-
-    /// Capacity of the current ring.
-    #[inline(always)]
-    pub fn capacity(&self) -> u64 {
-        self.mask + 1
-    }
-
-    /// Gives everything taken back to the producer.
-    #[inline(always)]
-    pub fn release(&mut self) {
-        if self.read != self.released {
-            self.link
-                .words
-                .store(Control::Head, self.read, Ordering::Release);
-            self.released = self.read;
-        }
-        if !self.behind.is_empty() {
-            self.behind.clear();
-        }
-        let counters = &self.state.consumer;
-        counters
-            .gone_bytes
-            .store(self.taken_bytes, Ordering::Relaxed);
-        counters.gone.store(self.taken, Ordering::Release);
-    }
-
-    /// Counts records that were taken only to make room; the next message tells them.
-    pub(crate) fn count_evicted(&mut self, count: u64) {
-        self.untold += count;
-        let evicted = self.state.consumer.evicted.load(Ordering::Relaxed);
-        self.state
-            .consumer
-            .evicted
-            .store(evicted + count, Ordering::Relaxed);
-    }
-
-    /// Records published and not yet taken.
-    pub fn pending(&self) -> u64 {
-        self.state.pushed().saturating_sub(self.taken)
-    }
-
-    /// True when the producer is gone and everything was taken and released.
-    pub fn is_finished(&mut self) -> bool {
-        // Orphanhood first: what was published before it is seen by the look that follows.
-        self.state.is_orphan()
-            && matches!(self.peek_step(), Ok(None) | Err(_))
-            && self.held_bytes() == 0
-    }
-
-    /// Reads one word of a record that `next` gave and `release` has not given back.
-    #[inline(always)]
-    pub(crate) fn word(&self, taken: &Taken, flag: u16) -> u64 {
-        if taken.parsed.flags & flag == 0 {
-            return 0;
-        }
-        let at = taken.offset + taken.parsed.word_at(flag);
-        // SAFETY: the record was just taken from the current ring and is not released; the word
-        // lies inside it (`parse` has checked the sizes).
-        unsafe { self.link.words.read(at) }
-    }
-
-    /// Copies a record that `next` gave, whole, into `bytes` (of its rounded size).
-    pub(crate) fn copy_record(&self, taken: &Taken, bytes: &mut [u8]) {
-        assert_eq!(bytes.len() as u64, taken.parsed.step);
-        // SAFETY: the record was just taken from the current ring and is not released.
-        unsafe { self.link.words.copy_out(taken.offset, bytes) }
-    }
-
-    /// Takes the next record as a copy, header included; for callers without views.
-    pub fn next_copied(&mut self, bytes: &mut Vec<u8>) -> Result<Option<Parsed>, RecordError> {
-        let Some(taken) = self.next()? else {
-            return Ok(None);
-        };
-        bytes.clear();
-        bytes.resize(taken.parsed.step as usize, 0);
-        self.copy_record(&taken, bytes);
-        Ok(Some(taken.parsed))
-    }
-}
-
-impl Consumer<HeapWords> {
-    /// Address of a plain record just taken, valid until `release`.
-    #[inline(always)]
-    pub(crate) fn plain_address(&self, taken: &PlainTaken) -> *const u8 {
-        self.link.words.address(taken.offset)
-    }
-
-    /// Address of a taken record, valid until `release`.
-    #[inline(always)]
-    pub(crate) fn address(&self, taken: &Taken) -> *const u8 {
-        self.link.words.address(taken.offset)
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::record::RecordError;
 
     /// What a reader uses of a record, whichever path took it.
     fn take(consumer: &mut Consumer, with_plain: bool) -> Result<Option<[u64; 9]>, RecordError> {

@@ -8,8 +8,11 @@
 
 #![warn(missing_docs)]
 
+pub mod batch;
 pub mod block;
 pub mod budget;
+pub mod consumer;
+mod fill;
 pub mod gate;
 pub mod lane;
 pub mod queue;
@@ -21,8 +24,9 @@ pub mod view;
 pub mod words;
 pub mod writer;
 
+pub use batch::{Batch, Detached};
 pub use queue::{Policy, Queue, QueueOptions};
-pub use reader::{Batch, Detached, ReaderGuard};
+pub use reader::ReaderGuard;
 pub use record::{Draft, Kind, Plain};
 pub use view::View;
 pub use writer::{Evicted, LaneWriter, Pushed, Refused};

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use crate::batch::Batch;
 use crate::block::BlockPool;
 use crate::budget::Budget;
+use crate::consumer::Consumer;
 use crate::gate::{CLOSED, Gate};
-use crate::lane::{Consumer, LANE_BYTES_MAX, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
-use crate::reader::{Batch, Reader, ReaderGuard};
+use crate::lane::{LANE_BYTES_MAX, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
+use crate::reader::{Reader, ReaderGuard};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock};
 use crate::view::View;
 use crate::words::HeapWords;

@@ -79,7 +79,8 @@ fn words_bytes(flags: u16) -> usize {
 pub struct Draft<'a> {
     /// Message, request or reply.
     pub kind: Kind,
-    /// Which of the words below are present: [`flag`] bits SEQUENCE to TIMESTAMP, SIZES, BLOCK, MORE.
+    /// Which of the words below are present: [`flag`] bits SEQUENCE to TIMESTAMP, SIZES, BLOCK,
+    /// MORE.
     pub flags: u16,
     /// Status of a reply.
     pub status: u16,
@@ -368,8 +369,9 @@ impl Parsed {
 /// Decodes the header of a record of which `available` contiguous bytes exist, and which may be
 /// `half` of its ring at most (a SKIP: all of it).
 ///
-/// `read` gives the 8-byte word at an offset below `available`; it is called at most once for an offset, so
-/// that a writer who changes the bytes meanwhile cannot make the checks disagree with the use.
+/// `read` gives the 8-byte word at an offset below `available`; it is called at most once for an
+/// offset, so that a writer who changes the bytes meanwhile cannot make the checks disagree with
+/// the use.
 #[inline(always)]
 pub fn parse(
     available: u64,

@@ -1,8 +1,8 @@
 //! The message view: what a reader sees of a record, in place (`docs/formats.md` §3).
 //!
-//! A `View` is only reachable by reference from the batch that keeps its bytes alive, so its slices are
-//! safe to hand out for as long as the view is borrowed. The C ABI hands out pointers to the same
-//! structs.
+//! A `View` is only reachable by reference from the batch that keeps its bytes alive, so its slices
+//! are safe to hand out for as long as the view is borrowed. The C ABI hands out pointers to the
+//! same structs.
 
 use std::mem::{offset_of, size_of};
 
@@ -117,8 +117,8 @@ impl View {
         reserved1: 0,
     };
 
-    /// Gives `use_view` a view over borrowed bytes: for handlers that run on the publisher's thread,
-    /// where the message never was in a lane.
+    /// Gives `use_view` a view over borrowed bytes: for handlers that run on the publisher's
+    /// thread, where the message never was in a lane.
     ///
     /// The closure gets the view by shared reference, so it can neither keep it nor swap it.
     #[inline(always)]

@@ -2,13 +2,14 @@
 //!
 //! Invariant (order): the reader takes nothing from a writer's own lane before the last record that
 //! the writer put into the shared lane has left it; nor, when the writer goes back to the shared
-//! lane, did it leave anything in its own. Invariant (all or nothing): room that `reserve` promised is there
-//! when `push_reserved` comes, whatever other writers do meanwhile.
+//! lane, did it leave anything in its own. Invariant (all or nothing): room that `reserve` promised
+//! is there when `push_reserved` comes, whatever other writers do meanwhile.
 
 use std::sync::Arc;
 
 use crate::block::Descriptor;
-use crate::lane::{Consumer, LaneState, NoRoom};
+use crate::consumer::Consumer;
+use crate::lane::{LaneState, NoRoom};
 use crate::queue::{After, Policy, Queue, Shared, WriteEnd};
 use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, Plain, flag};
 use crate::sync::{MutexGuard, lock, try_lock};
@@ -39,6 +40,9 @@ pub enum Refused {
     TooLarge,
     /// The queue is closed.
     Closed,
+    /// The queue was closed after the record was written: somebody may have seen it, or nobody
+    /// will.
+    Unread,
 }
 
 impl From<NoRoom> for Refused {
@@ -182,7 +186,7 @@ impl LaneWriter {
         if self.queue.notify_reader() {
             Ok(Pushed::Written)
         } else {
-            Err(Refused::Closed)
+            Err(Refused::Unread)
         }
     }
 
@@ -439,9 +443,10 @@ impl LaneWriter {
     fn is_ready_for_own(&self) -> bool {
         // What waits in the shared lane comes on top of the own lane's capacity: let it be little.
         self.shared_count >= HOT_MESSAGES
-            && self.last_shared.as_ref().is_none_or(|(state, _)| {
-                state.pending_bytes() <= self.queue.capacity() / 8
-            })
+            && self
+                .last_shared
+                .as_ref()
+                .is_none_or(|(state, _)| state.pending_bytes() <= self.queue.capacity() / 8)
     }
 
     fn move_to_own(&mut self) {
@@ -513,7 +518,7 @@ fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Ve
     count
 }
 
-fn release_block(consumer: &Consumer, queue: &Queue, taken: &crate::lane::Taken) {
+fn release_block(consumer: &Consumer, queue: &Queue, taken: &crate::consumer::Taken) {
     let mut record = vec![0; taken.parsed.step as usize];
     consumer.copy_record(taken, &mut record);
     let at = taken.parsed.payload_at as usize;

@@ -5,7 +5,8 @@
 
 mod fixture;
 
-use fastmq_memory::lane::{Consumer, Producer, lane};
+use fastmq_memory::consumer::Consumer;
+use fastmq_memory::lane::{Producer, lane};
 use fastmq_memory::record::{Draft, Kind, Parsed, RecordError, flag, parse};
 use fastmq_memory::words::HeapWords;
 

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fastmq_memory::budget::Budget;
-use fastmq_memory::lane::{Consumer, NoRoom, Producer, RING_BYTES_MIN, lane};
+use fastmq_memory::consumer::Consumer;
+use fastmq_memory::lane::{NoRoom, Producer, RING_BYTES_MIN, lane};
 use fastmq_memory::record::{Draft, Kind, Plain, flag};
 use fastmq_memory::words::HeapWords;
 

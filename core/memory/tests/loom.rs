@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use fastmq_memory::block::BlockPool;
 use fastmq_memory::budget::Budget;
+use fastmq_memory::consumer::Consumer;
 use fastmq_memory::gate::{FUTEX, Gate};
-use fastmq_memory::lane::{Consumer, NoRoom, Producer, lane};
+use fastmq_memory::lane::{NoRoom, Producer, lane};
 use fastmq_memory::queue::{QueueOptions, Wake};
 use fastmq_memory::record::{Draft, Parsed, flag};
 use fastmq_memory::words::{Control, NoMemory, Words};

@@ -1,0 +1,112 @@
+//! Where answers go: queues of answers and the table of who asks.
+//!
+//! A token's upper half is the asker's id in this table, so an answer needs no table in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::broker::{Broker, lock};
+use crate::error::{Error, Result, Status};
+use crate::place::{Place, QueueOptions};
+use crate::wait::Profile;
+
+/// Bits of a requester's id that name its place in the table: 524,288 requesters at once.
+pub(crate) const REQUESTER_INDEX_BITS: u32 = 19;
+/// The same as a mask.
+pub(crate) const REQUESTER_INDEX_MASK: u32 = (1 << REQUESTER_INDEX_BITS) - 1;
+/// Generations of a place; the top bit of a token stays 0.
+pub(crate) const REQUESTER_GENERATIONS: u32 = 1 << 12;
+
+/// Who waits for answers.
+#[derive(Debug, Default)]
+pub(crate) struct Requesters {
+    pub(crate) places: Vec<(u32, Option<Arc<Place>>)>,
+    pub(crate) free: VecDeque<u32>,
+}
+
+impl Requesters {
+    /// Enters a queue of answers and gives its requester's id.
+    pub(crate) fn enter(&mut self, place: &Arc<Place>) -> Option<u32> {
+        let index = if self.free.len() > 64 {
+            self.free.pop_front()
+        } else {
+            None
+        };
+        let index = match index {
+            Some(index) => index,
+            None if self.places.len() as u32 <= REQUESTER_INDEX_MASK => {
+                self.places.try_reserve(1).ok()?;
+                self.places.push((0, None));
+                self.places.len() as u32 - 1
+            }
+            None => self.free.pop_front()?,
+        };
+        let (generation, slot) = &mut self.places[index as usize];
+        // Generation 0 is never used, so that no token is 0.
+        *generation = *generation % (REQUESTER_GENERATIONS - 1) + 1;
+        *slot = Some(place.clone());
+        Some(index | *generation << REQUESTER_INDEX_BITS)
+    }
+
+    pub(crate) fn leave(&mut self, id: u32) {
+        let index = id & REQUESTER_INDEX_MASK;
+        if let Some((generation, slot)) = self.places.get_mut(index as usize)
+            && *generation == id >> REQUESTER_INDEX_BITS
+            && slot.take().is_some()
+        {
+            self.free.push_back(index);
+        }
+    }
+
+    pub(crate) fn place(&self, index: u32, id: u32) -> Option<Arc<Place>> {
+        let (generation, place) = self.places.get(index as usize)?;
+        if *generation != id >> REQUESTER_INDEX_BITS {
+            return None;
+        }
+        place.clone()
+    }
+}
+
+/// A queue of answers and the id under which they find it.
+pub(crate) struct Answers {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) place: Arc<Place>,
+    pub(crate) id: u32,
+}
+
+impl Answers {
+    pub(crate) fn open(broker: &Arc<Broker>, wait: Option<Profile>) -> Result<Self> {
+        let place = Place::open(
+            broker,
+            QueueOptions {
+                wait,
+                ..Default::default()
+            },
+            None,
+            false,
+        )?;
+        let id = lock(&broker.requesters).enter(&place).ok_or(Error::new(
+            Status::NoSpace,
+            &"there are 524,288 requesters already; close some",
+        ))?;
+        Ok(Self {
+            broker: broker.clone(),
+            place,
+            id,
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn token(&self, number: u32) -> u64 {
+        u64::from(self.id) << 32 | u64::from(number)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        lock(&self.broker.requesters).leave(self.id);
+        self.place.close(&self.broker);
+        self.broker.polled.remove(&self.place);
+        self.broker.forget_place(&self.place);
+    }
+}

@@ -1,0 +1,28 @@
+//! A message on its way in: what a publisher hands to the engine.
+
+use fastmq_memory::view::Optional;
+
+/// A message to send. Fields that are empty are absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Message<'a> {
+    /// Where to.
+    pub subject: &'a [u8],
+    /// What.
+    pub payload: &'a [u8],
+    /// Where an answer may be published.
+    pub reply_to: &'a [u8],
+    /// What keeps messages of one kind in order in key-shared groups.
+    pub key: &'a [u8],
+    /// Encoded headers.
+    pub headers: &'a [u8],
+    /// How long it is worth delivering, in nanoseconds; 0: for ever.
+    pub ttl_ns: u64,
+}
+
+pub(crate) fn optional_of<'m>(message: &Message<'m>) -> Optional<'m> {
+    Optional {
+        reply_to: message.reply_to,
+        key: message.key,
+        headers: message.headers,
+    }
+}

@@ -1,0 +1,85 @@
+//! What a broker is opened with, the limits of it, and the checks.
+
+use crate::error::{Error, Result, Status};
+use crate::wait::Profile;
+
+/// Default capacity of a lane in bytes.
+pub const QUEUE_BYTES_DEFAULT: u64 = 8 << 20;
+/// Default largest payload in bytes.
+pub const PAYLOAD_BYTES_DEFAULT: u64 = 1 << 20;
+/// Largest payload that can be asked for.
+pub const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+/// Most library threads that can be asked for.
+pub const THREADS_MAX: u32 = 256;
+/// Longest group name in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+const CLOSE_TIMEOUT_NS_DEFAULT: u64 = 5_000_000_000;
+
+/// How a broker is opened. `Options::default()` is what most want.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Cap on the bytes of lanes and blocks; 0: none.
+    pub memory_max: u64,
+    /// Default capacity of a lane in bytes.
+    pub queue_capacity: u64,
+    /// Largest payload in bytes.
+    pub payload_max: u64,
+    /// Default wait profile.
+    pub wait: Profile,
+    /// Library threads for handlers.
+    pub threads_max: u32,
+    /// How long close waits for running handlers, in nanoseconds.
+    pub close_timeout_ns: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_max: 0,
+            queue_capacity: QUEUE_BYTES_DEFAULT,
+            payload_max: PAYLOAD_BYTES_DEFAULT,
+            wait: Profile::Balanced,
+            threads_max: 1,
+            close_timeout_ns: CLOSE_TIMEOUT_NS_DEFAULT,
+        }
+    }
+}
+
+pub(crate) fn check_capacity(capacity: u64) -> Result<()> {
+    if capacity > fastmq_memory::lane::LANE_BYTES_MAX {
+        let text = format!("capacity is {capacity}; at most 1 GiB");
+        return Err(Error::with(Status::Invalid, text));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_group(group: &[u8]) -> Result<()> {
+    if group.len() > NAME_BYTES_MAX {
+        let text = format!("the group name has {} bytes; at most 255", group.len());
+        return Err(Error::with(Status::Invalid, text));
+    }
+    let Ok(name) = std::str::from_utf8(group) else {
+        return Err(Error::new(Status::Invalid, &"the group name is not UTF-8"));
+    };
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let text = &"the group name has white space or a control character";
+        return Err(Error::new(Status::Invalid, text));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_options(options: &Options) -> Result<()> {
+    check_capacity(options.queue_capacity)?;
+    if options.payload_max == 0 || options.payload_max > PAYLOAD_BYTES_MAX {
+        let text = format!(
+            "payload_max is {}; between 1 and 64 MiB",
+            options.payload_max
+        );
+        return Err(Error::with(Status::Invalid, text));
+    }
+    if options.threads_max == 0 || options.threads_max > THREADS_MAX {
+        let text = format!("threads_max is {}; between 1 and 256", options.threads_max);
+        return Err(Error::with(Status::Invalid, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,384 @@
+//! One thread's part of one client: its writer, and its way to ask and wait.
+//!
+//! Made when the thread first uses the client, dropped when the thread ends or the client closes.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fastmq_memory::Detached;
+use fastmq_memory::view::{Numbers, Optional, View};
+
+use crate::answers::Answers;
+use crate::asking::{Asking, Fate, Here};
+use crate::broker::Broker;
+use crate::call::{self, Calls};
+use crate::error::{Error, Result, Status};
+use crate::writer::{Message, Writer};
+
+/// Runs `body` with this thread's part of the broker.
+#[inline(always)]
+pub(crate) fn here<R>(
+    broker: &Arc<Broker>,
+    body: impl FnOnce(&ThreadClient) -> Result<R>,
+) -> Result<R> {
+    let find = || Some(broker.clone());
+    with_thread_client(broker.id(), find, body).unwrap_or(Err(Error::CLOSED))
+}
+
+/// Everything of one client that belongs to one thread: its writer, and its way to ask.
+pub struct ThreadClient {
+    /// The writer for publishes by subject.
+    pub writer: Writer,
+    pub(crate) calls: Rc<Calls>,
+    pub(crate) answers: OnceCell<Answers>,
+    pub(crate) next_number: Cell<u32>,
+    /// Answers to questions of an outer call that came while an inner one waited.
+    pub(crate) stray: RefCell<Vec<Detached>>,
+}
+
+impl ThreadClient {
+    pub(crate) fn new(broker: &Arc<Broker>) -> Self {
+        Self {
+            writer: Writer::new(broker, None),
+            calls: call::of_this_thread(),
+            answers: OnceCell::new(),
+            next_number: Cell::new(1),
+            stray: RefCell::default(),
+        }
+    }
+
+    /// Answers a request; see [`Writer::reply`].
+    #[inline(always)]
+    pub fn reply(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
+        // An answer to an asker further up this thread's stack does not travel.
+        if self.calls.is_asking() && payload.len() <= crate::writer::BLOCK_BYTES {
+            match self.calls.answer(token, status, payload, &[]) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(()) => return Err(Error::NO_MEMORY),
+            }
+        }
+        self.writer.reply_away(token, status, payload)
+    }
+
+    /// Asks by subject and waits for the answer, which `use_answer` gets.
+    pub fn request<R>(
+        &self,
+        message: &Message<'_>,
+        timeout_ns: u64,
+        use_answer: impl FnOnce(&View) -> R,
+    ) -> Result<R> {
+        let use_answer = |status, payload: &[u8], headers: &[u8]| {
+            with_answer(status, payload, headers, use_answer)
+        };
+        self.ask(message.subject, timeout_ns, use_answer, |token, asking| {
+            self.writer.request_message(message, token, asking)
+        })
+    }
+
+    /// The same for a message without optional fields; the answer comes as (status, payload,
+    /// encoded headers).
+    #[inline(always)]
+    pub fn request_parts<R>(
+        &self,
+        subject: &[u8],
+        payload: &[u8],
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+    ) -> Result<R> {
+        let token = self.next_token()?;
+        let mut use_answer = Some(use_answer);
+        let asked = self.writer.ask_here_by_subject(
+            &self.calls,
+            subject,
+            payload,
+            token,
+            |status, payload, headers| {
+                use_answer
+                    .take()
+                    .map(|use_answer| use_answer(status, payload, headers))
+            },
+        );
+        if let Some(Ok(Here::Answer(Some(result)))) = asked {
+            return Ok(result);
+        }
+        self.ask_on(asked, subject, token, timeout_ns, use_answer, |asking| {
+            self.writer.request(subject, payload, token, asking)
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn next_token(&self) -> Result<u64> {
+        let answers = match self.answers.get() {
+            Some(answers) => answers,
+            None => self.open_answers()?,
+        };
+        let number = self.next_number.get();
+        self.next_number.set(number.wrapping_add(1));
+        Ok(answers.token(number))
+    }
+
+    /// Goes on with a question that was not answered on the shortest way.
+    #[inline(never)]
+    pub(crate) fn ask_on<R>(
+        &self,
+        asked: Option<Result<Here<Option<R>>>>,
+        subject: &[u8],
+        token: u64,
+        timeout_ns: u64,
+        use_answer: Option<impl FnOnce(u32, &[u8], &[u8]) -> R>,
+        send: impl FnOnce(Asking<'_>) -> Result<Fate>,
+    ) -> Result<R> {
+        let Some(use_answer) = use_answer else {
+            return Err(Error::new(Status::Internal, &"an answer was used twice"));
+        };
+        match asked {
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => self.wait_for(token, timeout_ns, |view| {
+                use_answer(view.status, view.payload(), view.headers())
+            }),
+            None => self.ask_with(subject, token, timeout_ns, use_answer, send),
+        }
+    }
+
+    pub(crate) fn ask<R>(
+        &self,
+        subject: &[u8],
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+        send: impl FnOnce(u64, Asking<'_>) -> Result<Fate>,
+    ) -> Result<R> {
+        let token = self.next_token()?;
+        self.ask_with(subject, token, timeout_ns, use_answer, |asking| {
+            send(token, asking)
+        })
+    }
+
+    pub(crate) fn ask_with<R>(
+        &self,
+        subject: &[u8],
+        token: u64,
+        timeout_ns: u64,
+        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
+        send: impl FnOnce(Asking<'_>) -> Result<Fate>,
+    ) -> Result<R> {
+        let mut use_answer = Some(use_answer);
+        let mut result = None;
+        let mut now = |status: u32, payload: &[u8], headers: &[u8]| {
+            if let Some(use_answer) = use_answer.take() {
+                result = Some(use_answer(status, payload, headers));
+            }
+        };
+        let fate = send(Asking::Now(&self.calls, &mut now))?;
+        match (result, use_answer) {
+            (Some(result), _) => Ok(result),
+            (None, Some(use_answer)) if fate == Fate::Sent => {
+                self.wait_for(token, timeout_ns, |view| {
+                    use_answer(view.status, view.payload(), view.headers())
+                })
+            }
+            (None, _) => Err(fate_error(fate, subject)),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn open_answers(&self) -> Result<&Answers> {
+        let answers = Answers::open(self.writer.broker(), None)?;
+        Ok(self.answers.get_or_init(|| answers))
+    }
+
+    #[inline(never)]
+    pub(crate) fn wait_for<R>(
+        &self,
+        token: u64,
+        timeout_ns: u64,
+        use_answer: impl FnOnce(&View) -> R,
+    ) -> Result<R> {
+        let Some(answers) = self.answers.get() else {
+            return Err(Error::CLOSED);
+        };
+        let broker: &Broker = self.writer.broker();
+        let start_ns = broker.driver.monotonic_ns();
+        let deadline_ns = start_ns.saturating_add(timeout_ns);
+        loop {
+            let stray = {
+                let mut stray = self.stray.borrow_mut();
+                let at = stray
+                    .iter()
+                    .position(|one| one.messages()[0].token == token);
+                at.map(|at| stray.swap_remove(at))
+            };
+            if let Some(stray) = stray {
+                return Ok(use_answer(&stray.messages()[0]));
+            }
+            let now_ns = broker.driver.monotonic_ns();
+            let left_ns = deadline_ns.saturating_sub(now_ns);
+            match answers.place.receive(broker, 1, left_ns) {
+                Ok(batch) => {
+                    let view = &batch.messages()[0];
+                    if view.token == token {
+                        return Ok(use_answer(view));
+                    }
+                    self.keep_stray(view, token);
+                }
+                Err(error) if matches!(error.status(), Status::Timeout | Status::Again) => {
+                    return Err(Error::new(
+                        Status::Timeout,
+                        &"the responder did not answer within the timeout",
+                    ));
+                }
+                Err(error) if error.status() == Status::End => return Err(Error::CLOSED),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Keeps an answer for an outer question; one that nobody waits for any more is dropped.
+    pub(crate) fn keep_stray(&self, view: &View, inner: u64) {
+        // Numbers grow: what is older than all nested questions was given up.
+        let age = (inner as u32).wrapping_sub(view.token as u32);
+        let mut stray = self.stray.borrow_mut();
+        if age as usize <= 4 * crate::call::INLINE_DEPTH_MAX && stray.len() < 64 {
+            stray.extend(Detached::copy(std::slice::from_ref(view)));
+        } else {
+            self.writer
+                .broker()
+                .late_answers
+                .fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cold]
+pub(crate) fn fate_error(fate: Fate, subject: &[u8]) -> Error {
+    match fate {
+        Fate::Sent | Fate::Cancelled => Error::new(
+            Status::Cancelled,
+            &"the responder went away before it answered",
+        ),
+        Fate::NoResponder => Error::with(
+            Status::NoResponder,
+            format!("nobody answers {} now", String::from_utf8_lossy(subject)),
+        ),
+        Fate::Busy => Error::new(
+            Status::Busy,
+            &"the responder's queue is full; try again later",
+        ),
+    }
+}
+
+/// Gives a view of an answer that is not in a lane.
+pub(crate) fn with_answer<R>(
+    status: u32,
+    payload: &[u8],
+    headers: &[u8],
+    use_answer: impl FnOnce(&View) -> R,
+) -> R {
+    let numbers = Numbers {
+        status,
+        ..Numbers::default()
+    };
+    let optional = Optional {
+        headers,
+        ..Optional::default()
+    };
+    View::with_borrowed(&[], payload, numbers, Some(optional), use_answer)
+}
+
+#[derive(Default)]
+struct ThreadClients {
+    last: RefCell<Option<(u64, Rc<ThreadClient>)>>,
+    all: RefCell<Vec<(u64, Rc<ThreadClient>)>>,
+}
+
+impl Drop for ThreadClients {
+    fn drop(&mut self) {
+        // In a forked child a lock may be held for ever by a thread that is not there.
+        if fastmq_driver::fork::is_forked_child() {
+            std::mem::forget(self.last.take());
+            std::mem::forget(self.all.take());
+        }
+    }
+}
+
+thread_local! {
+    static CLIENTS: ThreadClients = ThreadClients::default();
+}
+
+/// Runs `body` with this thread's part of the broker with this id. `find` gives the broker when the
+/// thread meets it for the first time; `None`: there is no such broker, or the thread is ending.
+#[inline(always)]
+pub fn with_thread_client<R>(
+    id: u64,
+    find: impl FnOnce() -> Option<Arc<Broker>>,
+    body: impl FnOnce(&ThreadClient) -> R,
+) -> Option<R> {
+    CLIENTS
+        .try_with(|clients| {
+            if let Ok(last) = clients.last.try_borrow()
+                && let Some((last_id, client)) = &*last
+                && *last_id == id
+            {
+                return Some(body(client));
+            }
+            let client = meet(clients, id, find)?;
+            Some(body(&client))
+        })
+        .ok()?
+}
+
+#[cold]
+#[inline(never)]
+fn meet(
+    clients: &ThreadClients,
+    id: u64,
+    find: impl FnOnce() -> Option<Arc<Broker>>,
+) -> Option<Rc<ThreadClient>> {
+    let known = clients
+        .all
+        .borrow()
+        .iter()
+        .find(|(other, _)| *other == id)
+        .map(|(_, c)| c.clone());
+    let client = match known {
+        Some(client) => client,
+        None => {
+            let broker = find()?;
+            let client = Rc::new(ThreadClient::new(&broker));
+            let closed: Vec<_> = {
+                let mut all = clients.all.borrow_mut();
+                let (closed, open) = std::mem::take(&mut *all)
+                    .into_iter()
+                    .partition(|(_, client)| client.writer.broker().is_closed());
+                *all = open;
+                all.push((id, client.clone()));
+                closed
+            };
+            // Dropped without a borrow: a writer's end may touch much.
+            drop(closed);
+            client
+        }
+    };
+    if let Ok(mut last) = clients.last.try_borrow_mut() {
+        *last = Some((id, client.clone()));
+    }
+    Some(client)
+}
+
+/// Drops this thread's part of a broker that was closed.
+pub(crate) fn forget_thread_client(id: u64) {
+    let _ = CLIENTS.try_with(|clients| {
+        if let Ok(mut last) = clients.last.try_borrow_mut()
+            && last.as_ref().is_some_and(|(other, _)| *other == id)
+        {
+            *last = None;
+        }
+        let gone = clients.all.try_borrow_mut().ok().and_then(|mut all| {
+            let at = all.iter().position(|(other, _)| *other == id)?;
+            Some(all.swap_remove(at))
+        });
+        drop(gone);
+    });
+}
