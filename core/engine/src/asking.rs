@@ -33,12 +33,15 @@ pub(crate) enum Here<R> {
     Pending,
 }
 
+/// Gets an answer as (status, payload, encoded headers).
+pub(crate) type OnAnswer<'a> = dyn FnMut(u32, &[u8], &[u8]) + 'a;
+
 /// How a responder that runs on this thread is asked.
 pub(crate) enum Asking<'a> {
     /// Its answer travels through the requester's queue.
     Later,
     /// Its answer, if it comes at once, is handed to this closure as (status, payload, headers).
-    Now(&'a Calls, &'a mut dyn FnMut(u32, &[u8], &[u8])),
+    Now(&'a Calls, &'a mut OnAnswer<'a>),
 }
 
 impl Writer {

@@ -227,7 +227,7 @@ impl Answer {
 /// Gives an answer to a request that this very thread is asking further up its stack. False: it is
 /// not, and the answer must travel. `Err`: no memory.
 #[inline(always)]
-pub fn answer_in_place(
+pub(crate) fn answer_in_place(
     token: u64,
     status: u32,
     payload: &[u8],

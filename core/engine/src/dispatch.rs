@@ -167,10 +167,8 @@ impl Broker {
             Ok(mut guard) => guard.has_waiting(),
             Err(_) => false,
         };
-        if !has_waiting {
-            if threads::rearm(place) {
-                return 0;
-            }
+        if !has_waiting && threads::rearm(place) {
+            return 0;
         }
         pulled.push(place.clone());
         if place.is_answers() {

@@ -162,6 +162,10 @@ pub struct Error(Repr);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Repr {
     Fixed(Status, &'static &'static str),
+    #[allow(
+        clippy::box_collection,
+        reason = "one word, so that a result fits two registers"
+    )]
     Made(Status, Box<String>),
 }
 

@@ -392,7 +392,7 @@ impl Collect<'_> {
         if has_deadline {
             *self.until_clock -= 1;
             if *self.until_clock == 0
-                || (is_waiting && *self.until_clock % 16 == 0)
+                || (is_waiting && self.until_clock.is_multiple_of(16))
                 || count == 0 && !is_waiting
             {
                 count = self.look_at_clock(guard);

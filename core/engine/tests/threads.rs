@@ -187,7 +187,7 @@ fn a_handler_that_panics_stops_neither_its_thread_nor_others() {
     let calls_in = calls.clone();
     let _wild = handle(&broker, "wild", Delivery::Thread, move |view| {
         calls_in.fetch_add(1, Ordering::SeqCst);
-        if number_of(view.payload()) % 2 == 0 {
+        if number_of(view.payload()).is_multiple_of(2) {
             std::panic::resume_unwind(Box::new("on purpose"));
         }
     });
