@@ -176,7 +176,7 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
         let received = asker
             .receive(1, FOREVER)
             .map(|batch| batch.messages()[0].status);
-        received.map_or_else(|error| error.status() as u32, |status| status)
+        received.unwrap_or_else(|error| error.status() as u32)
     });
     until("both wait", || started.load(Ordering::SeqCst) == 2);
     until("both have asked", || broker.statistics().requests == 2);

@@ -544,9 +544,9 @@ fn wrong_use_of_a_requester_is_named() {
     check(own.submit_message(&named, 9, FOREVER), Status::Ok);
     assert_eq!(answers(&mut own), [(9, Status::NoResponder as u32, vec![])]);
     let calls = AtomicU64::new(0);
-    let mut count = |_: &View| calls.fetch_add(1, Ordering::SeqCst);
+    let count = |_: &View| calls.fetch_add(1, Ordering::SeqCst);
     check(
-        own.request(&Message::default(), FOREVER, &mut count),
+        own.request(&Message::default(), FOREVER, count),
         Status::NoResponder,
     );
     assert_eq!(calls.load(Ordering::SeqCst), 0);
