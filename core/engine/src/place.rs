@@ -156,6 +156,10 @@ impl Place {
     /// Takes the right to read.
     pub(crate) fn reader(&self) -> Result<ReaderGuard<'_>> {
         self.lanes.reader().map_err(|_| {
+            // Whoever closes the queue empties it meanwhile: that is no misuse of the caller's.
+            if self.is_closed() {
+                return closed_and_drained();
+            }
             Error::new(
                 Status::Misuse,
                 &"this queue has an open batch or another thread receives from it; \
