@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fastmq_engine::driver::{Driver, NullDriver, fence, fork};
+use fastmq_engine::driver::{Driver, NullDriver};
 use fastmq_engine::statistics::Statistics;
 use fastmq_engine::{
     Broker, Delivery, Error, Message, Options, Publisher, QueueOptions, Requester,
@@ -36,8 +36,6 @@ impl Client {
     /// # Errors
     /// As [`Client::open`].
     pub fn open_with(options: Options, driver: Arc<dyn Driver>) -> Result<Self> {
-        fence::register();
-        fork::arm();
         Ok(Self {
             broker: Broker::open(options, driver)?,
         })

@@ -230,8 +230,7 @@ impl Broker {
 
     pub(crate) fn forget_place(&self, place: &Arc<Place>) {
         if lock(&self.places).remove(&place.id()).is_some() {
-            let waits = place.waits();
-            lock(&self.retired).add_place(&place.statistics(), waits);
+            lock(&self.retired).add_place(&place.statistics());
         }
     }
 
@@ -362,11 +361,6 @@ impl Broker {
             return;
         }
         self.interest.remove(entry);
-        let (delivered, dropped) = self
-            .slots
-            .get(entry.0.id)
-            .map_or((0, 0), |slot| slot.counts());
-        lock(&self.retired).add_subscription(delivered, dropped);
         self.slots.give(entry.0.id);
         match &entry.0.target {
             Target::Inline(handler) => self.rest_inline(handler),

@@ -17,7 +17,7 @@ pub struct WriterCounters {
     pub(crate) inline: AtomicU64,
 }
 
-/// What writers, queues and subscriptions that are gone have counted.
+/// What writers and queues that are gone have counted.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
     published: u64,
@@ -40,14 +40,12 @@ impl Retired {
         self.inline += counters.inline.load(Ordering::Relaxed);
     }
 
-    pub(crate) fn add_place(&mut self, statistics: &QueueStatistics, _waits: (u64, u64)) {
+    pub(crate) fn add_place(&mut self, statistics: &QueueStatistics) {
         self.delivered += statistics.delivered;
         self.dropped += statistics.dropped;
         self.expired += statistics.expired;
         self.locks += statistics.locks;
     }
-
-    pub(crate) fn add_subscription(&mut self, _delivered: u64, _dropped: u64) {}
 }
 
 /// Figures of a client since it was opened.
