@@ -176,8 +176,7 @@ impl Writer {
                 return self.send_request(targets, &message, &draft, asking);
             }
         };
-        count(&self.counters.requests, 1);
-        self.tick();
+        self.count_call(&self.counters.requests);
         fate
     }
 
@@ -198,8 +197,7 @@ impl Writer {
         draft: &Draft<'_>,
         asking: Asking<'_>,
     ) -> Result<Fate> {
-        count(&self.counters.requests, 1);
-        self.tick();
+        self.count_call(&self.counters.requests);
         match targets {
             Targets::One(target) if draft.payload.len() <= BLOCK_BYTES => {
                 let mut lanes = self.lanes.borrow_mut();
@@ -276,8 +274,7 @@ impl Writer {
         let asked = View::with_borrowed(subject, payload, numbers, None, |view| {
             calls.ask(handler, token, view)
         });
-        count(&self.counters.requests, 1);
-        self.tick();
+        self.count_call(&self.counters.requests);
         match asked {
             Ok(true) => {
                 count(&self.counters.inline, 1);

@@ -46,8 +46,7 @@ impl Writer {
             }
             Targets::Inline(_) | Targets::Nobody => {}
         }
-        count(&self.counters.published, 1);
-        self.tick();
+        self.count_call(&self.counters.published);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! A route names lanes of its own writer by index, so it is used by that writer only. It holds
 //! while its stamp is current (`fastmq_route::interest`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use fastmq_route::Stamp;
@@ -58,7 +58,7 @@ pub(crate) enum Targets {
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) subject: Box<[u8]>,
-    pub(crate) stamp: Cell<Stamp>,
+    pub(crate) stamp: Stamp,
     pub(crate) targets: Targets,
 }
 

@@ -1,6 +1,6 @@
 //! How a writer finds its way: making routes, opening lanes, and dropping those no longer used.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use fastmq_memory::LaneWriter;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::route::{Group, LaneTarget, Many, Member, Route, Targets};
 use crate::subscription::{Entry, Target};
-use crate::writer::{Lane, SWEEP_EVERY, Writer};
+use crate::writer::{Lane, Writer};
 
 /// Lanes that a writer may have before it looks for closed ones among them.
 const LANES_CROWDED: usize = 64;
@@ -47,7 +47,7 @@ impl Writer {
         text.extend_from_slice(subject);
         let route = Route {
             subject: text.into_boxed_slice(),
-            stamp: Cell::new(stamp),
+            stamp,
             targets,
         };
         let result = use_targets(&route.targets);
@@ -74,7 +74,7 @@ impl Writer {
         let (targets, stamp) = self.resolve(hash, subject)?;
         Ok(Route {
             subject: Box::from(subject),
-            stamp: Cell::new(stamp),
+            stamp,
             targets,
         })
     }
@@ -184,7 +184,6 @@ impl Writer {
     /// Drops lanes to closed queues and gives idle lanes back.
     #[cold]
     pub(crate) fn sweep(&self) {
-        self.until_sweep.set(SWEEP_EVERY);
         let Ok(mut lanes) = self.lanes.try_borrow_mut() else {
             return;
         };
@@ -207,7 +206,7 @@ impl Writer {
         // A route that names a lane just freed is stale: its subscriptions are gone.
         let broker = &self.broker;
         if let Ok(mut routes) = self.routes.try_borrow_mut() {
-            routes.retain(|route| broker.interest.is_current(route.stamp.get_mut()));
+            routes.retain(|route| broker.interest.is_current(&route.stamp));
         }
     }
 

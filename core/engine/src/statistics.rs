@@ -7,8 +7,9 @@ use fastmq_memory::queue::QueueStatistics;
 
 use crate::broker::{Broker, lock};
 
-/// Counters of one writer; written by its thread only.
+/// Counters of one writer; written by its thread only, so on cache lines of their own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct WriterCounters {
     pub(crate) published: AtomicU64,
     pub(crate) refused: AtomicU64,

@@ -2,7 +2,7 @@
 //!
 //! Made when the thread first uses the client, dropped when the thread ends or the client closes.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -287,9 +287,12 @@ pub(crate) fn with_answer<R>(
     View::with_borrowed(&[], payload, numbers, Some(optional), use_answer)
 }
 
+/// The client that the thread used last, with its broker's id.
+type Last = Option<(u64, Rc<ThreadClient>)>;
+
 #[derive(Default)]
 struct ThreadClients {
-    last: RefCell<Option<(u64, Rc<ThreadClient>)>>,
+    last: RefCell<Last>,
     all: RefCell<Vec<(u64, Rc<ThreadClient>)>>,
 }
 
@@ -317,14 +320,18 @@ pub fn with_thread_client<R>(
 ) -> Option<R> {
     CLIENTS
         .try_with(|clients| {
-            if let Ok(last) = clients.last.try_borrow()
-                && let Some((last_id, client)) = &*last
-                && *last_id == id
-            {
-                return Some(body(client));
-            }
-            let client = meet(clients, id, find)?;
-            Some(body(&client))
+            let known = |last: &Ref<'_, Last>| matches!(&**last, Some((other, _)) if *other == id);
+            let last = clients.last.try_borrow().ok().filter(known);
+            // One call of `body`, so that it becomes part of its caller.
+            let met;
+            let client = match last.as_deref() {
+                Some(Some((_, client))) => client,
+                _ => {
+                    met = meet(clients, id, find)?;
+                    &met
+                }
+            };
+            Some(body(client))
         })
         .ok()?
 }

@@ -30,7 +30,7 @@ use crate::subscription::Handler;
 /// Payloads above this go into a block: a ring stays small enough for the cache.
 pub const BLOCK_BYTES: usize = 8 << 10;
 /// Publishes between two looks for lanes that are closed or idle.
-pub(crate) const SWEEP_EVERY: u32 = 8192;
+const SWEEP_EVERY: u64 = 8192;
 
 #[inline(always)]
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
@@ -71,7 +71,6 @@ pub struct Writer {
     pub(crate) late_routes: RefCell<Vec<(u64, Route)>>,
     pub(crate) lanes: RefCell<Lanes>,
     pub(crate) random: Cell<u64>,
-    pub(crate) until_sweep: Cell<u32>,
     pub(crate) counters: Arc<WriterCounters>,
     /// Largest payload of a usual message.
     pub(crate) usual_bytes: usize,
@@ -99,7 +98,6 @@ impl Writer {
             late_routes: RefCell::default(),
             lanes: RefCell::default(),
             random: Cell::new(broker.driver.random() | 1),
-            until_sweep: Cell::new(SWEEP_EVERY),
             counters,
             label: label.map(Box::from),
             broker: broker.clone(),
@@ -194,8 +192,7 @@ impl Writer {
                 return self.send_usual_slow(targets, subject, payload, flags, sequence);
             }
         }
-        count(&self.counters.published, 1);
-        self.tick();
+        self.count_call(&self.counters.published);
         Ok(())
     }
 
@@ -462,10 +459,7 @@ impl Writer {
 
     #[inline(always)]
     pub(crate) fn is_current(&self, route: &Route) -> bool {
-        let mut stamp = route.stamp.get();
-        let is_current = self.broker.interest.is_current(&mut stamp);
-        route.stamp.set(stamp);
-        is_current
+        self.broker.interest.is_current(&route.stamp)
     }
 
     /// Sends along a route, whole or not at all.
@@ -490,8 +484,7 @@ impl Writer {
             Targets::Nobody => {}
             _ => return self.send_slow(targets, message, draft),
         }
-        count(&self.counters.published, 1);
-        self.tick();
+        self.count_call(&self.counters.published);
         Ok(())
     }
 
@@ -524,11 +517,12 @@ impl Writer {
         }
     }
 
+    /// Counts a publish or a request; now and then it looks for lanes to give back.
     #[inline(always)]
-    pub(crate) fn tick(&self) {
-        let left = self.until_sweep.get() - 1;
-        self.until_sweep.set(left);
-        if left == 0 {
+    pub(crate) fn count_call(&self, counter: &AtomicU64) {
+        let calls = counter.load(Ordering::Relaxed) + 1;
+        counter.store(calls, Ordering::Relaxed);
+        if calls.is_multiple_of(SWEEP_EVERY) {
             self.sweep();
         }
     }

@@ -42,12 +42,12 @@ impl SubjectHash {
         let mut state = self.seed;
         let (a, b);
         if size <= 16 {
-            if size >= 8 {
-                a = read_8(bytes, 0);
-                b = read_8(bytes, size - 8);
-            } else if size >= 4 {
-                a = read_4(bytes, 0);
-                b = read_4(bytes, size - 4);
+            if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+                a = u64::from_le_bytes(*first);
+                b = u64::from_le_bytes(*last);
+            } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+                a = u64::from(u32::from_le_bytes(*first));
+                b = u64::from(u32::from_le_bytes(*last));
             } else if size > 0 {
                 let ends = u64::from(bytes[0]) << 16 | u64::from(bytes[size - 1]);
                 a = ends | u64::from(bytes[size / 2]) << 8;
@@ -95,17 +95,16 @@ pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
     if size != b.len() {
         return false;
     }
-    if size < 8 {
+    let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
         return a == b;
+    };
+    // The last word may overlap the one before it.
+    if a_end != b_end {
+        return false;
     }
-    let mut at = 0;
-    while at + 8 < size {
-        if read_8(a, at) != read_8(b, at) {
-            return false;
-        }
-        at += 8;
-    }
-    read_8(a, size - 8) == read_8(b, size - 8)
+    let (a_words, _) = a.as_chunks::<8>();
+    let (b_words, _) = b.as_chunks::<8>();
+    a_words.iter().zip(b_words).all(|(a, b)| a == b)
 }
 
 #[inline]
@@ -119,13 +118,6 @@ fn read_8(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
-}
-
-#[inline]
-fn read_4(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 4];
-    word.copy_from_slice(&bytes[at..at + 4]);
-    u64::from(u32::from_le_bytes(word))
 }
 
 /// The `index`-th number of splitmix64 from `seed`.

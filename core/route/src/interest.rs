@@ -168,8 +168,8 @@ impl<S: Subscriber> Interest<S> {
 
     /// Whether an answer of `lookup` still holds: whether no subscription that could match its
     /// subject has come or gone since. One load, as long as nothing changes at all.
-    #[inline]
-    pub fn is_current(&self, stamp: &mut Stamp) -> bool {
+    #[inline(always)]
+    pub fn is_current(&self, stamp: &Stamp) -> bool {
         self.generations.is_current(stamp)
     }
 

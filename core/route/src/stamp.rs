@@ -25,6 +25,7 @@
 //!
 //! Not here: what changed, and the lookup itself (`interest`).
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -45,9 +46,10 @@ const WILD: usize = 3 * SLOTS;
 const SLOTS_ALL: usize = WILD + 1;
 
 /// What a lookup saw of the generations; kept beside the route that it found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Stamp {
-    global: u64,
+    /// Moves on when a change elsewhere was looked at.
+    global: Cell<u64>,
     slots: [u16; 3],
     details: [u32; 4],
 }
@@ -85,7 +87,7 @@ impl Generations {
         let [first, pair] = heads(subject);
         let global = self.global.load(Ordering::Acquire);
         let mut stamp = Stamp {
-            global,
+            global: Cell::new(global),
             slots: [
                 (FIRST + slot(hash.hash(first))) as u16,
                 (PAIR + slot(hash.hash(pair))) as u16,
@@ -98,17 +100,18 @@ impl Generations {
     }
 
     /// Whether nothing that could concern the stamp's subject has changed since.
-    #[inline]
-    pub(crate) fn is_current(&self, stamp: &mut Stamp) -> bool {
+    #[inline(always)]
+    pub(crate) fn is_current(&self, stamp: &Stamp) -> bool {
         let global = self.global.load(Ordering::Acquire);
-        global == stamp.global || self.is_current_in_detail(stamp, global)
+        global == stamp.global.get() || self.is_current_in_detail(stamp, global)
     }
 
     #[cold]
-    fn is_current_in_detail(&self, stamp: &mut Stamp, global: u64) -> bool {
+    #[inline(never)]
+    fn is_current_in_detail(&self, stamp: &Stamp, global: u64) -> bool {
         let is_current = self.details_of(stamp) == stamp.details;
         if is_current {
-            stamp.global = global;
+            stamp.global.set(global);
         }
         is_current
     }
@@ -169,12 +172,12 @@ mod tests {
         let generations = Generations::new();
         generations.prepare().unwrap();
         let subject = subject.as_bytes();
-        let mut stamp = generations.stamp(&hash, subject, hash.hash(subject));
-        assert!(generations.is_current(&mut stamp));
+        let stamp = generations.stamp(&hash, subject, hash.hash(subject));
+        assert!(generations.is_current(&stamp));
         let is_literal = Shape::of(pattern.as_bytes()).is_none();
         generations.raise(&hash, pattern.as_bytes(), is_literal);
-        assert_eq!(generations.is_current(&mut stamp), survives, "{pattern}");
-        assert_eq!(generations.is_current(&mut stamp), survives, "{pattern}");
+        assert_eq!(generations.is_current(&stamp), survives, "{pattern}");
+        assert_eq!(generations.is_current(&stamp), survives, "{pattern}");
     }
 
     #[test]
@@ -202,13 +205,13 @@ mod tests {
     fn a_stamp_from_before_the_first_change_is_void_after_it() {
         let hash = SubjectHash::new(11);
         let generations = Generations::new();
-        let mut a = generations.stamp(&hash, b"a", hash.hash(b"a"));
-        let mut b = generations.stamp(&hash, b"b", hash.hash(b"b"));
+        let a = generations.stamp(&hash, b"a", hash.hash(b"a"));
+        let b = generations.stamp(&hash, b"b", hash.hash(b"b"));
         generations.prepare().unwrap();
-        assert!(generations.is_current(&mut a));
+        assert!(generations.is_current(&a));
         generations.raise(&hash, b"a", true);
-        assert!(!generations.is_current(&mut a));
-        assert!(generations.is_current(&mut b));
+        assert!(!generations.is_current(&a));
+        assert!(generations.is_current(&b));
     }
 
     #[test]
