@@ -11,8 +11,8 @@ use std::thread;
 
 use fastmq::border::{core_count, pin_current_thread};
 use fastmq::{
-    Client, Delivery, Driver, Error, FOREVER_NS, NullDriver, Options, Requester, RequesterOptions,
-    Status, SubscribeOptions,
+    Client, Delivery, Driver, Error, FOREVER_NS, Fault, NullDriver, Options, Requester,
+    RequesterOptions, Status, SubscribeOptions,
 };
 
 const SUBJECT: &str = "bench.subject.16";
@@ -159,9 +159,12 @@ fn beside<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> threa
 }
 
 fn joined<R>(thread: thread::JoinHandle<R>) -> fastmq::Result<R> {
-    thread
-        .join()
-        .map_err(|_| Error::new(Status::Internal, &"a thread of the bench has panicked"))
+    thread.join().map_err(|_| {
+        Error::new(&Fault(
+            Status::Internal,
+            "a thread of the bench has panicked",
+        ))
+    })
 }
 
 fn two_threads(stopwatch: &Stopwatch<'_>) -> fastmq::Result<u64> {

@@ -5,7 +5,7 @@
 
 use std::ptr;
 
-use fastmq::{Detached, Error, Queue, Result, Status, View};
+use fastmq::{Detached, Error, Queue, Result, View};
 
 use crate::bytes::Out;
 use crate::error::{boundary, closing, guarded};
@@ -69,9 +69,9 @@ fn slot_of<S: Source>(number: u64) -> Result<&'static Slot<S>> {
 #[cold]
 fn refusal(number: u64) -> Error {
     match handle::type_of(number) {
-        _ if number == 0 => Error::new(Status::Invalid, Detached::KIND.null),
-        QUEUE_BATCH | REQUESTER_BATCH => Error::new(Status::Misuse, Detached::KIND.stale),
-        _ => Error::new(Status::Misuse, Detached::KIND.foreign),
+        _ if number == 0 => Error::new(Detached::KIND.null),
+        QUEUE_BATCH | REQUESTER_BATCH => Error::new(Detached::KIND.stale),
+        _ => Error::new(Detached::KIND.foreign),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::mem::{offset_of, size_of};
 use std::slice;
 
-use fastmq::{Error, Result, Status};
+use fastmq::{Error, Fault, Result, Status};
 
 use crate::error::sentence;
 
@@ -64,15 +64,13 @@ impl fastmq_bytes {
         if self.data.is_null() {
             let arguments = format_args!("{name} is NULL, but its size is {}", self.size);
             return Err(sentence(
-                Status::Invalid,
-                &"bytes are NULL with a size",
+                &Fault(Status::Invalid, "bytes are NULL with a size"),
                 arguments,
             ));
         }
         let arguments = format_args!("{name} has {} bytes, more than there can be", self.size);
         Err(sentence(
-            Status::TooLarge,
-            &"there are more bytes than there can be",
+            &Fault(Status::TooLarge, "there are more bytes than there can be"),
             arguments,
         ))
     }
@@ -108,8 +106,7 @@ impl<T> Out<T> {
 #[cold]
 pub(crate) fn is_null(name: &'static str) -> Error {
     sentence(
-        Status::Invalid,
-        &"a parameter is NULL",
+        &Fault(Status::Invalid, "a parameter is NULL"),
         format_args!("{name} is NULL"),
     )
 }

@@ -13,7 +13,7 @@ use std::sync::Once;
 
 use fastmq::border::fork::is_forked_child;
 use fastmq::log::{self, Level};
-use fastmq::{Error, Result, Status};
+use fastmq::{Error, Fault, Result, Status};
 
 use crate::status::fastmq_status;
 
@@ -33,18 +33,14 @@ const SENTENCE_BYTES_MAX: usize = 512;
 
 /// An error whose sentence has values in it; without memory for it, `fallback` is the sentence.
 #[cold]
-pub(crate) fn sentence(
-    status: Status,
-    fallback: &'static &'static str,
-    arguments: fmt::Arguments<'_>,
-) -> Error {
+pub(crate) fn sentence(fallback: &'static Fault, arguments: fmt::Arguments<'_>) -> Error {
     let mut text = String::new();
     if text.try_reserve_exact(SENTENCE_BYTES_MAX).is_err() {
-        return Error::new(status, fallback);
+        return Error::new(fallback);
     }
     match Bounded(&mut text).write_fmt(arguments) {
-        Ok(()) => Error::with(status, text),
-        Err(_) => Error::new(status, fallback),
+        Ok(()) => Error::with(fallback.0, text),
+        Err(_) => Error::new(fallback),
     }
 }
 
@@ -83,16 +79,18 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text");
     sentence(
-        Status::Internal,
-        &"a bug in fastmq",
+        &Fault(Status::Internal, "a bug in fastmq"),
         format_args!("a bug in fastmq: {text}"),
     )
 }
 
 #[cold]
 fn forked() -> Error {
-    let text = &"this is a forked child; its parent's handles can only be closed here";
-    Error::new(Status::Misuse, text)
+    let fault = &Fault(
+        Status::Misuse,
+        "this is a forked child; its parent's handles can only be closed here",
+    );
+    Error::new(fault)
 }
 
 /// What every entry runs in; the value of the failed call is `failed`.
@@ -212,8 +210,7 @@ mod tests {
         assert_eq!(last(), Error::FULL.text());
         let status = boundary(|| {
             Err(sentence(
-                Status::Invalid,
-                &"x",
+                &Fault(Status::Invalid, "x"),
                 format_args!("policy is {}\0", 99),
             ))
         });
@@ -232,7 +229,7 @@ mod tests {
     #[test]
     fn a_sentence_that_is_too_long_is_replaced() {
         let long = "x".repeat(SENTENCE_BYTES_MAX + 1);
-        let error = sentence(Status::Invalid, &"short", format_args!("{long}"));
+        let error = sentence(&Fault(Status::Invalid, "short"), format_args!("{long}"));
         assert_eq!(error.text(), "short");
     }
 }

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastmq::border::{fence, fork};
-use fastmq::{Error, Result, Status};
+use fastmq::{Error, Fault, Result, Status};
 
 /// Slots of the first chunk; each chunk is twice as large as the one before.
 const CHUNK_FIRST: u32 = 16;
@@ -48,23 +48,30 @@ pub(crate) struct Kind {
     /// Unique among all types, batches included; never 0.
     pub(crate) number: u8,
     /// Refusals, each with the parameter's name in it.
-    pub(crate) null: &'static &'static str,
-    pub(crate) stale: &'static &'static str,
-    pub(crate) foreign: &'static &'static str,
-    pub(crate) overlap: &'static &'static str,
+    pub(crate) null: &'static Fault,
+    pub(crate) stale: &'static Fault,
+    pub(crate) foreign: &'static Fault,
+    pub(crate) overlap: &'static Fault,
 }
 
 /// Makes a [`Kind`] for the parameter of this name.
 macro_rules! kind {
-    ($number:expr, $name:literal) => {
+    ($number:expr, $name:literal) => {{
+        use fastmq::{Fault, Status};
         $crate::handle::Kind {
             number: $number,
-            null: &concat!($name, " is NULL"),
-            stale: &concat!($name, " was closed already"),
-            foreign: &concat!($name, " is not a handle of this type"),
-            overlap: &concat!($name, " is in use by another call; it takes one at a time"),
+            null: &Fault(Status::Invalid, concat!($name, " is NULL")),
+            stale: &Fault(Status::Misuse, concat!($name, " was closed already")),
+            foreign: &Fault(
+                Status::Misuse,
+                concat!($name, " is not a handle of this type"),
+            ),
+            overlap: &Fault(
+                Status::Misuse,
+                concat!($name, " is in use by another call; it takes one at a time"),
+            ),
         }
-    };
+    }};
 }
 pub(crate) use kind;
 
@@ -206,11 +213,11 @@ impl<T: Object> Table<T> {
         let index = free.next;
         let (chunk, _) = locate(index);
         let Some(cell) = self.chunks.get(chunk) else {
-            let text = &"there are 33 million handles of this type; close some";
-            return free
-                .returned
-                .pop_front()
-                .ok_or(Error::new(Status::NoSpace, text));
+            let fault = &Fault(
+                Status::NoSpace,
+                "there are 33 million handles of this type; close some",
+            );
+            return free.returned.pop_front().ok_or(Error::new(fault));
         };
         if cell.load(Ordering::Relaxed).is_null() {
             let Some(slots) = self.make_chunk(chunk, &mut free) else {
@@ -260,15 +267,15 @@ pub(crate) fn find<T: Object>(number: u64) -> Result<&'static Slot<T>> {
 #[inline(never)]
 fn refusal<T: Object>(number: u64) -> Error {
     if number == 0 {
-        return Error::new(Status::Invalid, T::KIND.null);
+        return Error::new(T::KIND.null);
     }
     if type_of(number) == T::KIND.number
         && let Some(slot) = T::table().slot(number)
         && slot.word.load(Ordering::Acquire) >> GENERATION_SHIFT >= number >> GENERATION_SHIFT
     {
-        return Error::new(Status::Misuse, T::KIND.stale);
+        return Error::new(T::KIND.stale);
     }
-    Error::new(Status::Misuse, T::KIND.foreign)
+    Error::new(T::KIND.foreign)
 }
 
 /// Enters an object that has one user at a time.
@@ -276,7 +283,7 @@ fn refusal<T: Object>(number: u64) -> Error {
 pub(crate) fn enter<T: Object>(number: u64) -> Result<Entered<T>> {
     let slot = find::<T>(number)?;
     if slot.state.load(Ordering::Relaxed) != IDLE {
-        return Err(Error::new(Status::Misuse, T::KIND.overlap));
+        return Err(Error::new(T::KIND.overlap));
     }
     slot.state.store(BUSY, Ordering::Relaxed);
     // Pairs with the heavy fence of `close`: see the head of this file.
@@ -324,7 +331,10 @@ impl<T: Object> Entered<T> {
     }
 }
 
-const EMPTY: Error = Error::new(Status::Internal, &"a bug in fastmq: an open slot is empty");
+const EMPTY: Error = Error::new(&Fault(
+    Status::Internal,
+    "a bug in fastmq: an open slot is empty",
+));
 
 impl<T: Object> Drop for Entered<T> {
     #[inline(always)]

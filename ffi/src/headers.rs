@@ -1,6 +1,6 @@
 //! Headers: a set to send, and reading those of a received message.
 
-use fastmq::{Error, Headers, Result, Status, headers};
+use fastmq::{Error, Fault, Headers, Result, Status, headers};
 
 use crate::bytes::{Out, fastmq_bytes, is_null};
 use crate::error::{boundary, closing};
@@ -158,7 +158,10 @@ pub unsafe extern "C" fn fastmq_headers_next(
         // SAFETY: not NULL, and readable by the contract.
         let at = unsafe { cursor.read() };
         let Some((name, value, after)) = headers::next(headers, at)? else {
-            return Err(Error::new(Status::End, &"there is no further header"));
+            return Err(Error::new(&Fault(
+                Status::End,
+                "there is no further header",
+            )));
         };
         // SAFETY: not NULL, and writable by the contract.
         unsafe { cursor.write(after) };

@@ -2,7 +2,7 @@
 
 use std::mem::{align_of, offset_of, size_of};
 
-use fastmq::{Error, Message, Result, Status, View};
+use fastmq::{Error, Fault, Message, Result, Status, View};
 
 use crate::bytes::fastmq_bytes;
 use crate::error::sentence;
@@ -195,5 +195,8 @@ pub(crate) fn check_zero(what: &'static str, fields: &[(&'static str, u32)]) -> 
 #[cold]
 fn must_be_zero(what: &'static str, name: &'static str, value: u32) -> Error {
     let arguments = format_args!("{name} of {what} is {value}; this version knows 0 only");
-    sentence(Status::Invalid, &"a reserved field is not 0", arguments)
+    sentence(
+        &Fault(Status::Invalid, "a reserved field is not 0"),
+        arguments,
+    )
 }

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::{ptr, slice};
 
-use fastmq::{Options, Policy, Profile, QueueOptions, Result, Status};
+use fastmq::{Fault, Options, Policy, Profile, QueueOptions, Result, Status};
 
 use crate::bytes::{fastmq_bytes, is_null};
 use crate::error::sentence;
@@ -39,8 +39,7 @@ pub(crate) unsafe fn size_of_struct<T: Plain>(from: *const T) -> Result<usize> {
     if !from.is_aligned() {
         let arguments = format_args!("{} is not aligned to {} bytes", T::NAME, align_of::<T>());
         return Err(sentence(
-            Status::Invalid,
-            &"a struct is not aligned",
+            &Fault(Status::Invalid, "a struct is not aligned"),
             arguments,
         ));
     }
@@ -50,8 +49,7 @@ pub(crate) unsafe fn size_of_struct<T: Plain>(from: *const T) -> Result<usize> {
         let (name, first) = (T::NAME, T::FIRST_SIZE);
         let arguments = format_args!("struct_size of {name} is {size}; it has {first} bytes");
         return Err(sentence(
-            Status::Invalid,
-            &"struct_size is wrong",
+            &Fault(Status::Invalid, "struct_size is wrong"),
             arguments,
         ));
     }
@@ -75,8 +73,7 @@ pub(crate) unsafe fn read<T: Plain>(from: *const T) -> Result<T> {
             "{name} sets a field behind its {ours} known bytes: it is made for a newer library"
         );
         return Err(sentence(
-            Status::Invalid,
-            &"an unknown field is set",
+            &Fault(Status::Invalid, "an unknown field is set"),
             arguments,
         ));
     }
@@ -278,8 +275,7 @@ pub(crate) fn one_of<T: Copy>(name: &'static str, value: u32, values: &[T]) -> R
         None => {
             let arguments = format_args!("{name} is {value}; between 0 and {}", values.len() - 1);
             Err(sentence(
-                Status::Invalid,
-                &"an enum has an unknown value",
+                &Fault(Status::Invalid, "an enum has an unknown value"),
                 arguments,
             ))
         }

@@ -3,7 +3,7 @@
 use std::mem::size_of;
 use std::slice;
 
-use fastmq::{Error, Message, Publisher, Result, Status};
+use fastmq::{Error, Fault, Message, Publisher, Result, Status};
 
 use crate::bytes::{Out, fastmq_bytes, is_null};
 use crate::client::{client_of, fastmq_client, here};
@@ -125,10 +125,8 @@ pub unsafe extern "C" fn fastmq_publish_batch(
 
 #[cold]
 fn unequal_sizes(index: usize) -> Error {
-    let text = &"struct_size differs between messages";
     sentence(
-        Status::Invalid,
-        text,
+        &Fault(Status::Invalid, "struct_size differs between messages"),
         format_args!("struct_size of message {index} differs from 0's"),
     )
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use fastmq::{Error, Queue, Result, Status};
+use fastmq::{Error, Fault, Queue, Result, Status};
 
 use crate::batch::{QUEUE_BATCH, fastmq_batch};
 use crate::bytes::Out;
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn fastmq_receive(
 #[cold]
 pub(crate) fn ended(queue: &Queue, error: Error) -> Error {
     if error.status() == Status::End && queue.place().is_closed() {
-        return Error::new(Status::Closed, &"the queue is closed");
+        return Error::new(&Fault(Status::Closed, "the queue is closed"));
     }
     error
 }
@@ -216,8 +216,11 @@ pub unsafe extern "C" fn fastmq_queue_close(queue: *mut fastmq_queue) {
             return handle::close::<QueueObject, ()>(number, |_| (), |()| ());
         }
         if find::<QueueObject>(number)?.look(number, |object| object.is_lent)? {
-            let text = &"this queue belongs to a subscription; fastmq_unsubscribe closes it";
-            return Err(Error::new(Status::Misuse, text));
+            let fault = &Fault(
+                Status::Misuse,
+                "this queue belongs to a subscription; fastmq_unsubscribe closes it",
+            );
+            return Err(Error::new(fault));
         }
         let copy = |object: &QueueObject| object.queue.clone();
         handle::close::<QueueObject, _>(number, copy, |queue: Queue| queue.close())

@@ -2,7 +2,9 @@
 
 use std::slice;
 
-use fastmq::{Detached, Error, Message, Queue, Requester, RequesterOptions, Result, Status, View};
+use fastmq::{
+    Detached, Error, Fault, Message, Queue, Requester, RequesterOptions, Result, Status, View,
+};
 
 use crate::batch::{REQUESTER_BATCH, fastmq_batch, open_detached};
 use crate::bytes::{Out, fastmq_bytes, is_null};
@@ -112,16 +114,25 @@ impl Target {
 fn too_large(size: usize, capacity: usize) -> Error {
     let arguments = format_args!("the answer has {size} bytes; reply_capacity is {capacity}");
     sentence(
-        Status::TooLarge,
-        &"the answer is larger than reply_capacity",
+        &Fault(Status::TooLarge, "the answer is larger than reply_capacity"),
         arguments,
     )
 }
 
 #[cold]
 fn answered_with(status: u32) -> Error {
-    let status = Status::from_number(status).unwrap_or(Status::Internal);
-    Error::new(status, &"the responder answered with this status")
+    const TEXT: &str = "the responder answered with this status";
+    static ANSWERS: [Fault; Status::ALL.len()] = {
+        let mut answers = [const { Fault(Status::Internal, TEXT) }; Status::ALL.len()];
+        let mut index = 0;
+        while index < answers.len() {
+            answers[index].0 = Status::ALL[index];
+            index += 1;
+        }
+        answers
+    };
+    let answer = ANSWERS.iter().find(|answer| answer.0 as u32 == status);
+    Error::new(answer.unwrap_or(&Fault(Status::Internal, TEXT)))
 }
 
 /// Asks and waits for the answer for at most `timeout_ns`.
@@ -215,10 +226,10 @@ pub unsafe extern "C" fn fastmq_reply(
     })
 }
 
-const NO_TOKEN: Error = Error::new(
+const NO_TOKEN: Error = Error::new(&Fault(
     Status::Invalid,
-    &"token is 0; the message to answer is not a request",
-);
+    "token is 0; the message to answer is not a request",
+));
 
 /// Answers a request with a payload, headers and a status.
 ///
@@ -236,7 +247,10 @@ pub unsafe extern "C" fn fastmq_reply_message(
     boundary(|| {
         if Status::from_number(status).is_none() {
             let arguments = format_args!("status is {status}, which is no status");
-            return Err(sentence(Status::Invalid, &"status is unknown", arguments));
+            return Err(sentence(
+                &Fault(Status::Invalid, "status is unknown"),
+                arguments,
+            ));
         }
         let reply = |message: &Message<'_>, _| {
             if token == 0 {

@@ -4,7 +4,9 @@ use std::alloc::{Layout, alloc};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fastmq::{Delivery, Error, OnMessage, Result, Status, SubscribeOptions, Subscription, View};
+use fastmq::{
+    Delivery, Error, Fault, OnMessage, Result, Status, SubscribeOptions, Subscription, View,
+};
 
 use crate::bytes::{Out, fastmq_bytes};
 use crate::client::{client_of, fastmq_client};
@@ -107,8 +109,8 @@ pub unsafe extern "C" fn fastmq_subscribe(
             .as_ref()
             .is_some_and(|queue| queue.client().broker().id() != client.broker().id())
         {
-            let text = &"queue belongs to another client";
-            return Err(Error::new(Status::Invalid, text));
+            let fault = &Fault(Status::Invalid, "queue belongs to another client");
+            return Err(Error::new(fault));
         }
         let subscription = client.subscribe_with(
             pattern,
@@ -151,8 +153,11 @@ pub unsafe extern "C" fn fastmq_subscription_queue(
                 return Ok(handle::handle(known));
             }
             let Some(queue) = object.subscription.queue() else {
-                let text = &"this subscription's messages go to on_message; it has no queue";
-                return Err(Error::new(Status::Misuse, text));
+                let fault = &Fault(
+                    Status::Misuse,
+                    "this subscription's messages go to on_message; it has no queue",
+                );
+                return Err(Error::new(fault));
             };
             // Under the slot's lock, so it is lent once.
             let lent = lend(queue.clone())?;

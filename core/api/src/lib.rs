@@ -39,7 +39,7 @@ pub use fastmq_engine::memory::{Batch, Detached, Policy, View};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
-    Delivery, Error, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
+    Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
     Result, Status,
 };
 pub use queue::Queue;

@@ -3,7 +3,7 @@
 //! Dropping it unsubscribes, so that a forgotten one does not fill its queue for ever.
 
 use fastmq_engine::memory::{Batch, View};
-use fastmq_engine::{Delivery, Error, Result, Status};
+use fastmq_engine::{Delivery, Error, Fault, Result, Status};
 
 use crate::client::Client;
 use crate::queue::Queue;
@@ -66,8 +66,11 @@ impl Subscription {
     /// MISUSE: a handler gets its messages. Else as [`Queue::receive`].
     pub fn receive(&self, message_max: usize, timeout_ns: u64) -> Result<Batch<'_>> {
         let Some(queue) = &self.queue else {
-            let text = &"this subscription's messages go to its handler; it has no queue";
-            return Err(Error::new(Status::Misuse, text));
+            let fault = &Fault(
+                Status::Misuse,
+                "this subscription's messages go to its handler; it has no queue",
+            );
+            return Err(Error::new(fault));
         };
         queue.receive(message_max, timeout_ns)
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::broker::{Broker, lock};
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::place::{Place, QueueOptions};
 use crate::wait::Profile;
 
@@ -85,10 +85,12 @@ impl Answers {
             None,
             false,
         )?;
-        let id = lock(&broker.requesters).enter(&place).ok_or(Error::new(
-            Status::NoSpace,
-            &"there are 524,288 requesters already; close some",
-        ))?;
+        let id = lock(&broker.requesters)
+            .enter(&place)
+            .ok_or(Error::new(&Fault(
+                Status::NoSpace,
+                "there are 524,288 requesters already; close some",
+            )))?;
         Ok(Self {
             broker: broker.clone(),
             place,

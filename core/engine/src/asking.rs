@@ -6,7 +6,7 @@ use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 use fastmq_memory::{Draft, Kind, Plain, Refused};
 
 use crate::call::{self, Calls, NotCalled};
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::message::optional_of;
 use crate::route::{Route, Targets};
 use crate::subscription::Handler;
@@ -451,13 +451,14 @@ pub(crate) fn fate_of(refused: Refused) -> Result<Fate> {
 #[cold]
 pub(crate) fn reply_refused(refused: Refused) -> Error {
     match refused {
-        Refused::Full => Error::new(
+        Refused::Full => Error::new(&Fault(
             Status::Again,
-            &"the asker's queue of answers is full; answer again when it has received",
-        ),
-        Refused::Closed | Refused::Unread => {
-            Error::new(Status::NotFound, &"the asker of this request is gone")
-        }
+            "the asker's queue of answers is full; answer again when it has received",
+        )),
+        Refused::Closed | Refused::Unread => Error::new(&Fault(
+            Status::NotFound,
+            "the asker of this request is gone",
+        )),
         other => other.into(),
     }
 }

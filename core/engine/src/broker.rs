@@ -14,7 +14,7 @@ use fastmq_route::{Interest, check_pattern};
 
 use crate::answers::{REQUESTER_INDEX_MASK, Requesters};
 use crate::call;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::log;
 pub use crate::options::Options;
 use crate::options::{check_capacity, check_group, check_options};
@@ -148,7 +148,10 @@ impl Broker {
     pub(crate) fn closed_error(&self) -> Error {
         match self.state.load(Ordering::Relaxed) {
             CLOSED => Error::CLOSED,
-            _ => Error::new(Status::Closed, &"the client is draining; it takes no more"),
+            _ => Error::new(&Fault(
+                Status::Closed,
+                "the client is draining; it takes no more",
+            )),
         }
     }
 
@@ -255,24 +258,29 @@ impl Broker {
         check_group(group)?;
         match (delivery, on_message.is_some(), queue) {
             (Delivery::Queue, true, _) => {
-                let text = &"on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
-                            INLINE, or leave on_message out";
-                return Err(Error::new(Status::Invalid, text));
+                let fault = &Fault(
+                    Status::Invalid,
+                    "on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
+                            INLINE, or leave on_message out",
+                );
+                return Err(Error::new(fault));
             }
             (Delivery::Queue, false, Some(place)) if place.is_closed() => {
-                return Err(Error::new(Status::Closed, &"the queue is closed"));
+                return Err(Error::new(&Fault(Status::Closed, "the queue is closed")));
             }
             (Delivery::Queue, false, _) => {}
             (_, false, _) => {
-                return Err(Error::new(
+                return Err(Error::new(&Fault(
                     Status::Invalid,
-                    &"this delivery needs on_message",
-                ));
+                    "this delivery needs on_message",
+                )));
             }
             (_, true, Some(_)) => {
-                let text =
-                    &"a subscription with on_message has a queue of its own; leave queue out";
-                return Err(Error::new(Status::Invalid, text));
+                let fault = &Fault(
+                    Status::Invalid,
+                    "a subscription with on_message has a queue of its own; leave queue out",
+                );
+                return Err(Error::new(fault));
             }
             (_, true, None) => {}
         }
@@ -516,10 +524,10 @@ impl Broker {
     pub(crate) fn requester_place(&self, requester: u32) -> Result<Arc<Place>> {
         let requesters = lock(&self.requesters);
         let index = requester & REQUESTER_INDEX_MASK;
-        requesters.place(index, requester).ok_or(Error::new(
+        requesters.place(index, requester).ok_or(Error::new(&Fault(
             Status::NotFound,
-            &"this token names no request that waits for an answer",
-        ))
+            "this token names no request that waits for an answer",
+        )))
     }
 }
 

@@ -153,20 +153,21 @@ impl Status {
     }
 }
 
+/// A status with a fixed sentence about it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault(pub Status, pub &'static str);
+
 /// A status and a sentence that names what was wrong.
 ///
-/// Two words, so that results travel in registers.
+/// A tag and a pointer, so that a result travels in two registers: one that goes through memory is
+/// stored in pieces and loaded whole, which costs as much as a short call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(Repr);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Repr {
-    Fixed(Status, &'static &'static str),
-    #[allow(
-        clippy::box_collection,
-        reason = "one word, so that a result fits two registers"
-    )]
-    Made(Status, Box<String>),
+    Fixed(&'static Fault),
+    Made(Box<(Status, String)>),
 }
 
 const _: () = assert!(size_of::<Result<()>>() == 16);
@@ -176,22 +177,23 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error with a fixed sentence; costs nothing to make.
-    #[inline]
-    pub const fn new(status: Status, text: &'static &'static str) -> Self {
-        Self(Repr::Fixed(status, text))
+    #[inline(always)]
+    pub const fn new(fault: &'static Fault) -> Self {
+        Self(Repr::Fixed(fault))
     }
 
     /// An error with a sentence made for it.
     #[cold]
     pub fn with(status: Status, text: String) -> Self {
-        Self(Repr::Made(status, Box::new(text)))
+        Self(Repr::Made(Box::new((status, text))))
     }
 
     /// The status.
     #[inline]
     pub fn status(&self) -> Status {
         match &self.0 {
-            Repr::Fixed(status, _) | Repr::Made(status, _) => *status,
+            Repr::Fixed(fault) => fault.0,
+            Repr::Made(made) => made.0,
         }
     }
 
@@ -199,8 +201,8 @@ impl Error {
     #[inline]
     pub fn text(&self) -> &str {
         match &self.0 {
-            Repr::Fixed(_, text) => text,
-            Repr::Made(_, text) => text,
+            Repr::Fixed(fault) => fault.1,
+            Repr::Made(made) => &made.1,
         }
     }
 
@@ -208,25 +210,25 @@ impl Error {
     #[inline]
     pub fn fixed_text(&self) -> Option<&'static str> {
         match &self.0 {
-            Repr::Fixed(_, text) => Some(text),
-            Repr::Made(..) => None,
+            Repr::Fixed(fault) => Some(fault.1),
+            Repr::Made(_) => None,
         }
     }
 
     /// The handle or its parent is closed.
-    pub const CLOSED: Self = Self::new(Status::Closed, &"the client is closed");
+    pub const CLOSED: Self = Self::new(&Fault(Status::Closed, "the client is closed"));
     /// A full queue.
-    pub const FULL: Self = Self::new(
+    pub const FULL: Self = Self::new(&Fault(
         Status::Again,
-        &"a subscriber's queue is full; receive from it or wait for room",
-    );
+        "a subscriber's queue is full; receive from it or wait for room",
+    ));
     /// No memory.
-    pub const NO_MEMORY: Self = Self::new(Status::NoMemory, &"the allocator has no memory");
+    pub const NO_MEMORY: Self = Self::new(&Fault(Status::NoMemory, "the allocator has no memory"));
     /// The cap.
-    pub const OVER_BUDGET: Self = Self::new(
+    pub const OVER_BUDGET: Self = Self::new(&Fault(
         Status::NoSpace,
-        &"the client's memory_max is reached; receive or raise it",
-    );
+        "the client's memory_max is reached; receive or raise it",
+    ));
 }
 
 impl fmt::Display for Error {
@@ -245,11 +247,13 @@ impl From<fastmq_memory::Refused> for Error {
             Refused::Full => Self::FULL,
             Refused::OverBudget => Self::OVER_BUDGET,
             Refused::NoMemory => Self::NO_MEMORY,
-            Refused::TooLarge => Self::new(
+            Refused::TooLarge => Self::new(&Fault(
                 Status::TooLarge,
-                &"the message is larger than half of the queue's capacity; open it with more",
-            ),
-            Refused::Closed | Refused::Unread => Self::new(Status::Closed, &"the queue is closed"),
+                "the message is larger than half of the queue's capacity; open it with more",
+            )),
+            Refused::Closed | Refused::Unread => {
+                Self::new(&Fault(Status::Closed, "the queue is closed"))
+            }
         }
     }
 }

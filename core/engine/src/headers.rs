@@ -1,6 +1,6 @@
 //! Headers: a sequence of name and value (`docs/formats.md` §1).
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 
 /// Most bytes of all headers of one message.
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;
@@ -30,11 +30,14 @@ impl Headers {
             return Err(Error::with(Status::Invalid, text));
         }
         let Ok(text) = std::str::from_utf8(name) else {
-            return Err(Error::new(Status::Invalid, &"the header name is not UTF-8"));
+            return Err(Error::new(&Fault(
+                Status::Invalid,
+                "the header name is not UTF-8",
+            )));
         };
         if text.chars().any(char::is_control) {
-            let text = &"the header name has a control character";
-            return Err(Error::new(Status::Invalid, text));
+            let fault = &Fault(Status::Invalid, "the header name has a control character");
+            return Err(Error::new(fault));
         }
         let size = SIZES + name.len() + value.len();
         if value.len() > u16::MAX as usize || self.bytes.len() + size > HEADERS_BYTES_MAX {
@@ -101,5 +104,8 @@ pub fn get<'h>(headers: &'h [u8], name: &[u8]) -> Result<&'h [u8]> {
         }
         cursor = after;
     }
-    Err(Error::new(Status::NotFound, &"no header has this name"))
+    Err(Error::new(&Fault(
+        Status::NotFound,
+        "no header has this name",
+    )))
 }

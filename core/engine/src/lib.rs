@@ -38,7 +38,7 @@ pub mod writer;
 pub use {fastmq_driver as driver, fastmq_memory as memory};
 
 pub use broker::{Broker, Options};
-pub use error::{Error, Result, Status};
+pub use error::{Error, Fault, Result, Status};
 pub use place::{Place, QueueOptions};
 pub use publisher::Publisher;
 pub use request::{Requester, RequesterOptions};

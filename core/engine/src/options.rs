@@ -1,6 +1,6 @@
 //! What a broker is opened with, the limits of it, and the checks.
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::wait::Profile;
 
 /// Default capacity of a lane in bytes.
@@ -59,11 +59,17 @@ pub(crate) fn check_group(group: &[u8]) -> Result<()> {
         return Err(Error::with(Status::Invalid, text));
     }
     let Ok(name) = std::str::from_utf8(group) else {
-        return Err(Error::new(Status::Invalid, &"the group name is not UTF-8"));
+        return Err(Error::new(&Fault(
+            Status::Invalid,
+            "the group name is not UTF-8",
+        )));
     };
     if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        let text = &"the group name has white space or a control character";
-        return Err(Error::new(Status::Invalid, text));
+        let fault = &Fault(
+            Status::Invalid,
+            "the group name has white space or a control character",
+        );
+        return Err(Error::new(fault));
     }
     Ok(())
 }

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, Weak};
 use fastmq_driver::{FOREVER_NS, Parked};
 use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 use fastmq_memory::queue::QueueStatistics;
-use fastmq_memory::view::View;
+use fastmq_memory::view::{View, Visit};
 use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
 
 use crate::broker::Broker;
 use crate::call;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
+use crate::slots::Slot;
 use crate::subscription::Handler;
 use crate::wait::{Profile, Sleepers, Spin, Waker};
 
@@ -160,11 +161,11 @@ impl Place {
             if self.is_closed() {
                 return closed_and_drained();
             }
-            Error::new(
+            Error::new(&Fault(
                 Status::Misuse,
-                &"this queue has an open batch or another thread receives from it; \
+                "this queue has an open batch or another thread receives from it; \
                  free the batch first",
-            )
+            ))
         })
     }
 
@@ -176,20 +177,10 @@ impl Place {
         guard: &mut ReaderGuard<'_>,
         limit: usize,
     ) -> Result<usize> {
-        let slots = &broker.slots;
         let clock = || broker.driver.monotonic_ns();
         let found = if self.has_subscriptions {
-            guard.fill(limit, &clock, |visit| {
-                let id = visit.view().subscription_id;
-                match slots.get(id) {
-                    Some(slot) if slot.is(id) => {
-                        visit.set_tag(slot.tag());
-                        slot.count();
-                        true
-                    }
-                    _ => broker.skip_unsubscribed(visit.view()),
-                }
-            })
+            let mut known = Known::new(broker);
+            guard.fill(limit, &clock, |visit| known.visit(visit))
         } else {
             guard.fill(limit, &clock, |_| true)
         };
@@ -287,17 +278,17 @@ impl Place {
             }
             if parked == Parked::Deadlock {
                 self.lanes.readers().disarm(FUTEX);
-                return Err(Error::new(
+                return Err(Error::new(&Fault(
                     Status::Timeout,
-                    &"nobody is left who could publish to this queue (simulated driver)",
-                ));
+                    "nobody is left who could publish to this queue (simulated driver)",
+                )));
             }
             if deadline_ns != FOREVER_NS && driver.monotonic_ns() >= deadline_ns {
                 self.lanes.readers().disarm(FUTEX);
-                return Err(Error::new(
+                return Err(Error::new(&Fault(
                     Status::Timeout,
-                    &"no message came within the timeout",
-                ));
+                    "no message came within the timeout",
+                )));
             }
         }
     }
@@ -329,7 +320,7 @@ impl Place {
         if self.is_over(broker) {
             return Err(closed_and_drained());
         }
-        Err(Error::new(Status::Again, &"no message is waiting"))
+        Err(Error::new(&Fault(Status::Again, "no message is waiting")))
     }
 
     fn arm_list<'q>(
@@ -357,10 +348,10 @@ impl Place {
         })?;
         let _ = self.sleepers.event.set(event);
         let Some(event) = self.sleepers.event.get() else {
-            return Err(Error::new(
+            return Err(Error::new(&Fault(
                 Status::Internal,
-                &"the queue's descriptor is gone",
-            ));
+                "the queue's descriptor is gone",
+            )));
         };
         self.lanes.readers().arm(EVENT);
         // Whether something waits already can only be seen by the reader; if one is at work now,
@@ -453,6 +444,62 @@ impl Place {
     }
 }
 
+/// The subscription of the messages that are looked at: most come in a row for the same one.
+struct Known<'a> {
+    broker: &'a Broker,
+    slot: Option<&'a Slot>,
+    id: u32,
+    tag: u64,
+    /// Messages not yet counted in the slot.
+    count: u64,
+}
+
+impl<'a> Known<'a> {
+    fn new(broker: &'a Broker) -> Self {
+        Self {
+            broker,
+            slot: None,
+            id: 0,
+            tag: 0,
+            count: 0,
+        }
+    }
+
+    /// Says whether the message has a subscription, and gives it the tag.
+    #[inline(always)]
+    fn visit(&mut self, visit: &mut Visit<'_>) -> bool {
+        let id = visit.view().subscription_id;
+        if (id != self.id || self.slot.is_none()) && !self.meet(id) {
+            return self.broker.skip_unsubscribed(visit.view());
+        }
+        visit.set_tag(self.tag);
+        self.count += 1;
+        true
+    }
+
+    fn meet(&mut self, id: u32) -> bool {
+        self.settle();
+        self.slot = self.broker.slots.get(id).filter(|slot| slot.is(id));
+        self.id = id;
+        self.tag = self.slot.map_or(0, Slot::tag);
+        self.slot.is_some()
+    }
+
+    #[inline(always)]
+    fn settle(&mut self) {
+        if let Some(slot) = self.slot {
+            slot.count(std::mem::take(&mut self.count));
+        }
+    }
+}
+
+impl Drop for Known<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
 impl Broker {
     /// A message for a subscription that is gone: left out, and a request's asker is told.
     #[cold]
@@ -473,5 +520,5 @@ pub(crate) fn corrupt(error: fastmq_memory::record::RecordError) -> Error {
 }
 
 fn closed_and_drained() -> Error {
-    Error::new(Status::End, &"the queue is closed and drained")
+    Error::new(&Fault(Status::End, "the queue is closed and drained"))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::call;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::route::Route;
 use crate::thread_client::ThreadClient;
 use crate::writer::{Message, Writer};
@@ -56,8 +56,11 @@ impl Publisher {
     /// Publishes one message, whose subject must be empty: the publisher has its own.
     pub fn publish_message(&mut self, message: &Message<'_>) -> Result<()> {
         if !message.subject.is_empty() {
-            let text = &"the publisher has a subject of its own; leave the message's subject empty";
-            return Err(Error::new(Status::Invalid, text));
+            let fault = &Fault(
+                Status::Invalid,
+                "the publisher has a subject of its own; leave the message's subject empty",
+            );
+            return Err(Error::new(fault));
         }
         let message = Message {
             subject: &self.subject,
@@ -127,10 +130,10 @@ fn wait(
 ) -> Result<()> {
     let handling = call::handling();
     if handling != 0 && places.iter().any(|place| place.id() == handling) {
-        return Err(Error::new(
+        return Err(Error::new(&Fault(
             Status::Misuse,
-            &"publish_wait inside a handler of the full queue: only this handler could make room",
-        ));
+            "publish_wait inside a handler of the full queue: only this handler could make room",
+        )));
     }
     let deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
     loop {
@@ -165,11 +168,13 @@ fn wait(
 
 fn timed_out(places: &[Arc<crate::place::Place>]) -> Error {
     let is_mine = places.iter().any(|place| place.was_read_here());
-    let text: &'static &'static str = if is_mine {
-        &"no room came within the timeout; this thread was the last reader of the full queue: \
-          receive from it here, or read it on another thread"
+    Error::new(if is_mine {
+        &Fault(
+            Status::Timeout,
+            "no room came within the timeout; this thread was the last reader of the full queue: \
+             receive from it here, or read it on another thread",
+        )
     } else {
-        &"no room came within the timeout"
-    };
-    Error::new(Status::Timeout, text)
+        &Fault(Status::Timeout, "no room came within the timeout")
+    })
 }

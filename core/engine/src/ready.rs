@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use fastmq_driver::{Driver, LoopFd};
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
 
 /// Queues with something to do, in the order in which they became ready.
@@ -116,10 +116,10 @@ impl ReadyList {
             )
         })?;
         let _ = self.fd.set(fd);
-        let fd = self
-            .fd
-            .get()
-            .ok_or(Error::new(Status::Internal, &"the descriptor is gone"))?;
+        let fd = self.fd.get().ok_or(Error::new(&Fault(
+            Status::Internal,
+            "the descriptor is gone",
+        )))?;
         if !self.is_empty() {
             fd.signal();
         }

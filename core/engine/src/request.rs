@@ -14,7 +14,7 @@ use fastmq_memory::{Batch, ReaderGuard};
 use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
 use crate::place::{Place, corrupt};
 use crate::route::Route;
@@ -236,10 +236,10 @@ impl Requester {
     /// Ends a request; its answer will be CANCELLED. NOT_FOUND: no request in flight has this
     /// token.
     pub fn cancel(&mut self, user_token: u64) -> Result<()> {
-        let number = self.flight.find(user_token).ok_or(Error::new(
+        let number = self.flight.find(user_token).ok_or(Error::new(&Fault(
             Status::NotFound,
-            &"no request in flight has this token; it may have been answered",
-        ))?;
+            "no request in flight has this token; it may have been answered",
+        )))?;
         self.settle(number, Status::Cancelled)
     }
 
@@ -333,15 +333,15 @@ impl Requester {
     }
 }
 
-const WINDOW_FULL: Error = Error::new(
+const WINDOW_FULL: Error = Error::new(&Fault(
     Status::Again,
-    &"the requester has in_flight_max requests in flight; receive answers first",
-);
+    "the requester has in_flight_max requests in flight; receive answers first",
+));
 
-const NO_SUBJECT: Error = Error::new(
+const NO_SUBJECT: Error = Error::new(&Fault(
     Status::Invalid,
-    &"this requester has no subject of its own; name one with each request",
-);
+    "this requester has no subject of its own; name one with each request",
+));
 
 fn status_of(fate: Fate) -> Status {
     match fate {

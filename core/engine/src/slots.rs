@@ -39,11 +39,12 @@ impl Slot {
         self.tag.load(Ordering::Relaxed)
     }
 
-    /// Counts one delivered message. Called by one reader at a time, so no read-modify-write.
+    /// Counts delivered messages. Called by one reader at a time, so no read-modify-write.
     #[inline(always)]
-    pub fn count(&self) {
+    pub fn count(&self, messages: u64) {
         let delivered = self.delivered.load(Ordering::Relaxed);
-        self.delivered.store(delivered + 1, Ordering::Relaxed);
+        self.delivered
+            .store(delivered + messages, Ordering::Relaxed);
     }
 
     /// Counts one dropped message; any writer may.

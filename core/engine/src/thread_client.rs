@@ -14,7 +14,7 @@ use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::call::{self, Calls};
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::writer::{Message, Writer};
 
 /// Runs `body` with this thread's part of the broker.
@@ -132,7 +132,10 @@ impl ThreadClient {
         send: impl FnOnce(Asking<'_>) -> Result<Fate>,
     ) -> Result<R> {
         let Some(use_answer) = use_answer else {
-            return Err(Error::new(Status::Internal, &"an answer was used twice"));
+            return Err(Error::new(&Fault(
+                Status::Internal,
+                "an answer was used twice",
+            )));
         };
         match asked {
             Some(Err(error)) => Err(error),
@@ -224,10 +227,10 @@ impl ThreadClient {
                     self.keep_stray(view, token);
                 }
                 Err(error) if matches!(error.status(), Status::Timeout | Status::Again) => {
-                    return Err(Error::new(
+                    return Err(Error::new(&Fault(
                         Status::Timeout,
-                        &"the responder did not answer within the timeout",
-                    ));
+                        "the responder did not answer within the timeout",
+                    )));
                 }
                 Err(error) if error.status() == Status::End => return Err(Error::CLOSED),
                 Err(error) => return Err(error),
@@ -254,18 +257,18 @@ impl ThreadClient {
 #[cold]
 pub(crate) fn fate_error(fate: Fate, subject: &[u8]) -> Error {
     match fate {
-        Fate::Sent | Fate::Cancelled => Error::new(
+        Fate::Sent | Fate::Cancelled => Error::new(&Fault(
             Status::Cancelled,
-            &"the responder went away before it answered",
-        ),
+            "the responder went away before it answered",
+        )),
         Fate::NoResponder => Error::with(
             Status::NoResponder,
             format!("nobody answers {} now", String::from_utf8_lossy(subject)),
         ),
-        Fate::Busy => Error::new(
+        Fate::Busy => Error::new(&Fault(
             Status::Busy,
-            &"the responder's queue is full; try again later",
-        ),
+            "the responder's queue is full; try again later",
+        )),
     }
 }
 

@@ -19,7 +19,7 @@ use fastmq_route::{SubjectHash, check_subject};
 
 use crate::broker::Broker;
 use crate::call::{self, NotCalled};
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 pub use crate::message::Message;
 use crate::message::optional_of;
 use crate::place::Place;
@@ -332,7 +332,10 @@ impl Writer {
     ) -> (usize, Result<Option<&'m [u8]>>) {
         let mut lanes = self.lanes.borrow_mut();
         let Some(lane) = lanes.get(target.lane) else {
-            return (0, Err(Error::new(Status::Closed, &"the queue is closed")));
+            return (
+                0,
+                Err(Error::new(&Fault(Status::Closed, "the queue is closed"))),
+            );
         };
         let mut accepted = 0;
         let mut next = Some(first);
@@ -370,7 +373,7 @@ impl Writer {
             if matches!(refused, Refused::Closed | Refused::Unread) {
                 return (
                     accepted,
-                    Err(Error::new(Status::Closed, &"the queue is closed")),
+                    Err(Error::new(&Fault(Status::Closed, "the queue is closed"))),
                 );
             }
             let result = self.note_push(target, Err(refused));
@@ -429,16 +432,16 @@ impl Writer {
             check_subject(message.reply_to)?;
         }
         if message.key.len() > u16::MAX as usize {
-            return Err(Error::new(
+            return Err(Error::new(&Fault(
                 Status::TooLarge,
-                &"the key has more than 65,535 bytes",
-            ));
+                "the key has more than 65,535 bytes",
+            )));
         }
         if message.headers.len() > crate::headers::HEADERS_BYTES_MAX {
-            return Err(Error::new(
+            return Err(Error::new(&Fault(
                 Status::TooLarge,
-                &"the headers have more than 65,536 bytes",
-            ));
+                "the headers have more than 65,536 bytes",
+            )));
         }
         if message.reply_to.len() + message.key.len() + message.headers.len() > 0 {
             draft.flags |= flag::SIZES;
@@ -586,6 +589,9 @@ impl Drop for Writer {
 
 #[cold]
 pub(crate) fn too_deep() -> Error {
-    let text = &"inline handlers are nested 16 deep; break the cycle or use a queue";
-    Error::new(Status::Misuse, text)
+    let fault = &Fault(
+        Status::Misuse,
+        "inline handlers are nested 16 deep; break the cycle or use a queue",
+    );
+    Error::new(fault)
 }

@@ -2,12 +2,12 @@
 //!
 //! It trusts nothing of the memory: cursors are range-checked, headers are read once and checked
 //! before use, and after an error the lane gives nothing more. Plain records have a short way of
-//! their own ([`Consumer::next_plain`]); everything else goes through [`Consumer::next`].
+//! their own ([`Consumer::plain_run`]); everything else goes through [`Consumer::next`].
 
 use std::sync::Arc;
 
 use crate::lane::{LaneState, Link};
-use crate::record::{self, Kind, Parsed, RecordError};
+use crate::record::{self, Kind, Parsed, RecordError, flag};
 use crate::sync::{Ordering, lock};
 use crate::words::{Control, HeapWords, Words};
 
@@ -20,10 +20,11 @@ pub(crate) struct Taken {
     pub(crate) offset: usize,
 }
 
-/// Flags of a record that `next_plain` understands.
-const PLAIN_FLAGS: u16 = record::flag::SEQUENCE | record::flag::TOKEN | record::flag::SUBJECT_ID;
-/// The priority byte in a record's first word.
-const PRIORITY: u64 = 0xff << 40;
+/// What a plain record may have in the upper half of its first word: the bits of a kind, no
+/// priority, and these flags.
+const PLAIN_BITS: u32 =
+    3 | ((flag::SEQUENCE | flag::TOKEN | flag::SUBJECT_ID) as u32) << FLAGS_SHIFT;
+const FLAGS_SHIFT: u32 = 16;
 
 /// A plain record that the consumer has taken.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,115 @@ pub(crate) struct PlainTaken {
     pub(crate) payload_size: usize,
     pub(crate) subject_size: usize,
 }
+
+/// Plain records in a row: the cursor in registers, not in memory.
+pub(crate) struct PlainRun<'a, W> {
+    words: &'a W,
+    label: &'a [u8],
+    read: u64,
+    end: u64,
+    mask: u64,
+    taken: u64,
+}
+
+impl<W: Words> PlainRun<'_, W> {
+    /// The next record, if it is a plain one that needs no further look.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<PlainTaken> {
+        let offset = (self.read & self.mask) as usize;
+        let available = (self.end - self.read).min(self.mask + 1 - offset as u64);
+        if available < record::HEADER_BYTES as u64 {
+            return None;
+        }
+        // SAFETY: published, not released, 8-aligned as positions are multiples of 8, and at
+        // least 16 bytes are there.
+        let first = unsafe { self.words.read(offset) };
+        let length = u64::from(first as u32);
+        let bits = (first >> 32) as u32;
+        let flags = (bits >> FLAGS_SHIFT) as u16;
+        let kind = (bits & 3) as u8;
+        let step = (length + 7) & !7;
+        if bits & !PLAIN_BITS != 0
+            || kind == 0
+            || length < record::HEADER_BYTES as u64
+            || step > available
+            || step > (self.mask >> 1) + 1
+        {
+            return None;
+        }
+        // SAFETY: as above.
+        let second = unsafe { self.words.read(offset + 8) };
+        let subject = (second >> 32) as u32;
+        let mut payload_at = record::HEADER_BYTES;
+        let mut word = 0;
+        if flags & (flag::SEQUENCE | flag::TOKEN) != 0 {
+            payload_at += 8;
+            if payload_at as u64 > length || flags & (flag::SEQUENCE | flag::TOKEN) == BOTH {
+                return None;
+            }
+            // SAFETY: the word lies inside the record, which is there.
+            word = unsafe { self.words.read(offset + record::HEADER_BYTES) };
+        }
+        let mut subject_size = 0;
+        if kind == Kind::Reply as u8 {
+            // The field is a status, and there is no subject to have an id.
+            if subject > 0xffff || flags & flag::SUBJECT_ID != 0 {
+                return None;
+            }
+        } else if flags & flag::SUBJECT_ID == 0 {
+            // An empty subject wraps around and is refused.
+            if subject.wrapping_sub(1) >= record::SUBJECT_BYTES_MAX as u32 {
+                return None;
+            }
+            subject_size = subject as usize;
+        }
+        let others = payload_at + subject_size;
+        if others as u64 > length {
+            return None;
+        }
+        self.read += step;
+        self.taken += 1;
+        Some(PlainTaken {
+            offset,
+            kind,
+            flags,
+            subscription: second as u32,
+            subject,
+            word,
+            payload_at,
+            subject_size,
+            payload_size: length as usize - others,
+        })
+    }
+
+    /// Where the next record starts.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> u64 {
+        self.read
+    }
+
+    /// The lane's own subject, empty if it has none.
+    #[inline(always)]
+    pub(crate) fn label(&self) -> &[u8] {
+        self.label
+    }
+
+    /// What was taken, for [`Consumer::took`].
+    #[inline(always)]
+    pub(crate) fn end(self) -> (u64, u64) {
+        (self.read, self.taken)
+    }
+}
+
+impl PlainRun<'_, HeapWords> {
+    /// Address of a record that the run has taken, valid until the consumer releases it.
+    #[inline(always)]
+    pub(crate) fn address(&self, taken: &PlainTaken) -> *const u8 {
+        self.words.address(taken.offset)
+    }
+}
+
+const BOTH: u16 = flag::SEQUENCE | flag::TOKEN;
 
 /// The reading end.
 #[derive(Debug)]
@@ -66,79 +176,36 @@ impl<W: Words> Consumer<W> {
         &self.state
     }
 
-    /// The next record, if it is a plain one that needs no further look: its offset, first two
-    /// words and size. `None`: ask `next`.
+    /// The plain records that are there now, to be taken one after another. Empty when there are
+    /// none, or something must be looked at with care: [`Consumer::next`] does that.
+    ///
+    /// What the caller takes counts once it is given to [`Consumer::took`].
     #[inline(always)]
-    pub(crate) fn next_plain(&mut self) -> Option<PlainTaken> {
+    pub(crate) fn plain_run(&mut self) -> PlainRun<'_, W> {
         if self.read == self.tail_seen {
             let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
-            // Nothing, or something that must be looked at with care: `next` does that.
-            if tail == self.read || self.accept_tail(tail).is_err() {
-                return None;
+            if tail != self.read {
+                // An error is kept, and `next` tells it.
+                let _ = self.accept_tail(tail);
             }
         }
-        let offset = (self.read & self.mask) as usize;
-        let words = &self.link.words;
-        // SAFETY: published, not released, 8-aligned: positions are multiples of 8, so 8 bytes
-        // are there.
-        let first = unsafe { words.read(offset) };
-        let length = u64::from(first as u32);
-        let kind = (first >> 32) as u8;
-        let flags = (first >> 48) as u16;
-        let step = (length + 7) & !7;
-        let available = (self.tail_seen - self.read).min(self.mask + 1 - offset as u64);
-        let is_plain = flags & !PLAIN_FLAGS == 0
-            && kind.wrapping_sub(1) < 3
-            && first & PRIORITY == 0
-            && length >= record::HEADER_BYTES as u64
-            && step <= available.min((self.mask >> 1) + 1);
-        if !is_plain {
-            return None;
+        PlainRun {
+            words: &self.link.words,
+            label: self.state.label().unwrap_or_default(),
+            read: self.read,
+            end: self.tail_seen,
+            mask: self.mask,
+            taken: 0,
         }
-        // SAFETY: the record has at least 16 bytes.
-        let second = unsafe { words.read(offset + 8) };
-        let payload_at = record::HEADER_BYTES
-            + 8 * usize::from(flags & (record::flag::SEQUENCE | record::flag::TOKEN) != 0);
-        let subject = (second >> 32) as usize;
-        let is_reply = kind == Kind::Reply as u8;
-        let subject_size = if is_reply || flags & record::flag::SUBJECT_ID != 0 {
-            0
-        } else {
-            // An empty subject wraps around and is refused.
-            if subject.wrapping_sub(1) >= record::SUBJECT_BYTES_MAX {
-                return None;
-            }
-            subject
-        };
-        let others = payload_at + subject_size;
-        if others as u64 > length || (is_reply && subject > 0xffff) {
-            return None;
-        }
-        let has_both = flags & (record::flag::SEQUENCE | record::flag::TOKEN)
-            == record::flag::SEQUENCE | record::flag::TOKEN;
-        if has_both || (is_reply && flags & record::flag::SUBJECT_ID != 0) {
-            return None;
-        }
-        let word = if payload_at > record::HEADER_BYTES {
-            // SAFETY: the word lies inside the record, as `others` does.
-            unsafe { words.read(offset + 16) }
-        } else {
-            0
-        };
-        self.read += step;
-        self.taken += 1;
-        self.taken_bytes += step;
-        Some(PlainTaken {
-            offset,
-            kind,
-            flags,
-            subscription: second as u32,
-            subject: subject as u32,
-            word,
-            payload_at,
-            subject_size,
-            payload_size: length as usize - others,
-        })
+    }
+
+    /// Counts what a run has taken: its position and how many records.
+    #[inline(always)]
+    pub(crate) fn took(&mut self, (read, taken): (u64, u64)) {
+        debug_assert!(read >= self.read && read <= self.tail_seen);
+        self.taken += taken;
+        self.taken_bytes += read - self.read;
+        self.read = read;
     }
 
     /// The next record, or `None` if there is none now. It stays in place until [`Self::release`].
@@ -256,7 +323,8 @@ impl<W: Words> Consumer<W> {
         self.read - self.released
     }
 
-    /// True if a look has just found nothing, and nothing unusual is the reason.
+    /// True if everything that was seen is taken, and neither another ring nor damage is behind
+    /// it.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.read == self.tail_seen
@@ -350,12 +418,6 @@ impl<W: Words> Consumer<W> {
 }
 
 impl Consumer<HeapWords> {
-    /// Address of a plain record just taken, valid until `release`.
-    #[inline(always)]
-    pub(crate) fn plain_address(&self, taken: &PlainTaken) -> *const u8 {
-        self.link.words.address(taken.offset)
-    }
-
     /// Address of a taken record, valid until `release`.
     #[inline(always)]
     pub(crate) fn address(&self, taken: &Taken) -> *const u8 {

@@ -34,20 +34,25 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     blocks: &mut Vec<BlockRef>,
     fill: &mut Fill<'_, V>,
 ) -> Result<(), RecordError> {
-    // A batch covers at most half of a ring, so that its writer can go on meanwhile.
-    let half = consumer.capacity() / 2;
     let mut result = Ok(());
     fill.gap_at = views.len();
-    while views.len() < fill.limit && consumer.held_bytes() < half {
+    loop {
+        // A batch covers at most half of a ring, so that its writer can go on meanwhile.
+        let stop = consumer.released + consumer.capacity() / 2;
+        if views.len() >= fill.limit || consumer.read >= stop {
+            break;
+        }
         if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
             break;
         }
-        if let Some(plain) = consumer.next_plain() {
-            add_plain(consumer, &plain, views, fill);
-            continue;
-        }
+        let before = consumer.read;
+        fill_run(consumer, stop, views, fill);
+        // What came meanwhile is for the next look: the line with the tail is the writer's now.
         if consumer.is_empty() {
             break;
+        }
+        if consumer.read != before {
+            continue;
         }
         match next_unusual(queue, consumer, views, blocks, fill) {
             Ok(true) => {}
@@ -61,6 +66,39 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     tell_lost(consumer, views, fill.gap_at);
     fill.waiting += consumer.waiting_bytes();
     result
+}
+
+/// Adds the views of plain records that stand in a row before `stop`, as far as the list has room.
+#[inline(always)]
+fn fill_run<V: FnMut(&mut Visit<'_>) -> bool>(
+    consumer: &mut Consumer,
+    stop: u64,
+    views: &mut Vec<View>,
+    fill: &mut Fill<'_, V>,
+) {
+    let before = views.len();
+    let limit = fill.limit - before;
+    let mut room = views.spare_capacity_mut().iter_mut().take(limit);
+    let mut count = before;
+    let mut slot = room.next();
+    let mut run = consumer.plain_run();
+    while let Some(place) = slot.as_deref_mut()
+        && run.position() < stop
+        && let Some(taken) = run.next()
+    {
+        let address = run.address(&taken);
+        let view = place.write(plain_view(&taken, address, run.label()));
+        if (fill.visit)(&mut Visit(view)) {
+            count += 1;
+            slot = room.next();
+        } else {
+            fill.skipped += 1;
+        }
+    }
+    let taken = run.end();
+    consumer.took(taken);
+    // SAFETY: the elements up to `count` are within the capacity and were written above.
+    unsafe { views.set_len(count) };
 }
 
 /// Takes a record that is not a plain one, or follows to the next ring; false: there is none.
@@ -108,25 +146,14 @@ pub(crate) fn pass_lost<V>(
     }
 }
 
-/// Adds the view of a plain record, made where it stays: a copy of a view would wait for its
-/// stores.
+/// The view of a plain record that starts at `address`.
 #[inline(always)]
-pub(crate) fn add_plain<V: FnMut(&mut Visit<'_>) -> bool>(
-    consumer: &Consumer,
-    taken: &PlainTaken,
-    views: &mut Vec<View>,
-    fill: &mut Fill<'_, V>,
-) {
-    let count = views.len();
-    let Some(slot) = views.spare_capacity_mut().first_mut() else {
-        return;
-    };
-    let payload = consumer.plain_address(taken).wrapping_add(taken.payload_at);
+fn plain_view(taken: &PlainTaken, address: *const u8, label: &[u8]) -> View {
+    let payload = address.wrapping_add(taken.payload_at);
     let is_reply = taken.kind == Kind::Reply as u8;
     let subject = if is_reply {
         Field::EMPTY
     } else if taken.flags & flag::SUBJECT_ID != 0 {
-        let label = consumer.state().label().unwrap_or(&[]);
         Field {
             data: label.as_ptr(),
             size: label.len(),
@@ -139,7 +166,7 @@ pub(crate) fn add_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     };
     let has_token = taken.flags & flag::TOKEN != 0;
     // One literal with every field: a constant that is then changed would be copied by a call.
-    let view = slot.write(View {
+    View {
         subject,
         payload: Field {
             data: payload,
@@ -163,12 +190,6 @@ pub(crate) fn add_plain<V: FnMut(&mut Visit<'_>) -> bool>(
         reserved0: 0,
         tag: 0,
         reserved1: 0,
-    });
-    if (fill.visit)(&mut Visit(view)) {
-        // SAFETY: the element at `count` is within the capacity and was written above.
-        unsafe { views.set_len(count + 1) };
-    } else {
-        fill.skipped += 1;
     }
 }
 

@@ -466,7 +466,10 @@ mod tests {
 
     /// What a reader uses of a record, whichever path took it.
     fn take(consumer: &mut Consumer, with_plain: bool) -> Result<Option<[u64; 9]>, RecordError> {
-        if with_plain && let Some(plain) = consumer.next_plain() {
+        let mut run = consumer.plain_run();
+        if with_plain && let Some(plain) = run.next() {
+            let taken = run.end();
+            consumer.took(taken);
             return Ok(Some([
                 plain.offset as u64,
                 u64::from(plain.kind),
