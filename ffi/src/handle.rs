@@ -466,7 +466,9 @@ impl<T: Object> Slot<T> {
     }
 }
 
-/// Something that only the user who entered its slot touches.
+/// Something that only the user who entered its slot touches. On cache lines of its own, as the
+/// users of its neighbours are other threads.
+#[repr(align(128))]
 pub(crate) struct Own<P>(UnsafeCell<P>);
 
 // SAFETY: it is touched by one thread at a time, and may be sent.

@@ -9,11 +9,19 @@ pub const IN_FLIGHT_MAX: u32 = 65_535;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
+    /// Odd while the slot is used. One word for both: a flag that is stored beside a number which
+    /// is loaded next, together with it, would make every submit wait for its own store.
     generation: u16,
-    is_used: bool,
     user_token: u64,
     /// Nanoseconds: relative until stamped, then a monotonic deadline; `u64::MAX`: none.
     deadline_ns: u64,
+}
+
+impl Slot {
+    #[inline(always)]
+    fn is_used(&self) -> bool {
+        self.generation & 1 != 0
+    }
 }
 
 /// The requests of one requester.
@@ -64,13 +72,14 @@ impl Flight {
         }
         let index = self.free.pop()?;
         let slot = &mut self.slots[index as usize];
-        slot.is_used = true;
+        let generation = slot.generation.wrapping_add(1);
+        slot.generation = generation;
         slot.user_token = user_token;
         slot.deadline_ns = timeout_ns;
         if timeout_ns != u64::MAX {
             self.stamp_later(index);
         }
-        Some(u32::from(index) | u32::from(self.slots[index as usize].generation) << 16)
+        Some(u32::from(index) | u32::from(generation) << 16)
     }
 
     #[inline(always)]
@@ -89,7 +98,7 @@ impl Flight {
         self.unstamped.retain(|index| {
             let index = *index as usize;
             let is_first = !std::mem::replace(&mut seen[index], true);
-            is_first && slots[index].is_used
+            is_first && slots[index].is_used()
         });
     }
 
@@ -107,8 +116,7 @@ impl Flight {
         }
         for index in before..after {
             self.slots.push(Slot {
-                generation: 1,
-                is_used: false,
+                generation: 0,
                 user_token: 0,
                 deadline_ns: u64::MAX,
             });
@@ -121,12 +129,11 @@ impl Flight {
     #[inline(always)]
     pub(crate) fn answer(&mut self, number: u32, has_more: bool) -> Option<u64> {
         let slot = self.slots.get_mut((number & 0xffff) as usize)?;
-        if !slot.is_used || slot.generation != (number >> 16) as u16 {
+        if !slot.is_used() || slot.generation != (number >> 16) as u16 {
             return None;
         }
         let user_token = slot.user_token;
         if !has_more {
-            slot.is_used = false;
             slot.generation = slot.generation.wrapping_add(1);
             self.free.push(number as u16);
             if self.free.len() == self.slots.len() {
@@ -143,7 +150,7 @@ impl Flight {
         for index in self.unstamped.drain(..) {
             let slot = &mut self.slots[index as usize];
             // An index may stand here twice, or its slot be free again: stamp each once.
-            if slot.is_used && slot.deadline_ns < STAMPED {
+            if slot.is_used() && slot.deadline_ns < STAMPED {
                 slot.deadline_ns = now_ns.saturating_add(slot.deadline_ns) | STAMPED;
                 self.deadline_ns = self.deadline_ns.min(slot.deadline_ns & !STAMPED);
             }
@@ -158,7 +165,7 @@ impl Flight {
         self.deadline_ns = u64::MAX;
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            if !slot.is_used || slot.deadline_ns == u64::MAX || slot.deadline_ns < STAMPED {
+            if !slot.is_used() || slot.deadline_ns == u64::MAX || slot.deadline_ns < STAMPED {
                 continue;
             }
             let deadline_ns = slot.deadline_ns & !STAMPED;
@@ -178,7 +185,7 @@ impl Flight {
         let index = self
             .slots
             .iter()
-            .position(|slot| slot.is_used && slot.user_token == user_token)?;
+            .position(|slot| slot.is_used() && slot.user_token == user_token)?;
         Some(index as u32 | u32::from(self.slots[index].generation) << 16)
     }
 }

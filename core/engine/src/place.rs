@@ -35,7 +35,8 @@ const SPINS_PER_CLOCK: u32 = 32;
 /// Pauses between two looks while spinning.
 const PAUSES_PER_LOOK: u32 = 8;
 
-/// A queue.
+/// A queue; on cache lines of its own, as its reader writes in it.
+#[repr(align(128))]
 pub struct Place {
     id: u64,
     pub(crate) lanes: Arc<Queue>,

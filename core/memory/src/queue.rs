@@ -102,7 +102,8 @@ pub(crate) struct WriteEnd {
     pub(crate) evict: Option<Arc<Mutex<Consumer>>>,
 }
 
-/// A lane seen from the reader.
+/// A lane seen from the reader; on cache lines of its own.
+#[repr(align(128))]
 pub(crate) enum ReadEnd {
     /// Records are read in place.
     Plain {
