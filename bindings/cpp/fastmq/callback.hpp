@@ -1,0 +1,136 @@
+// Callbacks: any callable behind the function and context of C, and what happens when it throws.
+#ifndef FASTMQ_CALLBACK_HPP
+#define FASTMQ_CALLBACK_HPP
+
+#include "message.hpp"
+#include "status.hpp"
+
+#include <atomic>
+#include <exception>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace fastmq {
+
+#if FASTMQ_HAS_EXCEPTIONS
+/// Gets an exception that left a callback, and the message that the callback had, which is
+/// readable until it returns. It may run on any thread, and must not throw.
+using exception_handler = void (*)(std::exception_ptr, message);
+
+namespace detail {
+inline std::atomic<exception_handler> on_exception{nullptr};
+}
+
+/// Sets what gets the exceptions that leave callbacks; one for the process. An exception cannot
+/// travel through the library, which is no C++: without a handler std::terminate is called, as for
+/// an exception that leaves a thread; with one the exception ends there and the message counts as
+/// delivered. Gives the handler that was set before. Safe from any thread.
+inline exception_handler set_exception_handler(exception_handler handler) noexcept
+{
+    return detail::on_exception.exchange(handler);
+}
+#endif
+
+namespace detail {
+
+/// A callable on the heap, and the calls of it that this thread is in.
+///
+/// The difficulty is an end from inside: a callback may destroy its own subscription, and its
+/// captures must live until it has returned. So each call stands in a list of its thread; whoever
+/// ends the callback looks there, and leaves the freeing to the outermost of those calls.
+class callback {
+public:
+    callback(const callback &) = delete;
+    callback &operator=(const callback &) = delete;
+
+    /// Frees it once no call of it is under way on this thread. On others there is none: the
+    /// subscription has ended.
+    void end() noexcept { end_(this); }
+
+protected:
+    /// One call that is under way.
+    struct call {
+        const callback *of;
+        call *outer;
+        bool is_last;
+    };
+
+    explicit callback(void (*ender)(callback *) noexcept) noexcept : end_(ender) {}
+    ~callback() = default;
+
+    /// The innermost call on this thread. Reached by code of the same translation unit as the
+    /// calls only (through `end_`), so that a library that hides its symbols has its own list.
+    static inline thread_local call *innermost = nullptr;
+
+private:
+    void (*end_)(callback *) noexcept;
+};
+
+template <class Function> class callback_of final : public callback {
+public:
+    template <class From>
+    explicit callback_of(From &&function)
+        : callback(end_this), function_(std::forward<From>(function))
+    {
+    }
+
+    /// The function for C; `context` is a callback_of.
+    static void on_message(const fastmq_message *raw, void *context) noexcept
+    {
+        auto *self = static_cast<callback_of *>(context);
+        call here{self, innermost, false};
+        innermost = &here;
+#if FASTMQ_HAS_EXCEPTIONS
+        try {
+            self->function_(message(*raw));
+        } catch (...) {
+            report(message(*raw));
+        }
+#else
+        self->function_(message(*raw));
+#endif
+        innermost = here.outer;
+        if (here.is_last) {
+            delete self;
+        }
+    }
+
+private:
+    static void end_this(callback *self) noexcept
+    {
+        call *outermost = nullptr;
+        for (call *at = innermost; at != nullptr; at = at->outer) {
+            outermost = at->of == self ? at : outermost;
+        }
+        if (outermost != nullptr) {
+            outermost->is_last = true;
+        } else {
+            delete static_cast<callback_of *>(self);
+        }
+    }
+
+#if FASTMQ_HAS_EXCEPTIONS
+    // Cold and out of line: the call itself stays small.
+#if defined(__GNUC__)
+    [[gnu::cold, gnu::noinline]]
+#endif
+    static void
+    report(message got) noexcept
+    {
+        const exception_handler handler = on_exception.load();
+        if (handler == nullptr) {
+            std::terminate();
+        }
+        handler(std::current_exception(), got);
+    }
+#endif
+
+    Function function_;
+};
+
+} // namespace detail
+
+} // namespace fastmq
+
+#endif

@@ -1,0 +1,138 @@
+// Subscriptions: a pattern and where its messages go.
+#ifndef FASTMQ_SUBSCRIPTION_HPP
+#define FASTMQ_SUBSCRIPTION_HPP
+
+#include "callback.hpp"
+#include "duration.hpp"
+#include "handle.hpp"
+#include "queue.hpp"
+#include "status.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+
+namespace fastmq {
+
+/// Figures of a subscription since it was made.
+using subscription_statistics = fastmq_subscription_statistics;
+
+/// Options of a subscription; the default is a queue of its own and no group.
+struct subscribe_options {
+    /// Members of a group share its messages, copied; empty: no group.
+    std::string_view group = {};
+    /// Where messages wait, if there is no callback; none: a queue of its own.
+    queue_ref queue = {};
+    /// Comes back as message::tag.
+    std::uint64_t tag = 0;
+};
+
+/// A pattern and where its messages go: client::subscribe. It ends with the object, and so does
+/// the queue if it is the subscription's own.
+///
+/// When close() or the destructor has returned, the callback does not run and will not, and its
+/// captures are destroyed, unless that callback is what calls: then they are when it has returned.
+/// Both wait for a callback that runs, at most the client's close_timeout. A callback that takes
+/// longer keeps its captures for ever.
+class subscription {
+public:
+    /// An empty one.
+    subscription() noexcept = default;
+
+    /// Takes over a subscription that the C functions made.
+    explicit subscription(fastmq_subscription *raw) noexcept : handle_(raw) {}
+
+    subscription(subscription &&other) noexcept
+        : handle_(std::move(other.handle_)),
+          callback_(other.callback_.exchange(nullptr)),
+          close_timeout_(other.close_timeout_)
+    {
+    }
+
+    /// Closes what it had and takes over the other's.
+    subscription &operator=(subscription &&other) noexcept
+    {
+        if (this != &other) {
+            close();
+            handle_ = std::move(other.handle_);
+            callback_ = other.callback_.exchange(nullptr);
+            close_timeout_ = other.close_timeout_;
+        }
+        return *this;
+    }
+
+    subscription(const subscription &) = delete;
+    subscription &operator=(const subscription &) = delete;
+
+    /// Closes it.
+    ~subscription() { close(); }
+
+    /// Ends it, once however often it is called. Safe from any thread, the callback included.
+    void close() noexcept
+    {
+        auto *const ended = callback_.exchange(nullptr);
+        if (ended == nullptr) {
+            handle_.close();
+            return;
+        }
+        const auto start = std::chrono::steady_clock::now();
+        handle_.close();
+        const duration waited = std::chrono::steady_clock::now() - start;
+        // After a wait of the full time the callback may still run: better its memory stays.
+        if (waited < close_timeout_) {
+            ended->end();
+        }
+    }
+
+    /// True if it is neither empty nor closed.
+    explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
+
+    /// The queue that it feeds. It is lent: the subscription must outlive its use. None if the
+    /// messages go to a callback, or on failure (last_error says why). Safe from any thread.
+    [[nodiscard]] queue_ref queue() const noexcept
+    {
+        return queue_ref(fastmq_subscription_queue(get()));
+    }
+
+    /// The number that its messages carry as message::subscription_id; 0 on failure. Safe from any
+    /// thread.
+    [[nodiscard]] std::uint32_t id() const noexcept { return fastmq_subscription_id(get()); }
+
+    /// The subscription's figures. Safe from any thread. Statuses: ok, closed, invalid, misuse.
+    result<subscription_statistics> try_statistics() const
+    {
+        subscription_statistics figures{};
+        figures.struct_size = sizeof figures;
+        const auto said = detail::to_status(fastmq_subscription_statistics_read(get(), &figures));
+        if (said != status::ok) {
+            return said;
+        }
+        return figures;
+    }
+
+#if FASTMQ_HAS_EXCEPTIONS
+    /// As try_statistics; throws error.
+    [[nodiscard]] subscription_statistics statistics() const { return try_statistics().value(); }
+#endif
+
+    /// The handle for the C functions; it stays this object's to close.
+    [[nodiscard]] fastmq_subscription *get() const noexcept { return handle_.get(); }
+
+private:
+    friend class client;
+
+    subscription(fastmq_subscription *raw, detail::callback *called,
+                 duration close_timeout) noexcept
+        : handle_(raw), callback_(called), close_timeout_(close_timeout)
+    {
+    }
+
+    detail::handle<fastmq_subscription, fastmq_unsubscribe> handle_;
+    std::atomic<detail::callback *> callback_{nullptr};
+    duration close_timeout_;
+};
+
+} // namespace fastmq
+
+#endif

@@ -1,0 +1,302 @@
+// Publishing and receiving: every form of publish, every field of a message, batches, queues,
+// headers, groups, and what each refusal says.
+/* valgrind */
+#include "check.hpp"
+
+#include <array>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+using fastmq::outgoing;
+
+static void all_fields()
+{
+    auto mq = fastmq::open();
+    fastmq::subscribe_options options;
+    options.tag = 77;
+    auto sink = mq.subscribe("a.*", options);
+    fastmq::headers headers;
+    headers.add("unit", "celsius").add("Unit", "kelvin").add("empty", "");
+    mq.publish(outgoing("a.b", "payload").reply_to("back.here").key("k").headers(headers).ttl(1h));
+    fastmq::batch batch = sink.queue().receive(0s);
+    CHECK_NUMBER(batch.size(), 1, "a batch has the messages that were there");
+    const fastmq::message m = batch.front();
+    CHECK(m.subject() == "a.b", "a message has its subject");
+    CHECK(m.payload() == "payload" && m.text() == "payload", "its payload, as bytes and as text");
+    CHECK(m.reply_to() == "back.here", "its reply address");
+    CHECK(m.key() == "k", "its key");
+    CHECK_NUMBER(m.tag(), 77, "the tag of its subscription");
+    CHECK_NUMBER(m.subscription_id(), sink.id(), "the id of its subscription");
+    CHECK(sink.id() != 0, "which is a number");
+    CHECK_NUMBER(m.delivery_count(), 1, "how often it was delivered");
+    CHECK(m.lost_before() == 0 && m.token() == 0 && m.status() == fastmq::status::ok,
+          "and nothing of what it is not");
+    CHECK(!m.is_request() && !m.is_redelivered() && !m.has_more() && !m.is_end(), "no flag is set");
+    const auto stamp = static_cast<std::int64_t>(m.raw().timestamp_ns);
+    CHECK(m.timestamp().time_since_epoch().count() == stamp && m.sequence() == m.raw().sequence,
+          "time and sequence are C's");
+    CHECK(m.headers().get("UNIT") == fastmq::bytes_view("celsius"),
+          "a header is found without case, the first of its name");
+    CHECK(!m.headers().get("other") && m.headers().get("empty")->empty(),
+          "one that is not there is none, an empty one is empty");
+    std::string all;
+    for (const fastmq::header &header : m.headers()) {
+        all += std::string(header.name) + "=" + std::string(header.value.text()) + ";";
+    }
+    CHECK(all == "unit=celsius;Unit=kelvin;empty=;", "all headers come in their order");
+    headers.clear();
+    CHECK(m.headers().get("unit").has_value(), "a message keeps its headers");
+    mq.publish(outgoing("a.c", "x").headers(headers));
+    batch.free();
+    CHECK(sink.queue().receive(0s).front().headers().empty(), "a cleared set is none");
+}
+
+static void forms()
+{
+    auto mq = fastmq::open();
+    auto sink = mq.subscribe("p");
+    auto publisher = mq.open_publisher("p");
+    const std::vector<fastmq::bytes_view> payloads{"4", "5"};
+    const std::array<outgoing, 2> messages{outgoing("p", "8"), outgoing("p", "9")};
+    mq.publish("p", "0");
+    mq.publish(outgoing("p", "1"));
+    mq.publish_wait(outgoing("p", "2"), 1s);
+    publisher.publish("3");
+    CHECK_NUMBER(publisher.publish_batch(payloads), 2, "a batch of payloads is accepted");
+    publisher.publish(outgoing("6"));
+    publisher.publish_wait("7", 1s);
+    CHECK_NUMBER(mq.publish_batch(messages), 2, "a batch of messages is accepted");
+    CHECK_NUMBER(publisher.publish_batch({"A", "B"}), 2, "a list in braces, too");
+    std::size_t accepted = 9;
+    CHECK_SAYS(publisher.try_publish_batch(payloads, accepted), ok, "with a status, too");
+    CHECK_NUMBER(accepted, 2, "which says how many");
+    CHECK_SAYS(mq.try_publish_batch(messages, accepted), ok, "for messages, too");
+    std::string got;
+    unsigned by_index = 0;
+    while (auto batch = sink.queue().try_receive(0s)) {
+        for (const fastmq::message m : *batch) {
+            got += m.text();
+        }
+        for (std::size_t i = 0; i < batch->size(); i++) {
+            by_index += (*batch)[i].payload().size() == 1;
+        }
+    }
+    // Order holds for one publisher: by handle, and by subject for each thread.
+    std::string by_thread, by_handle;
+    for (const char one : got) {
+        (std::string("01289").find(one) != std::string::npos ? by_thread : by_handle) += one;
+    }
+    CHECK(by_thread == "0128989" && by_handle == "34567AB45", "every form has published, in order");
+    CHECK_NUMBER(by_index, got.size(), "messages are found by index, too");
+    CHECK_NUMBER(mq.statistics().published, got.size(), "the client counts them");
+    CHECK_NUMBER(sink.statistics().delivered, got.size(), "so does the subscription");
+    CHECK_NUMBER(sink.queue().statistics().delivered, got.size(), "so does the queue");
+}
+
+static void refusals()
+{
+    auto mq = fastmq::open();
+    fastmq::queue_options small;
+    small.capacity = small_capacity;
+    auto queue = mq.open_queue(small);
+    fastmq::subscribe_options into;
+    into.queue = queue;
+    auto sink = mq.subscribe("full", into);
+    CHECK(sink.queue().get() == queue.get(), "a subscription feeds the queue it was given");
+    const std::string wide(200, 'x');
+    std::size_t filled = 0;
+    while (filled < 1000 && mq.try_publish("full", wide) == fastmq::status::ok) {
+        filled++;
+    }
+    CHECK(filled > 0 && filled < 1000, "a queue with a capacity fills up");
+    CHECK_SAYS(mq.try_publish("full", wide), again, "a full queue says AGAIN");
+    CHECK_THROWS(mq.publish("full", wide), again, "or throws it");
+    CHECK_THROWS(mq.publish_wait(outgoing("full", wide), 1ms), timeout, "a wait for room ends");
+    auto publisher = mq.open_publisher("full");
+    const std::vector<fastmq::bytes_view> many(1000, wide);
+    const std::size_t some = publisher.publish_batch(many);
+    CHECK(some < many.size(), "a batch is accepted as far as there is room, without an exception");
+    CHECK_SAYS(publisher.try_publish(wide), again, "a publisher says AGAIN");
+    CHECK_SAYS(publisher.try_publish_wait(wide, 1ms), timeout, "and waits");
+    std::size_t accepted = 1;
+    CHECK_SAYS(mq.try_publish_batch({outgoing("full", wide)}, accepted), again,
+               "a list says AGAIN");
+    CHECK_NUMBER(accepted, 0, "with the number of those before it");
+    CHECK_SAYS(mq.try_publish("", "x"), invalid, "an empty subject is INVALID");
+    CHECK_THROWS(mq.publish_batch({outgoing("a..b", "x")}), invalid,
+                 "a batch throws what is wrong");
+    CHECK_SAYS(mq.try_publish("a", std::string((1 << 20) + 1, 'x')), too_large,
+               "a payload above the limit is TOO_LARGE");
+    CHECK_THROWS(mq.subscribe("a.>.b"), invalid, "a wrong pattern is INVALID");
+    CHECK_THROWS(mq.open_publisher("a.*"), invalid, "so is a publisher of a pattern");
+    CHECK_THROWS(publisher.publish(outgoing("other", "x")), invalid,
+                 "a publisher has its own subject");
+    fastmq::headers headers;
+    CHECK_THROWS(headers.add("", "x"), invalid, "a header needs a name");
+    CHECK_SAYS(headers.try_add("large", std::string(70000, 'x')), too_large, "a value has a limit");
+
+    fastmq::queue_options wrong;
+    wrong.policy = static_cast<fastmq::policy>(99);
+    try {
+        auto refused = mq.open_queue(wrong);
+        CHECK(false, "an unknown policy is refused");
+    } catch (const std::runtime_error &failure) {
+        const auto *error = dynamic_cast<const fastmq::error *>(&failure);
+        CHECK(error != nullptr && error->status() == fastmq::status::invalid,
+              "an error is a runtime_error with a status");
+        CHECK(std::string(failure.what()) == fastmq::last_error()
+                  && std::string(failure.what()).find("policy") != std::string::npos,
+              "what it says is the library's sentence");
+        CHECK(error != nullptr && std::string(error->code()) == "FASTMQ_INVALID",
+              "its code is the name of the status");
+    }
+    CHECK_NUMBER(mq.statistics().refused > 0, 1, "refusals are counted");
+}
+
+static void policies()
+{
+    auto mq = fastmq::open();
+    fastmq::queue_options options;
+    options.capacity = small_capacity;
+    options.policy = fastmq::policy::drop_oldest;
+    auto queue = mq.open_queue(options);
+    fastmq::subscribe_options into;
+    into.queue = queue;
+    auto sink = mq.subscribe("drop", into);
+    const std::uint32_t sent = 1000;
+    for (std::uint32_t i = 0; i < sent; i++) {
+        mq.publish("drop", fastmq::bytes_of(i));
+    }
+    std::uint64_t received = 0, lost = 0, wrong = 0, next = 0;
+    while (auto batch = queue.try_receive(0s, 7)) {
+        wrong += batch->size() > 7;
+        for (const auto m : *batch) {
+            const auto number = m.payload().as<std::uint32_t>().value_or(sent);
+            wrong += number != next + m.lost_before();
+            next = number + 1;
+            received++;
+            lost += m.lost_before();
+        }
+    }
+    CHECK(received > 0 && lost > 0 && received + lost == sent && wrong == 0,
+          "what is dropped is told by the next message, and no batch is larger than asked");
+    CHECK_NUMBER(queue.statistics().dropped, lost, "and counted");
+}
+
+static void batches()
+{
+    auto mq = fastmq::open();
+    fastmq::batch kept;
+    {
+        auto sink = mq.subscribe("b");
+        mq.publish("b", "one");
+        mq.publish("b", "two");
+        auto queue = sink.queue();
+        fastmq::batch batch = queue.receive();
+        CHECK_SAYS(queue.try_receive(0s).status(), misuse, "a queue has one open batch");
+        kept = batch.detach();
+        CHECK(!batch && batch.empty(), "a batch that was copied out is empty");
+        CHECK_SAYS(queue.try_receive(0s).status(), again, "its queue is free");
+        mq.publish("b", "three");
+        // The batch of a temporary lives as long as the loop.
+        std::string all;
+        for (const auto m : *queue.try_receive(0s)) {
+            all += m.text();
+        }
+        for (const auto m : kept) {
+            all += m.text();
+        }
+        CHECK(all == "threeonetwo", "messages are read in a loop");
+        CHECK_THROWS(queue.receive(1ms), timeout, "a receive ends with its time");
+    }
+    mq.close();
+    CHECK(kept.size() == 2 && kept[1].text() == "two", "a copy outlives queue and client");
+}
+
+static void groups()
+{
+    auto mq = fastmq::open();
+    fastmq::subscribe_options member;
+    member.group = "workers";
+    auto first = mq.subscribe("work.>", member);
+    auto second = mq.subscribe("work.>", member);
+    auto observer = mq.subscribe("work.*");
+    const unsigned sent = 1000;
+    std::vector<unsigned> seen(sent, 0);
+    for (unsigned i = 0; i < sent; i++) {
+        mq.publish("work.item", fastmq::bytes_of(i));
+    }
+    for (auto *subscription : {&first, &second}) {
+        while (auto batch = subscription->queue().try_receive(0s)) {
+            for (const auto m : *batch) {
+                seen.at(m.payload().as<unsigned>().value())++;
+            }
+        }
+    }
+    unsigned wrong = 0;
+    for (const auto times : seen) {
+        wrong += times != 1;
+    }
+    CHECK_NUMBER(wrong, 0, "each message goes to one member of a group");
+    CHECK_NUMBER(observer.queue().statistics().pending, sent, "and to everybody outside of it");
+}
+
+static void expiring()
+{
+    auto mq = fastmq::open();
+    auto sink = mq.subscribe("t");
+    auto empty = mq.open_queue();
+    mq.publish(outgoing("t", "short").ttl(1ms));
+    mq.publish(outgoing("t", "long").ttl(fastmq::forever));
+    mq.publish(outgoing("t", "none").ttl(0s));
+    CHECK_THROWS(empty.receive(20ms), timeout, "time passes");
+    std::string got;
+    while (auto batch = sink.queue().try_receive(0s)) {
+        for (const auto m : *batch) {
+            got += m.text();
+        }
+    }
+    CHECK(got == "longnone", "what is worth nothing any more is not delivered");
+}
+
+static void limits()
+{
+    fastmq::options options;
+    options.payload_max = 1000;
+    options.queue_capacity = small_capacity;
+    options.memory_max = 1 << 20;
+    options.wait = fastmq::wait::low_power;
+    options.threads_max = 2;
+    options.close_timeout = 1s;
+    auto mq = fastmq::open(options);
+    CHECK_SAYS(mq.try_publish("a", std::string(1001, 'x')), too_large, "options reach the client");
+    options.payload_max = std::uint64_t{1} << 40;
+    CHECK_THROWS(fastmq::open(options), invalid, "and are checked");
+}
+
+static void who_this_is()
+{
+    CHECK(std::string(fastmq::version()) == fastmq_version() && fastmq::abi() == fastmq_abi(),
+          "the library says which it is");
+    CHECK(std::string(fastmq::status_name(fastmq::status::busy)) == "FASTMQ_BUSY"
+              && std::string(fastmq::status_text(fastmq::status::busy)).size() > 4,
+          "statuses have names and texts");
+}
+
+int main()
+{
+    check_begin();
+    all_fields();
+    forms();
+    refusals();
+    policies();
+    batches();
+    groups();
+    expiring();
+    limits();
+    who_this_is();
+    return check_end();
+}
