@@ -5,28 +5,45 @@
 # timeout: 600
 source "$(dirname "$0")/lib.sh"
 
-apt_missing=()
-need() { command -v "$1" >/dev/null || apt_missing+=("$2"); }
+missing=()
+# need FILE PACKAGE
+need() { is_there "$1" || missing+=("$2"); }
+# install WHAT_FOR: the Debian packages that `need` found missing.
+install() {
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" ||
+            echo "$1: apt-get could not install ${missing[*]}"
+    else
+        echo "$1: missing ${missing[*]}; install them with your package manager"
+    fi </dev/null
+    missing=()
+}
+
 need cc gcc
 need c++ g++
 need python3 python3
-if [ "${1:-}" != build ]; then
-    need readelf binutils
-    need valgrind valgrind
-fi
-if [ "${#apt_missing[@]}" -gt 0 ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${apt_missing[@]}"
-    else
-        echo "missing: ${apt_missing[*]}; install them with your package manager"
-    fi
-fi
+[ "${1:-}" = build ] || need readelf binutils
+install "needed"
 for tool in cc c++ python3 cargo; do check "$tool is there" command -v "$tool"; done
 [ "${1:-}" = build ] && exit 0
 
 check "readelf is there" command -v readelf
-command -v valgrind || echo "no valgrind: the C tests run without it"
+
+# Without these their stages skip, and say so. Each in a step of its own: a package that a
+# distribution does not have must not keep the others away.
+need valgrind valgrind
+install "for the C tests under valgrind"
+need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+need /usr/aarch64-linux-gnu/lib/crt1.o libc6-dev-arm64-cross
+need qemu-aarch64 qemu-user
+need musl-gcc musl-tools
+install "for the other targets"
+for target in aarch64-unknown-linux-gnu x86_64-unknown-linux-musl; do
+    [ -d "$(rustc --print target-libdir --target "$target")" ] ||
+        timeout 120 rustup target add "$target" || echo "for the other targets: no $target"
+done
 
 has_cbindgen() { [ "$(cbindgen --version 2>/dev/null)" = "cbindgen $CBINDGEN_VERSION" ]; }
 if ! has_cbindgen; then

@@ -1,14 +1,100 @@
 #!/usr/bin/env bash
-# Other targets, where they are installed (rustup target add TARGET).
+# The other targets: aarch64 with glibc under qemu-user (shared library), x86-64 with musl as it is
+# (static library). The crates where a target shows, by system calls, atomics and sizes, and all C
+# programs. The engine's Rust tests stay at home: the C tests take the same ways.
 # budget: core
 source "$(dirname "$0")/lib.sh"
 
-installed=$(rustc --print target-libdir --target "$HOST_TARGET" 2>/dev/null)
-for target in aarch64-unknown-linux-gnu x86_64-unknown-linux-musl; do
-    if [ ! -d "${installed/$HOST_TARGET/$target}" ]; then
-        skip "cargo check for $target" "the target is not installed"
-        continue
+if [ "$(uname -m)" != x86_64 ]; then
+    skip "other targets" "this stage knows x86-64 hosts only"
+    exit 0
+fi
+export CARGO_TARGET_DIR="$TARGET/cross"
+arm=aarch64-unknown-linux-gnu
+musl=x86_64-unknown-linux-musl
+emulator=(qemu-aarch64 -L /usr/aarch64-linux-gnu)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${emulator[*]}"
+
+libraries() { rustc --print target-libdir --target "$1"; }
+
+# missing TARGET [FILE PACKAGE]...: says the first thing that is not there, or fails.
+missing() {
+    [ -d "$(libraries "$1")" ] || { echo "needs rustup target add $1"; return; }
+    shift
+    while [ $# -gt 0 ]; do
+        is_there "$1" || { echo "needs $1 (Debian: $2)"; return; }
+        shift 2
+    done
+    return 1
+}
+
+# compile SOURCE PROGRAM, with the flags of the Makefile.
+compile() {
+    "${compiler[@]}" -std=gnu11 -Wall -Wextra -Wpedantic -Werror -O2 -Iinclude -Itests/c \
+        -Itests/support -Iexamples/c "$1" -o "$2" "${link[@]}" -lpthread -lm
+}
+
+# cross TARGET: reads `compiler`, `link`, `run` (before each program), `except` (names of Rust tests
+# and of C programs that the target cannot run, each skipped with `because`).
+cross() {
+    local target=$1 source name arguments filter=()
+    # In the profile of the tests, which then need not compile the crates again.
+    if ! cargo build --locked --profile test -p fastmq-ffi --target "$target"; then
+        not_ok "the library builds for $target"
+        return
     fi
-    check "cargo check for $target" \
-        env CARGO_TARGET_DIR="$TARGET/cross" cargo check --locked --workspace --target "$target"
-done
+    ok "the library builds for $target"
+    for name in "${except[@]}"; do
+        skip "$name for $target" "$because"
+        filter+=(--skip "$name")
+    done
+    passes "Rust tests for $target" cargo test --locked -p fastmq-driver -p fastmq-memory \
+        -p fastmq-route --lib --tests --target "$target" --no-fail-fast -- "${filter[@]}"
+
+    mkdir -p "build/cross/$target"
+    for source in $(files tests/c/*.c examples/c/*.c); do
+        name=${source%.c}
+        case " ${except[*]} " in *" $name "*) continue ;; esac
+        local program="build/cross/$target/${name//\//-}"
+        if ! compile "$source" "$program"; then
+            not_ok "$source compiles for $target"
+        elif [[ $source = tests/* ]]; then
+            tap "$name for $target" "${run[@]}" "$program"
+        else
+            arguments=()
+            grep -q -e '--check' "$source" && arguments=(--check)
+            check "$name for $target" \
+                timeout --kill-after=10 60 "${run[@]}" "$program" "${arguments[@]}" </dev/null
+        fi
+    done
+}
+
+if reason=$(missing $arm aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu \
+    /usr/aarch64-linux-gnu/lib/crt1.o libc6-dev-arm64-cross qemu-aarch64 qemu-user); then
+    skip "$arm" "$reason"
+else
+    library=$CARGO_TARGET_DIR/$arm/debug
+    mkdir -p "$library"
+    ln -sf libfastmq_c.so "$library/libfastmq.so.0"
+    compiler=(aarch64-linux-gnu-gcc)
+    link=("$library/libfastmq_c.so" "-Wl,-rpath,$library")
+    run=("${emulator[@]}")
+    except=(the_hook_and_the_page_each_notice_a_fork a_child_knows_and_its_parent_does_not
+        tests/c/fork)
+    because="qemu-user says yes to MADV_WIPEONFORK and does not do it"
+    cross $arm
+fi
+
+if reason=$(missing $musl musl-gcc musl-tools); then
+    skip "$musl" "$reason"
+else
+    # Debian's libgcc_eh wants glibc; Rust brings an unwinder for musl.
+    compiler=(musl-gcc -static)
+    link=("$CARGO_TARGET_DIR/$musl/debug/libfastmq_c.a"
+        "-L$(libraries $musl)/self-contained" -lunwind)
+    run=(env)
+    except=()
+    because=
+    cross $musl
+fi

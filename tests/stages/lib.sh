@@ -15,6 +15,9 @@ ok() { echo "ok - $1"; }
 not_ok() { echo "not ok - $1"; }
 skip() { echo "ok - $1 # skip $2"; }
 
+# is_there NAME: a command of the PATH, or a file by its absolute path.
+is_there() { command -v "$1" >/dev/null || { [[ $1 = /* ]] && [ -e "$1" ]; }; }
+
 # check NAME COMMAND...: one result from an exit code.
 check() {
     local name=$1

@@ -9,9 +9,10 @@ pub const IN_FLIGHT_MAX: u32 = 65_535;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// Odd while the slot is used. One word for both: a flag that is stored beside a number which
-    /// is loaded next, together with it, would make every submit wait for its own store.
-    generation: u16,
+    /// Odd while the slot is used. One word for both, and all of it: a part that is stored on its
+    /// own and then loaded with its neighbours would make every submit wait for its own store.
+    /// The lower 16 bits travel.
+    generation: u32,
     user_token: u64,
     /// Nanoseconds: relative until stamped, then a monotonic deadline; `u64::MAX`: none.
     deadline_ns: u64,
@@ -79,7 +80,7 @@ impl Flight {
         if timeout_ns != u64::MAX {
             self.stamp_later(index);
         }
-        Some(u32::from(index) | u32::from(generation) << 16)
+        Some(u32::from(index) | generation << 16)
     }
 
     #[inline(always)]
@@ -129,7 +130,7 @@ impl Flight {
     #[inline(always)]
     pub(crate) fn answer(&mut self, number: u32, has_more: bool) -> Option<u64> {
         let slot = self.slots.get_mut((number & 0xffff) as usize)?;
-        if !slot.is_used() || slot.generation != (number >> 16) as u16 {
+        if !slot.is_used() || slot.generation as u16 != (number >> 16) as u16 {
             return None;
         }
         let user_token = slot.user_token;
@@ -173,7 +174,7 @@ impl Flight {
                 self.deadline_ns = self.deadline_ns.min(deadline_ns);
                 continue;
             }
-            let number = index as u32 | u32::from(slot.generation) << 16;
+            let number = index as u32 | slot.generation << 16;
             if let Some(token) = self.answer(number, false) {
                 ended(token);
             }
@@ -186,7 +187,7 @@ impl Flight {
             .slots
             .iter()
             .position(|slot| slot.is_used() && slot.user_token == user_token)?;
-        Some(index as u32 | u32::from(self.slots[index].generation) << 16)
+        Some(index as u32 | self.slots[index].generation << 16)
     }
 }
 

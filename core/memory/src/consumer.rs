@@ -48,7 +48,8 @@ pub(crate) struct PlainRun<'a, W> {
     label: &'a [u8],
     read: u64,
     end: u64,
-    mask: u64,
+    stop: u64,
+    capacity: u64,
     taken: u64,
 }
 
@@ -56,13 +57,12 @@ impl<W: Words> PlainRun<'_, W> {
     /// The next record, if it is a plain one that needs no further look.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<PlainTaken> {
-        let offset = (self.read & self.mask) as usize;
-        let available = (self.end - self.read).min(self.mask + 1 - offset as u64);
-        if available < record::HEADER_BYTES as u64 {
+        if self.read >= self.stop {
             return None;
         }
-        // SAFETY: published, not released, 8-aligned as positions are multiples of 8, and at
-        // least 16 bytes are there.
+        let offset = (self.read & (self.capacity - 1)) as usize;
+        // SAFETY: published and not released, as `stop` is not above `end`; 8 bytes are there, as
+        // positions are multiples of 8.
         let first = unsafe { self.words.read(offset) };
         let length = u64::from(first as u32);
         let bits = (first >> 32) as u32;
@@ -72,12 +72,13 @@ impl<W: Words> PlainRun<'_, W> {
         if bits & !PLAIN_BITS != 0
             || kind == 0
             || length < record::HEADER_BYTES as u64
-            || step > available
-            || step > (self.mask >> 1) + 1
+            || self.read + step > self.end
+            || offset as u64 + step > self.capacity
+            || step > self.capacity / 2
         {
             return None;
         }
-        // SAFETY: as above.
+        // SAFETY: the record lies before `end` and in the ring, and has at least 16 bytes.
         let second = unsafe { self.words.read(offset + 8) };
         let subject = (second >> 32) as u32;
         let mut payload_at = record::HEADER_BYTES;
@@ -120,12 +121,6 @@ impl<W: Words> PlainRun<'_, W> {
             subject_size,
             payload_size: length as usize - others,
         })
-    }
-
-    /// Where the next record starts.
-    #[inline(always)]
-    pub(crate) fn position(&self) -> u64 {
-        self.read
     }
 
     /// The lane's own subject, empty if it has none.
@@ -176,12 +171,13 @@ impl<W: Words> Consumer<W> {
         &self.state
     }
 
-    /// The plain records that are there now, to be taken one after another. Empty when there are
+    /// The plain records that start before `stop` and are there now, to be taken one after another.
+    /// Empty when there are
     /// none, or something must be looked at with care: [`Consumer::next`] does that.
     ///
     /// What the caller takes counts once it is given to [`Consumer::took`].
     #[inline(always)]
-    pub(crate) fn plain_run(&mut self) -> PlainRun<'_, W> {
+    pub(crate) fn plain_run(&mut self, stop: u64) -> PlainRun<'_, W> {
         if self.read == self.tail_seen {
             let tail = self.link.words.load(Control::Tail, Ordering::Acquire);
             if tail != self.read {
@@ -194,7 +190,8 @@ impl<W: Words> Consumer<W> {
             label: self.state.label().unwrap_or_default(),
             read: self.read,
             end: self.tail_seen,
-            mask: self.mask,
+            stop: stop.min(self.tail_seen),
+            capacity: self.mask + 1,
             taken: 0,
         }
     }

@@ -78,27 +78,25 @@ fn fill_run<V: FnMut(&mut Visit<'_>) -> bool>(
 ) {
     let before = views.len();
     let limit = fill.limit - before;
-    let mut room = views.spare_capacity_mut().iter_mut().take(limit);
-    let mut count = before;
-    let mut slot = room.next();
-    let mut run = consumer.plain_run();
-    while let Some(place) = slot.as_deref_mut()
-        && run.position() < stop
+    let spare = views.spare_capacity_mut();
+    let mut count = 0;
+    let mut run = consumer.plain_run(stop);
+    while count < limit
+        && let Some(place) = spare.get_mut(count)
         && let Some(taken) = run.next()
     {
         let address = run.address(&taken);
         let view = place.write(plain_view(&taken, address, run.label()));
         if (fill.visit)(&mut Visit(view)) {
             count += 1;
-            slot = room.next();
         } else {
             fill.skipped += 1;
         }
     }
     let taken = run.end();
     consumer.took(taken);
-    // SAFETY: the elements up to `count` are within the capacity and were written above.
-    unsafe { views.set_len(count) };
+    // SAFETY: these elements are within the capacity and were written above.
+    unsafe { views.set_len(before + count) };
 }
 
 /// Takes a record that is not a plain one, or follows to the next ring; false: there is none.

@@ -466,7 +466,7 @@ mod tests {
 
     /// What a reader uses of a record, whichever path took it.
     fn take(consumer: &mut Consumer, with_plain: bool) -> Result<Option<[u64; 9]>, RecordError> {
-        let mut run = consumer.plain_run();
+        let mut run = consumer.plain_run(u64::MAX);
         if with_plain && let Some(plain) = run.next() {
             let taken = run.end();
             consumer.took(taken);

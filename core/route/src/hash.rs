@@ -99,8 +99,11 @@ pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
         return a == b;
     };
     // The last word may overlap the one before it.
-    if a_end != b_end {
+    if a_end != b_end || a.first_chunk::<8>() != b.first_chunk::<8>() {
         return false;
+    }
+    if size <= 16 {
+        return true;
     }
     let (a_words, _) = a.as_chunks::<8>();
     let (b_words, _) = b.as_chunks::<8>();
