@@ -12,10 +12,20 @@ CFLAGS ?= -O2 -g
 # gnu11: the programs use POSIX threads and epoll. The header itself is checked as strict C11.
 C_STRICT := -std=gnu11 -Wall -Wextra -Wpedantic -Werror -Iinclude
 C_LINK := -Lbuild/lib -lfastmq -Wl,-rpath,'$$ORIGIN/../lib' -lpthread -lm
+# Where make install puts things. DESTDIR, empty by default, goes in front of each.
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+INSTALL_NAMES = PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' \
+	INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' DESTDIR='$(DESTDIR)' \
+	VERSION='$(VERSION)' SONAME='$(SONAME)'
 SUPPORT := $(wildcard tests/support/*.h tests/c/*.h examples/c/*.h)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run build test bench soak header header-check vectors audit fmt clean
+.PHONY: install uninstall abi-check abi-accept
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | \
@@ -61,6 +71,18 @@ vectors: ## make tests/vectors/*.json from docs/formats.md's generator
 audit: ## licences and advisories of the dependencies, where cargo-deny is installed
 	@if command -v cargo-deny >/dev/null; then cargo deny check; \
 	else echo 'skipped: cargo-deny is not installed (cargo install --locked cargo-deny)'; fi
+
+install: | build/lib/libfastmq.so ## install what is built below PREFIX=/usr/local; DESTDIR goes in front
+	@$(INSTALL_NAMES) bash packaging/install.sh install
+
+uninstall: ## take away what make install has installed; the same PREFIX and DESTDIR
+	@$(INSTALL_NAMES) bash packaging/install.sh uninstall
+
+abi-check: ## fail if the ABI is not the accepted one, packaging/abi
+	@bash packaging/abi/abi.sh check
+
+abi-accept: ## accept the ABI as it is; docs/abi.md says what may change
+	@bash packaging/abi/abi.sh accept
 
 fmt: ## format the Rust code
 	cargo fmt --all
