@@ -44,7 +44,8 @@ static void sources()
     CHECK(bytes_view().empty() && bytes_view("").empty(), "there may be no bytes");
     CHECK(bytes_view("abc") == std::string("abc") && bytes_view("abc") != bytes_view("abd"),
           "bytes compare");
-    CHECK(bytes_view("abc") != bytes_view("ab") && bytes_view() == bytes_view(""),
+    CHECK(bytes_view("abc") != bytes_view("ab") && bytes_view("ab") != bytes_view("abc")
+              && bytes_view() == bytes_view(""),
           "their size counts");
     CHECK(bytes_view(vector)[2] == 3, "each byte can be read");
     unsigned sum = 0;

@@ -52,11 +52,37 @@ static void moving()
     CHECK_SAYS(sink.queue().try_receive(0s).status(), again, "and was freed at its end");
     CHECK_NUMBER(mq.statistics().subscriptions, 1, "what has moved away is closed at its end");
 
+    const auto before = mq.statistics().queues;
+    {
+        auto queue = mq.open_queue();
+        auto requester = mq.open_requester();
+        CHECK_NUMBER(mq.statistics().queues, before + 2, "what is open is counted");
+        queue = mq.open_queue();
+        CHECK_NUMBER(mq.statistics().queues, before + 2, "assigning closes what was there before");
+    }
+    CHECK_NUMBER(mq.statistics().queues, before, "what an object owns is closed at its end");
+
+    mq.publish("b", "first");
+    auto other_sink = mq.subscribe("b");
+    mq.publish("b", "second");
+    fastmq::batch batch = sink.queue().receive(0s);
+    batch = other_sink.queue().receive(0s);
+    CHECK_SAYS(sink.queue().try_receive(0s).status(), again, "so is a batch: its queue is free");
+    CHECK(batch.front().text() == "second", "and the new one is there");
+    other_sink.close();
+
     auto other = mq.subscribe("c");
     other = mq.subscribe("d");
-    CHECK_NUMBER(mq.statistics().subscriptions, 2, "assigning closes what was there before");
+    CHECK_NUMBER(mq.statistics().subscriptions, 2, "a subscription ends when it is assigned");
     mq.publish("d", "payload");
-    CHECK(other.queue().receive(0s).front().subject() == "d", "and takes the new one over");
+    CHECK(other.queue().receive(0s).front().subject() == "d", "and the new one is there");
+
+    fastmq::publisher orphan;
+    {
+        auto short_lived = fastmq::open();
+        orphan = short_lived.open_publisher("a");
+    }
+    CHECK_SAYS(orphan.try_publish("b"), closed, "a client closes at its end");
 }
 
 static void empty_ones()

@@ -91,6 +91,7 @@ static void logging()
     fastmq::set_log(fastmq::log_level::error, [](auto...) { ++log_lines; });
     fastmq_publisher_close(reinterpret_cast<fastmq_publisher *>(std::uintptr_t{0x700000001}));
     CHECK_NUMBER(log_lines, 1, "not above its level");
+    count_log_lines();
     fastmq::set_log(fastmq::log_level::debug, nullptr);
     fastmq_publisher_close(reinterpret_cast<fastmq_publisher *>(std::uintptr_t{0x700000001}));
     CHECK_NUMBER(log_lines, 1, "nor without a handler");

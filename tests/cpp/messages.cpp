@@ -125,10 +125,13 @@ static void refusals()
     CHECK_SAYS(mq.try_publish_batch({outgoing("full", wide)}, accepted), again,
                "a list says AGAIN");
     CHECK_NUMBER(accepted, 0, "with the number of those before it");
+    CHECK_NUMBER(mq.publish_batch({outgoing("other", "x"), outgoing("full", wide)}), 1,
+                 "or throws nothing and gives the number");
+    const std::string huge((1 << 20) + 1, 'x');
+    CHECK_THROWS(publisher.publish_batch({"", huge}), too_large, "but throws what is wrong");
     CHECK_SAYS(mq.try_publish("", "x"), invalid, "an empty subject is INVALID");
-    CHECK_THROWS(mq.publish_batch({outgoing("a..b", "x")}), invalid,
-                 "a batch throws what is wrong");
-    CHECK_SAYS(mq.try_publish("a", std::string((1 << 20) + 1, 'x')), too_large,
+    CHECK_THROWS(mq.publish_batch({outgoing("a..b", "x")}), invalid, "for messages, too");
+    CHECK_SAYS(mq.try_publish("a", huge), too_large,
                "a payload above the limit is TOO_LARGE");
     CHECK_THROWS(mq.subscribe("a.>.b"), invalid, "a wrong pattern is INVALID");
     CHECK_THROWS(mq.open_publisher("a.*"), invalid, "so is a publisher of a pattern");
@@ -262,19 +265,87 @@ static void expiring()
     CHECK(got == "longnone", "what is worth nothing any more is not delivered");
 }
 
-static void limits()
+static fastmq::options with(std::uint64_t fastmq::options::*field, std::uint64_t value)
 {
     fastmq::options options;
-    options.payload_max = 1000;
-    options.queue_capacity = small_capacity;
-    options.memory_max = 1 << 20;
-    options.wait = fastmq::wait::low_power;
-    options.threads_max = 2;
-    options.close_timeout = 1s;
+    options.*field = value;
+    return options;
+}
+
+// Publishes until it is refused or `count` messages are in; says how the last one went.
+static fastmq::status fill(const fastmq::client &mq, std::size_t size, unsigned count)
+{
+    const std::string payload(size, 'x');
+    auto said = fastmq::status::ok;
+    for (unsigned i = 0; i < count && said == fastmq::status::ok; i++) {
+        said = mq.try_publish("f", payload);
+    }
+    return said;
+}
+
+static void limits()
+{
+    {
+        auto mq = fastmq::open(with(&fastmq::options::payload_max, 1000));
+        CHECK_SAYS(mq.try_publish("a", std::string(1001, 'x')), too_large, "payload_max counts");
+    }
+    {
+        auto mq = fastmq::open(with(&fastmq::options::memory_max, 1 << 20));
+        auto sink = mq.subscribe("f");
+        CHECK_SAYS(fill(mq, 100000, 100), no_space, "memory_max counts");
+    }
+    {
+        auto mq = fastmq::open(with(&fastmq::options::queue_capacity, small_capacity));
+        auto sink = mq.subscribe("f");
+        CHECK_SAYS(fill(mq, 200, 100), again, "queue_capacity counts");
+    }
+    {
+        fastmq::options options;
+        options.threads_max = 2;
+        auto mq = fastmq::open(options);
+        gate entered, release;
+        const auto block = [&](fastmq::message) {
+            entered.add();
+            release.wait(1);
+        };
+        auto first = mq.subscribe("f", fastmq::delivery::thread, block);
+        auto second = mq.subscribe("f", fastmq::delivery::thread, block);
+        mq.publish("f", "x");
+        CHECK(entered.wait(2), "threads_max counts: two callbacks run at once");
+        release.add();
+    }
+    CHECK_THROWS(fastmq::open(with(&fastmq::options::payload_max, std::uint64_t{1} << 40)), invalid,
+                 "options are checked");
+}
+
+// How often a reader has slept when a receive has waited in vain.
+static std::uint64_t sleeps(fastmq::wait of_client, fastmq::wait of_queue)
+{
+    fastmq::options options;
+    options.wait = of_client;
     auto mq = fastmq::open(options);
-    CHECK_SAYS(mq.try_publish("a", std::string(1001, 'x')), too_large, "options reach the client");
-    options.payload_max = std::uint64_t{1} << 40;
-    CHECK_THROWS(fastmq::open(options), invalid, "and are checked");
+    fastmq::queue_options how;
+    how.wait = of_queue;
+    auto queue = mq.open_queue(how);
+    CHECK_SAYS(queue.try_receive(20ms).status(), timeout, "a receive waits in vain");
+    return queue.statistics().waits;
+}
+
+static void waiting()
+{
+    using fastmq::wait;
+    CHECK(sleeps(wait::balanced, wait::balanced) > 0, "a balanced reader sleeps");
+    CHECK_NUMBER(sleeps(wait::busy_poll, wait::balanced), 0, "that of a polling client does not");
+    CHECK_NUMBER(sleeps(wait::balanced, wait::busy_poll), 0, "nor that of a polling queue");
+    CHECK(sleeps(wait::busy_poll, wait::low_power) > 0, "a queue's own choice counts");
+    auto mq = fastmq::open();
+    fastmq::requester_options options;
+    options.wait = wait::busy_poll;
+    auto polling = mq.open_requester(options), balanced = mq.open_requester();
+    CHECK_SAYS(polling.try_receive(20ms).status(), timeout, "a requester that polls");
+    const auto parks = mq.statistics().parks;
+    CHECK_SAYS(balanced.try_receive(20ms).status(), timeout, "and one that does not");
+    CHECK(parks == 0 && mq.statistics().parks > 0, "differ in how they wait");
 }
 
 static void who_this_is()
@@ -297,6 +368,7 @@ int main()
     groups();
     expiring();
     limits();
+    waiting();
     who_this_is();
     return check_end();
 }

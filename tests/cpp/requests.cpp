@@ -130,9 +130,13 @@ static void fates()
               && cancelled.front().status() == fastmq::status::cancelled,
           "a cancelled request ends with CANCELLED");
     CHECK_SAYS(requester.try_submit_to("nobody", "x", 4, 1s), ok, "a slot is free again");
+    requester.cancel(2);
+    CHECK_NUMBER(requester.receive(patience, 1).size(), 1, "as many answers as were asked for");
+    CHECK_NUMBER(requester.receive(patience, 1).size(), 1, "the rest come after them");
+    requester.submit_to("silent", "x", 6, fastmq::forever);
     CHECK_THROWS(requester.submit("x", 5, 1s), invalid,
                  "without a subject of its own it needs one");
-    std::uint64_t token = 0;
+    std::uint64_t token = 0; // That of the last question.
     for (const auto m : silent.queue().receive(0s)) {
         token = m.token();
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The other targets: aarch64 with glibc under qemu-user (shared library), x86-64 with musl as it is
-# (static library). The crates where a target shows, by system calls, atomics and sizes, and all C
-# programs. The engine's Rust tests stay at home: the C tests take the same ways.
+# (static library). The Rust tests of the crates where the target shows, and all C programs. The
+# engine's Rust tests stay at home: the C tests take the same ways.
 # budget: core
 source "$(dirname "$0")/lib.sh"
 
@@ -10,6 +10,8 @@ if [ "$(uname -m)" != x86_64 ]; then
     exit 0
 fi
 export CARGO_TARGET_DIR="$TARGET/cross"
+# Compiling is most of the time here, and nobody debugs these programs.
+export CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_TEST_OPT_LEVEL=1
 arm=aarch64-unknown-linux-gnu
 musl=x86_64-unknown-linux-musl
 emulator=(qemu-aarch64 -L /usr/aarch64-linux-gnu)
@@ -35,10 +37,10 @@ compile() {
         -Itests/support -Iexamples/c "$1" -o "$2" "${link[@]}" -lpthread -lm
 }
 
-# cross TARGET: reads `compiler`, `link`, `run` (before each program), `except` (names of Rust tests
-# and of C programs that the target cannot run, each skipped with `because`).
+# cross TARGET: reads `crates` (whose Rust tests run), `compiler`, `link`, `run` (before each
+# program), `except` (Rust tests and C programs that the target cannot run, skipped with `because`).
 cross() {
-    local target=$1 source name arguments filter=()
+    local target=$1 source name program arguments filter=()
     # In the profile of the tests, which then need not compile the crates again.
     if ! cargo build --locked --profile test -p fastmq-ffi --target "$target"; then
         not_ok "the library builds for $target"
@@ -49,14 +51,14 @@ cross() {
         skip "$name for $target" "$because"
         filter+=(--skip "$name")
     done
-    passes "Rust tests for $target" cargo test --locked -p fastmq-driver -p fastmq-memory \
-        -p fastmq-route --lib --tests --target "$target" --no-fail-fast -- "${filter[@]}"
+    passes "Rust tests for $target" cargo test --locked "${crates[@]/#/-pfastmq-}" \
+        --lib --tests --target "$target" --no-fail-fast -- "${filter[@]}"
 
-    mkdir -p "build/cross/$target"
     for source in $(files tests/c/*.c examples/c/*.c); do
-        name=${source%.c}
-        case " ${except[*]} " in *" $name "*) continue ;; esac
-        local program="build/cross/$target/${name//\//-}"
+        name=$(basename "$source" .c)
+        case " ${except[*]} " in *" $source "*) continue ;; esac
+        program=build/cross/$target/${source%.c}
+        mkdir -p "$(dirname "$program")"
         if ! compile "$source" "$program"; then
             not_ok "$source compiles for $target"
         elif [[ $source = tests/* ]]; then
@@ -77,11 +79,12 @@ else
     library=$CARGO_TARGET_DIR/$arm/debug
     mkdir -p "$library"
     ln -sf libfastmq_c.so "$library/libfastmq.so.0"
+    crates=(driver memory route)
     compiler=(aarch64-linux-gnu-gcc)
     link=("$library/libfastmq_c.so" "-Wl,-rpath,$library")
     run=("${emulator[@]}")
     except=(the_hook_and_the_page_each_notice_a_fork a_child_knows_and_its_parent_does_not
-        tests/c/fork)
+        tests/c/fork.c)
     because="qemu-user says yes to MADV_WIPEONFORK and does not do it"
     cross $arm
 fi
@@ -89,6 +92,7 @@ fi
 if reason=$(missing $musl musl-gcc musl-tools); then
     skip "$musl" "$reason"
 else
+    crates=(driver)
     # Debian's libgcc_eh wants glibc; Rust brings an unwinder for musl.
     compiler=(musl-gcc -static)
     link=("$CARGO_TARGET_DIR/$musl/debug/libfastmq_c.a"

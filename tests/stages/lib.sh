@@ -47,7 +47,7 @@ tap() {
     out=$(mktemp)
     timeout --kill-after=10 "${TAP_SECONDS:-120}" "$@" >"$out" 2>&1 </dev/null
     code=$?
-    sed -E "s/^((not )?ok)( [0-9]+)?( -)? /\1 - $name: /" "$out"
+    sed -E "s|^((not )?ok)( [0-9]+)?( -)? |\1 - $name: |" "$out"
     if [ "$code" -ne 0 ] && ! grep -q '^not ok' "$out"; then
         not_ok "$name: exit code $code"
     elif ! grep -qE '^(not )?ok\b' "$out"; then

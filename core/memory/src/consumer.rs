@@ -154,7 +154,8 @@ pub struct Consumer<W: Words = HeapWords> {
     pub(crate) mask: u64,
     pub(crate) released: u64,
     pub(crate) taken: u64,
-    pub(crate) taken_bytes: u64,
+    /// Bytes of the rings that were drained and left.
+    pub(crate) left_bytes: u64,
     pub(crate) link: Arc<Link<W>>,
     /// Rings that were drained while a batch was open; freed by `release`.
     pub(crate) behind: Vec<Arc<Link<W>>>,
@@ -201,7 +202,6 @@ impl<W: Words> Consumer<W> {
     pub(crate) fn took(&mut self, (read, taken): (u64, u64)) {
         debug_assert!(read >= self.read && read <= self.tail_seen);
         self.taken += taken;
-        self.taken_bytes += read - self.read;
         self.read = read;
     }
 
@@ -230,7 +230,6 @@ impl<W: Words> Consumer<W> {
                         continue;
                     }
                     self.taken += 1;
-                    self.taken_bytes += parsed.step;
                     return Ok(Some(Taken { parsed, offset }));
                 }
                 Err(error) => return Err(self.fail(error)),
@@ -280,6 +279,7 @@ impl<W: Words> Consumer<W> {
         let old = std::mem::replace(&mut self.link, next);
         self.behind.push(old);
         self.mask = self.link.words.capacity() as u64 - 1;
+        self.left_bytes += self.read;
         self.read = 0;
         self.released = 0;
         self.tail_seen = 0;
@@ -310,7 +310,6 @@ impl<W: Words> Consumer<W> {
         let step = taken.parsed.step;
         self.read -= step;
         self.taken -= 1;
-        self.taken_bytes -= step;
         Ok(Some(step))
     }
 
@@ -356,7 +355,7 @@ impl<W: Words> Consumer<W> {
         let counters = &self.state.consumer;
         counters
             .gone_bytes
-            .store(self.taken_bytes, Ordering::Relaxed);
+            .store(self.left_bytes + self.read, Ordering::Relaxed);
         counters.gone.store(self.taken, Ordering::Release);
     }
 

@@ -35,8 +35,9 @@ pub enum NoRoom {
     TooLarge,
 }
 
-/// One ring of a lane.
+/// One ring of a lane; on cache lines of its own, as both ends read it for every record.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Link<W> {
     pub(crate) words: W,
     pub(crate) has_next: AtomicBool,
@@ -172,7 +173,7 @@ pub fn lane<W: Words>(
         head_seen: 0,
         mask: capacity - 1,
         pushed: 0,
-        bytes: 0,
+        behind: 0,
         lost: 0,
         is_labelled: state.label.is_some(),
         link: link.clone(),
@@ -184,7 +185,7 @@ pub fn lane<W: Words>(
         mask: capacity - 1,
         released: 0,
         taken: 0,
-        taken_bytes: 0,
+        left_bytes: 0,
         link,
         behind: Vec::new(),
         state,
@@ -200,8 +201,10 @@ pub struct Producer<W: Words = HeapWords> {
     tail: u64,
     head_seen: u64,
     mask: u64,
+    /// Records written, published or not.
     pushed: u64,
-    bytes: u64,
+    /// Bytes of the rings that were left behind.
+    behind: u64,
     lost: u64,
     is_labelled: bool,
     link: Arc<Link<W>>,
@@ -275,6 +278,7 @@ impl<W: Words> Producer<W> {
         self.link.has_next.store(true, Ordering::Release);
         self.link = link;
         self.mask = capacity - 1;
+        self.behind += self.tail;
         self.tail = 0;
         self.head_seen = 0;
         Ok(())
@@ -318,7 +322,6 @@ impl<W: Words> Producer<W> {
         self.lost = 0;
         self.tail += step;
         self.pushed += 1;
-        self.bytes += step;
     }
 
     /// Writes a plain message without publishing it, if that needs nothing unusual; false: use
@@ -349,7 +352,6 @@ impl<W: Words> Producer<W> {
         }
         self.tail += step;
         self.pushed += 1;
-        self.bytes += step;
         true
     }
 
@@ -406,7 +408,8 @@ impl<W: Words> Producer<W> {
     pub fn publish(&mut self) {
         let counters = &self.state.producer;
         counters.pushed.store(self.pushed, Ordering::Relaxed);
-        counters.bytes.store(self.bytes, Ordering::Relaxed);
+        let bytes = self.behind + self.tail;
+        counters.bytes.store(bytes, Ordering::Relaxed);
         self.link
             .words
             .store(Control::Tail, self.tail, Ordering::Release);
