@@ -318,34 +318,68 @@ static void limits()
                  "options are checked");
 }
 
-// How often a reader has slept when a receive has waited in vain.
-static std::uint64_t sleeps(fastmq::wait of_client, fastmq::wait of_queue)
+static fastmq::client open_waiting(fastmq::wait how)
 {
     fastmq::options options;
-    options.wait = of_client;
-    auto mq = fastmq::open(options);
+    options.wait = how;
+    return fastmq::open(options);
+}
+
+// Lets some time pass, and where a sleep is expected as much as that needs.
+template <class Count> static void let_time_pass(bool is_expected, Count count)
+{
+    auto mq = fastmq::open();
+    auto empty = mq.open_queue();
+    for (int i = 0; i < 1000 && (i == 0 || (is_expected && count() == 0)); i++) {
+        NEED(empty.try_receive(20ms).status() == fastmq::status::timeout);
+    }
+}
+
+// Whether the reader of a queue sleeps until its message comes.
+static bool sleeps(fastmq::wait of_client, fastmq::wait of_queue, bool is_expected)
+{
+    auto mq = open_waiting(of_client);
     fastmq::queue_options how;
     how.wait = of_queue;
     auto queue = mq.open_queue(how);
-    CHECK_SAYS(queue.try_receive(20ms).status(), timeout, "a receive waits in vain");
-    return queue.statistics().waits;
+    fastmq::subscribe_options into;
+    into.queue = queue;
+    auto sink = mq.subscribe("w", into);
+    std::thread reader([&] { (void)queue.try_receive(fastmq::forever); });
+    let_time_pass(is_expected, [&] { return queue.statistics().waits; });
+    mq.publish("w", "x");
+    reader.join();
+    return queue.statistics().waits > 0;
+}
+
+// Whether an asker sleeps until its answer comes, where nobody else does.
+static bool sleeps_for_an_answer(fastmq::wait of_requester, bool is_expected)
+{
+    auto mq = open_waiting(fastmq::wait::busy_poll);
+    auto silent = mq.subscribe("w");
+    fastmq::requester_options how;
+    how.wait = of_requester;
+    auto requester = mq.open_requester(how);
+    std::thread asker([&] {
+        (void)requester.try_submit_to("w", "x", 1, patience);
+        (void)requester.try_receive(patience);
+    });
+    const auto question = silent.queue().receive(patience);
+    let_time_pass(is_expected, [&] { return mq.statistics().parks; });
+    mq.reply(question.front().token(), "y");
+    asker.join();
+    return mq.statistics().parks > 0;
 }
 
 static void waiting()
 {
     using fastmq::wait;
-    CHECK(sleeps(wait::balanced, wait::balanced) > 0, "a balanced reader sleeps");
-    CHECK_NUMBER(sleeps(wait::busy_poll, wait::balanced), 0, "that of a polling client does not");
-    CHECK_NUMBER(sleeps(wait::balanced, wait::busy_poll), 0, "nor that of a polling queue");
-    CHECK(sleeps(wait::busy_poll, wait::low_power) > 0, "a queue's own choice counts");
-    auto mq = fastmq::open();
-    fastmq::requester_options options;
-    options.wait = wait::busy_poll;
-    auto polling = mq.open_requester(options), balanced = mq.open_requester();
-    CHECK_SAYS(polling.try_receive(20ms).status(), timeout, "a requester that polls");
-    const auto parks = mq.statistics().parks;
-    CHECK_SAYS(balanced.try_receive(20ms).status(), timeout, "and one that does not");
-    CHECK(parks == 0 && mq.statistics().parks > 0, "differ in how they wait");
+    CHECK(sleeps(wait::low_power, wait::balanced, true), "a reader sleeps as its client says");
+    CHECK(!sleeps(wait::low_power, wait::busy_poll, false), "or as its queue says");
+    CHECK(!sleeps(wait::busy_poll, wait::balanced, false), "a client that polls never sleeps");
+    CHECK(sleeps(wait::busy_poll, wait::low_power, true), "a queue of it may");
+    CHECK(!sleeps_for_an_answer(wait::balanced, false), "its requester does not");
+    CHECK(sleeps_for_an_answer(wait::low_power, true), "unless it is to");
 }
 
 static void who_this_is()

@@ -125,10 +125,11 @@ static void fates()
     CHECK_THROWS(requester.receive(1ms), timeout, "no answer comes");
     requester.cancel(1);
     CHECK_THROWS(requester.cancel(7), not_found, "only what is in flight can be cancelled");
-    const auto cancelled = requester.receive(patience);
+    auto cancelled = requester.receive(patience);
     CHECK(cancelled.size() == 1 && cancelled.front().token() == 1
               && cancelled.front().status() == fastmq::status::cancelled,
           "a cancelled request ends with CANCELLED");
+    cancelled.free();
     CHECK_SAYS(requester.try_submit_to("nobody", "x", 4, 1s), ok, "a slot is free again");
     requester.cancel(2);
     CHECK_NUMBER(requester.receive(patience, 1).size(), 1, "as many answers as were asked for");
