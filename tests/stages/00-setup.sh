@@ -13,7 +13,9 @@ install() {
     [ "${#missing[@]}" -gt 0 ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" ||
+        [ -n "${updated:-}" ] || apt-get update -qq
+        updated=yes
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" ||
             echo "$1: apt-get could not install ${missing[*]}"
     else
         echo "$1: missing ${missing[*]}; install them with your package manager"
@@ -35,6 +37,10 @@ check "readelf is there" command -v readelf
 # distribution does not have must not keep the others away.
 need valgrind valgrind
 install "for the C tests under valgrind"
+need cmake cmake
+need pkg-config pkg-config
+need abidw abigail-tools
+install "for the checks of what make install installs"
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need /usr/aarch64-linux-gnu/lib/crt1.o libc6-dev-arm64-cross
 need qemu-aarch64 qemu-user

@@ -32,8 +32,6 @@ pub struct QueueOptions {
 
 /// Looks between two readings of the clock while spinning.
 const SPINS_PER_CLOCK: u32 = 32;
-/// Pauses between two looks while spinning.
-const PAUSES_PER_LOOK: u32 = 8;
 
 /// A queue; on cache lines of its own, as its reader writes in it.
 #[repr(align(128))]
@@ -235,9 +233,9 @@ impl Place {
                         return Ok(guard.into_batch());
                     }
                     // Looking takes the cache line away from the writer; a pause lets it write on.
-                    for _ in 0..PAUSES_PER_LOOK {
-                        std::hint::spin_loop();
-                    }
+                    // One is enough: with eight a round trip takes half as long again, and no rate
+                    // is higher.
+                    std::hint::spin_loop();
                 }
                 let now_ns = driver.monotonic_ns();
                 if start_ns == 0 {
