@@ -26,6 +26,10 @@ BUILD = ROOT / "build" / "benches"
 LOCK_FILE = "/tmp/fastmq-bench.lock"
 NEAR_NS_MAX = 130
 RUN_SECONDS_MAX = 120
+MISSING = {
+    FASTMQ: "build/lib is not built; run `make build`, then `make -C benches`",
+    ZMQ: "libzmq was not there (Debian: libzmq3-dev, pkg-config); then `make -C benches`",
+}
 HEADINGS = ("case", "unit", "FAST MQ", "floor", "ratio", "crossbeam", "zmq", "near", "bars")
 
 
@@ -37,6 +41,12 @@ def command_of(program, words, options):
         return None
     prefix = [program] if binary == "fastmq-floor" else []
     return [str(path), *options, *prefix, *words]
+
+
+def left_out(programs, rows):
+    """A line for each program that the rows ask for and that is not built."""
+    wanted = [p for p in programs if any(p in row.commands for row in rows)]
+    return [f"left out: {p}: {MISSING[p]}" for p in wanted if command_of(p, [], []) is None]
 
 
 def measure(program, words, options):
@@ -313,7 +323,8 @@ def main():
         facts = environment(command)
         results = run_rounds(arguments, rows, programs)
     text = table(results, rows)
-    notes = (
+    notes = "".join(f"{line}\n" for line in left_out(programs, rows))
+    notes += (
         f"Median [min–max] of {arguments.runs} rounds of {arguments.ms} ms. Near: rounds whose "
         f"ping-pong before and after the row was at most {NEAR_NS_MAX} ns; a row's figures are of "
         "those rounds, or of all if none was (then no bar is judged). Ratio: median over the "
