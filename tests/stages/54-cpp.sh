@@ -50,6 +50,8 @@ for compiler in g++ clang++; do
     done
 done
 
+check "the programs of benches/cpp compile" make --no-print-directory -s -C benches/cpp check
+
 # compile SOURCE PROGRAM FLAG...: in the background, two at a time.
 compile() {
     local source=$1 program=$2

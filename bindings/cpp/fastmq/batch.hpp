@@ -52,7 +52,11 @@ public:
     /// Takes over a batch that the C functions made.
     explicit batch(fastmq_batch *raw) noexcept : raw_(raw)
     {
-        messages_ = fastmq_batch_messages(raw_, &count_);
+        // A variable of its own: with the member's address outside, the compiler could keep no part
+        // of this object in registers.
+        std::size_t count = 0;
+        messages_ = fastmq_batch_messages(raw_, &count);
+        count_ = count;
     }
 
     batch(batch &&other) noexcept
@@ -78,7 +82,16 @@ public:
     batch &operator=(const batch &) = delete;
 
     /// Frees it.
-    ~batch() { free(); }
+#if defined(__GNUC__)
+    // In cold code, too: were its address needed there, it would be kept in memory everywhere.
+    [[gnu::always_inline]]
+#endif
+    ~batch()
+    {
+        if (raw_ != nullptr) {
+            fastmq_batch_free(raw_);
+        }
+    }
 
     /// True if it holds messages; what receive gives always does.
     explicit operator bool() const noexcept { return raw_ != nullptr; }

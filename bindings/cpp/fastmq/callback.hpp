@@ -37,8 +37,9 @@ namespace detail {
 /// A callable on the heap, and the calls of it that this thread is in.
 ///
 /// The difficulty is an end from inside: a callback may destroy its own subscription, and its
-/// captures must live until it has returned. So each call stands in a list of its thread; whoever
-/// ends the callback looks there, and leaves the freeing to the outermost of those calls.
+/// captures must live until it has returned. A callable that is a plain value (`is_plain_v`) is
+/// called as a copy on the stack, which costs nothing. Each call of another one stands in a list of
+/// its thread; whoever ends the callback looks there, and leaves the freeing to the outermost call.
 class callback {
 public:
     callback(const callback &) = delete;
@@ -67,6 +68,12 @@ private:
     void (*end_)(callback *) noexcept;
 };
 
+// Lambdas that capture references, pointers and numbers: a copy of it does what it does.
+template <class Function>
+inline constexpr bool is_plain_v = std::is_trivially_copyable_v<Function>
+    && std::is_copy_constructible_v<Function> && std::is_invocable_v<const Function &, message>
+    && sizeof(Function) <= 64;
+
 template <class Function> class callback_of final : public callback {
 public:
     template <class From>
@@ -79,26 +86,37 @@ public:
     static void on_message(const fastmq_message *raw, void *context) noexcept
     {
         auto *self = static_cast<callback_of *>(context);
-        call here{self, innermost, false};
-        innermost = &here;
-#if FASTMQ_HAS_EXCEPTIONS
-        try {
-            self->function_(message(*raw));
-        } catch (...) {
-            report(message(*raw));
-        }
-#else
-        self->function_(message(*raw));
-#endif
-        innermost = here.outer;
-        if (here.is_last) {
-            delete self;
+        if constexpr (is_plain_v<Function>) {
+            const Function copy = self->function_;
+            run(copy, message(*raw));
+        } else {
+            call here{self, innermost, false};
+            innermost = &here;
+            run(self->function_, message(*raw));
+            innermost = here.outer;
+            if (here.is_last) {
+                delete self;
+            }
         }
     }
 
 private:
+    template <class Callable> static void run(Callable &function, message got) noexcept
+    {
+#if FASTMQ_HAS_EXCEPTIONS
+        try {
+            function(got);
+        } catch (...) {
+            report(got);
+        }
+#else
+        function(got);
+#endif
+    }
+
     static void end_this(callback *self) noexcept
     {
+        // Calls of a plain one are in no list: they use their copies.
         call *outermost = nullptr;
         for (call *at = innermost; at != nullptr; at = at->outer) {
             outermost = at->of == self ? at : outermost;

@@ -167,7 +167,8 @@ public:
     /// It is kept until the subscription has ended. `how` says on which thread it runs:
     /// delivery::thread and delivery::dispatch call it one message at a time, delivery::inline_ on
     /// several threads at once if several publish. It may publish, subscribe, unsubscribe and
-    /// close. An exception that leaves it goes to set_exception_handler's.
+    /// close. An exception that leaves it goes to set_exception_handler's. If it is trivially
+    /// copyable and its operator() is const, as with most lambdas, each call is one of a copy.
     /// Statuses as above. What copying `on_message` throws is thrown.
     template <class Function>
     result<subscription> try_subscribe(std::string_view pattern, delivery how,
@@ -192,7 +193,8 @@ public:
             called->end();
             return said;
         }
-        return subscription(raw, called, close_timeout_);
+        constexpr bool is_plain = detail::is_plain_v<std::decay_t<Function>>;
+        return subscription(raw, called, is_plain ? forever : close_timeout_);
     }
 
     /// Asks and waits for the answer for at most `timeout`. The batch holds one message, the

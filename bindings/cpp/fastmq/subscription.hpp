@@ -76,6 +76,11 @@ public:
             handle_.close();
             return;
         }
+        if (close_timeout_.is_forever()) {
+            handle_.close();
+            ended->end();
+            return;
+        }
         const auto start = std::chrono::steady_clock::now();
         handle_.close();
         const duration waited = std::chrono::steady_clock::now() - start;
@@ -130,6 +135,7 @@ private:
 
     detail::handle<fastmq_subscription, fastmq_unsubscribe> handle_;
     std::atomic<detail::callback *> callback_{nullptr};
+    // What close may wait for the callback; forever: its end needs no care.
     duration close_timeout_;
 };
 
