@@ -12,8 +12,9 @@
 ///   Views (message, bytes_view, headers_view, queue_ref) own nothing; each says how long it lives.
 /// - **Errors.** Each call that can fail has two forms. `try_publish` returns a status, `try_open`
 ///   a result: a value or a status. `publish` and `open` throw fastmq::error for every status but
-///   ok. The `try_` forms do not throw, and are all there is with -fno-exceptions. Calls that have
-///   no status in C (fd, id, in_flight, next_deadline, subscription::queue) have one form.
+///   ok. The `try_` forms throw nothing (but what copying a callback throws), and are all there is
+///   with -fno-exceptions. Calls that have no status in C (fd, id, in_flight, next_deadline,
+///   subscription::queue) have one form.
 /// - **Arguments.** Texts and bytes are borrowed until the call returns; the library copies what it
 ///   keeps.
 /// - **Threads.** Const members of client may be called from any thread at the same time. Other
