@@ -2,7 +2,7 @@
 # Installs what is missing and needed; does nothing where all is there.
 # With the argument `build`, only what building needs.
 # budget: core
-# timeout: 600
+# timeout: 1500
 source "$(dirname "$0")/lib.sh"
 
 missing=()
@@ -58,8 +58,9 @@ done
 
 has_cbindgen() { [ "$(cbindgen --version 2>/dev/null)" = "cbindgen $CBINDGEN_VERSION" ]; }
 if ! has_cbindgen; then
-    # Its own target directory: the flags of this workspace are not for it.
-    CARGO_TARGET_DIR="$ROOT/.tools/target" cargo install --locked --root .tools \
+    # Its own target directory: the flags of this workspace are not for it. Not optimized: that
+    # would take longer than all the headers that it makes.
+    CARGO_TARGET_DIR="$ROOT/.tools/target" cargo install --debug --locked --root .tools \
         --version "$CBINDGEN_VERSION" cbindgen
     rm -rf .tools/target
 fi
