@@ -48,6 +48,11 @@ impl Requesters {
         Some(index | *generation << REQUESTER_INDEX_BITS)
     }
 
+    /// All queues of answers.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.places.iter().filter_map(|(_, place)| place.as_ref())
+    }
+
     pub(crate) fn leave(&mut self, id: u32) {
         let index = id & REQUESTER_INDEX_MASK;
         if let Some((generation, slot)) = self.places.get_mut(index as usize)

@@ -365,15 +365,18 @@ impl Broker {
     }
 
     pub(crate) fn unsubscribe(&self, entry: &Entry, owns_queue: bool) {
-        if lock(&self.subscriptions).remove(&entry.0.id).is_none() {
-            return;
+        // Closing the client or the queue may have ended it; its handler may run all the same.
+        let is_first = lock(&self.subscriptions).remove(&entry.0.id).is_some();
+        if is_first {
+            self.interest.remove(entry);
+            self.slots.give(entry.0.id);
         }
-        self.interest.remove(entry);
-        self.slots.give(entry.0.id);
         match &entry.0.target {
             Target::Inline(handler) => self.rest_inline(handler),
             Target::Queue(place) => {
-                place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+                if is_first {
+                    place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+                }
                 if owns_queue {
                     if let Some(handler) = &place.handler {
                         handler.is_active.store(false, Ordering::Release);
@@ -467,6 +470,8 @@ impl Broker {
         for place in self.all_places() {
             let is_mine = place.id() == handling || lock(&place.serving).is_some_and(|t| t == me);
             let pending = place.statistics().pending;
+            // What comes too late for a question of this or another thread is read by nobody.
+            let is_mine = is_mine || place.is_of_a_thread();
             if !is_mine && !place.is_closed() && pending > 0 {
                 queues += 1;
                 messages += pending;
@@ -508,7 +513,7 @@ impl Broker {
     /// Answers a request on behalf of a responder that is gone.
     pub(crate) fn answer_late(&self, token: u64, status: Status) {
         if let Ok(place) = self.requester_place((token >> 32) as u32) {
-            use fastmq_memory::{Draft, Kind, LaneWriter, record::flag};
+            use fastmq_memory::{Draft, Kind, LaneWriter, Refused, record::flag};
             let draft = Draft {
                 kind: Kind::Reply,
                 flags: flag::TOKEN,
@@ -516,8 +521,11 @@ impl Broker {
                 token,
                 ..Draft::default()
             };
-            // The asker reserved no room for this; without room it times out instead.
-            let _ = LaneWriter::new(place.lanes.clone(), None).push(&draft, 0);
+            // The asker reserved no room for this in its queue.
+            let pushed = LaneWriter::new(place.lanes.clone(), None).push(&draft, 0);
+            if !matches!(pushed, Ok(_) | Err(Refused::Closed | Refused::Unread)) {
+                place.settle_late(token, status);
+            }
         }
     }
 

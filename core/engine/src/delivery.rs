@@ -42,7 +42,7 @@ impl Writer {
                 self.send_many(&many, message, draft)?;
             }
             Targets::Group(group) => {
-                self.send_blocks(&[], std::slice::from_ref(group), message, draft)?
+                self.send_blocks(&[], std::slice::from_ref(group), message, draft)?;
             }
             Targets::Inline(_) | Targets::Nobody => {}
         }
@@ -72,14 +72,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the payload once and sends descriptors.
+    /// Writes the payload once and sends descriptors. Returns how many targets hold one now.
     pub(crate) fn send_blocks<G: Borrow<Group>>(
         &self,
         plain: &[LaneTarget],
         groups: &[G],
         message: &Message<'_>,
         draft: &Draft<'_>,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let references = (plain.len() + groups.len()) as u32;
         let blocks = &self.broker.blocks;
         let descriptor = blocks
@@ -95,7 +95,7 @@ impl Writer {
         match self.send_all(plain, groups, message, &by_block) {
             Ok(written) => {
                 blocks.release(&descriptor, references - written);
-                Ok(())
+                Ok(written)
             }
             Err(error) => {
                 blocks.release(&descriptor, references);
@@ -331,12 +331,15 @@ impl Writer {
     #[cold]
     pub(crate) fn refuse(&self, refused: Refused, place: &Place) -> Error {
         place.want_room();
-        self.count_refused(refused)
+        let error = self.count_refused(refused);
+        self.refused_by.set(place.id());
+        error
     }
 
     #[cold]
     pub(crate) fn count_refused(&self, refused: Refused) -> Error {
         count(&self.counters.refused, 1);
+        self.refused_by.set(0);
         refused.into()
     }
 
@@ -423,7 +426,7 @@ impl Writer {
         draft: &Draft<'_>,
     ) -> Result<Fate> {
         let sent = if draft.payload.len() > BLOCK_BYTES {
-            self.send_blocks(plain, groups, message, draft).map(|()| 1)
+            self.send_blocks(plain, groups, message, draft)
         } else {
             self.send_all(plain, groups, message, draft)
         };
@@ -460,7 +463,6 @@ impl Writer {
         let message = Message::default();
         let sent = if draft.payload.len() > BLOCK_BYTES {
             self.send_blocks::<Group>(&[target], &[], &message, draft)
-                .map(|()| 1)
         } else {
             self.send_all::<Group>(&[target], &[], &message, draft)
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, lock};
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::threads;
@@ -163,11 +163,7 @@ impl Broker {
 
     /// A pulled queue in the list: does it still hold something?
     fn report(&self, place: &Arc<Place>, pulled: &mut Vec<Arc<Place>>) -> u32 {
-        let has_waiting = match place.lanes.reader() {
-            Ok(mut guard) => guard.has_waiting(),
-            Err(_) => false,
-        };
-        if !has_waiting && threads::rearm(place) {
+        if place.lanes.has_waiting() != Some(true) && threads::rearm(place) {
             return 0;
         }
         pulled.push(place.clone());
@@ -185,10 +181,11 @@ impl Broker {
         }
     }
 
+    /// Only queues of answers have deadlines.
     fn earliest_deadline(&self) -> u64 {
-        let places = self.all_places();
-        let deadlines = places
-            .iter()
+        let requesters = lock(&self.requesters);
+        let deadlines = requesters
+            .places()
             .map(|place| place.deadline_ns.load(Ordering::Relaxed));
         deadlines.min().unwrap_or(u64::MAX)
     }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, Weak};
 use fastmq_driver::{FOREVER_NS, Parked};
 use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 use fastmq_memory::queue::QueueStatistics;
-use fastmq_memory::view::{View, Visit};
+use fastmq_memory::view::{Numbers, View, Visit};
 use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, lock};
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
 use crate::slots::Slot;
@@ -49,6 +49,9 @@ pub struct Place {
     /// When the owner of this queue next has something to do without a message: answers that time
     /// out. Monotonic nanoseconds.
     pub(crate) deadline_ns: AtomicU64,
+    /// Fates of requests for which a queue of answers had no room: (token, status).
+    late: Mutex<Vec<(u64, Status)>>,
+    pub(crate) has_late: AtomicBool,
     /// The thread that runs this queue's handler now.
     pub(crate) serving: Mutex<Option<std::thread::ThreadId>>,
     /// The thread that received last, so that a publisher who waits in vain can be told.
@@ -96,6 +99,8 @@ impl Place {
             broker: Arc::downgrade(broker),
             has_subscriptions,
             deadline_ns: AtomicU64::new(u64::MAX),
+            late: Mutex::new(Vec::new()),
+            has_late: AtomicBool::new(false),
             serving: Mutex::new(None),
             last_reader: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
@@ -183,7 +188,39 @@ impl Place {
         } else {
             guard.fill(limit, &clock, |_| true)
         };
+        if self.has_late.load(Ordering::Relaxed) {
+            self.take_late(|token, status| {
+                guard.push_local(Numbers {
+                    token,
+                    status: status as u32,
+                    ..Numbers::default()
+                });
+            });
+            return Ok(guard.count());
+        }
         found.map_err(corrupt)
+    }
+
+    /// Tells the asker the fate of a request although its queue of answers is full.
+    pub(crate) fn settle_late(&self, token: u64, status: Status) {
+        let mut late = lock(&self.late);
+        // Without memory it times out instead.
+        if late.try_reserve(1).is_ok() {
+            late.push((token, status));
+            self.has_late.store(true, Ordering::SeqCst);
+        }
+        drop(late);
+        self.lanes.notify_reader();
+    }
+
+    /// Hands over what `settle_late` has left.
+    #[cold]
+    pub(crate) fn take_late(&self, mut use_fate: impl FnMut(u64, Status)) {
+        let mut late = lock(&self.late);
+        self.has_late.store(false, Ordering::Relaxed);
+        for (token, status) in late.drain(..) {
+            use_fate(token, status);
+        }
     }
 
     /// Receives up to `limit` messages, waiting for the first for at most `timeout_ns`.
@@ -267,6 +304,11 @@ impl Place {
                 self.lanes.readers().disarm(FUTEX);
                 return Err(closed_and_drained());
             }
+            if self.profile == Profile::BusyPoll && budget_ns > 0 {
+                // Only the deadline ends its spinning.
+                self.lanes.readers().disarm(FUTEX);
+                return Err(no_message());
+            }
             guard.trim();
             let wake_ns = deadline_ns.min(self.deadline_ns.load(Ordering::Relaxed));
             self.sleepers.waits.fetch_add(1, Ordering::Relaxed);
@@ -284,10 +326,7 @@ impl Place {
             }
             if deadline_ns != FOREVER_NS && driver.monotonic_ns() >= deadline_ns {
                 self.lanes.readers().disarm(FUTEX);
-                return Err(Error::new(&Fault(
-                    Status::Timeout,
-                    "no message came within the timeout",
-                )));
+                return Err(no_message());
             }
         }
     }
@@ -355,10 +394,7 @@ impl Place {
         self.lanes.readers().arm(EVENT);
         // Whether something waits already can only be seen by the reader; if one is at work now,
         // a signal too many costs it one empty look.
-        let is_ready = match self.lanes.reader() {
-            Ok(mut guard) => guard.has_waiting(),
-            Err(_) => true,
-        };
+        let is_ready = self.lanes.has_waiting() != Some(false);
         if is_ready || self.is_closed() {
             event.signal();
         }
@@ -393,6 +429,11 @@ impl Place {
     /// True if this thread was the last to receive from the queue.
     pub(crate) fn was_read_here(&self) -> bool {
         self.last_reader.load(Ordering::Relaxed) == call::thread_number()
+    }
+
+    /// True for the queue of answers in which a thread waits for one answer at a time.
+    pub(crate) fn is_of_a_thread(&self) -> bool {
+        self.is_answers() && self.sleepers.list.get().is_none()
     }
 
     /// True for a queue of answers.
@@ -516,6 +557,13 @@ pub(crate) fn corrupt(error: fastmq_memory::record::RecordError) -> Error {
         Status::Corrupt,
         format!("a lane of this queue is damaged: {error}"),
     )
+}
+
+fn no_message() -> Error {
+    Error::new(&Fault(
+        Status::Timeout,
+        "no message came within the timeout",
+    ))
 }
 
 fn closed_and_drained() -> Error {

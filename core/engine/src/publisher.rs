@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
+use crate::place::Place;
 use crate::route::Route;
 use crate::thread_client::ThreadClient;
 use crate::writer::{Message, Writer};
@@ -88,15 +89,14 @@ impl Publisher {
 
     /// Publishes one payload, waiting for room for at most `timeout_ns`.
     pub fn publish_wait(&mut self, payload: &[u8], timeout_ns: u64) -> Result<()> {
-        let attempt = |this: &mut Self| this.publish(payload);
-        let first = attempt(self);
+        let first = self.publish(payload);
         if !is_full(&first) {
             return first;
         }
         let broker = self.broker().clone();
-        let subject = self.subject.clone();
-        let places = self.writer.full_places(&subject);
-        wait(&broker, &places, timeout_ns, || attempt(self))
+        let places = self.writer.full_places(&self.subject);
+        let attempt = || (self.publish(payload), self.writer.refused_by.get());
+        wait(&broker, &places, timeout_ns, attempt)
     }
 }
 
@@ -111,53 +111,69 @@ impl ThreadClient {
         }
         let broker = self.writer.broker().clone();
         let places = self.writer.full_places(message.subject);
-        wait(&broker, &places, timeout_ns, || {
-            self.writer.publish_message(message)
-        })
+        let attempt = || {
+            let result = self.writer.publish_message(message);
+            (result, self.writer.refused_by.get())
+        };
+        wait(&broker, &places, timeout_ns, attempt)
     }
 }
+
+/// How long a publisher waits for one member of a full group before it asks the others again.
+const GROUP_AGAIN_NS: u64 = 1_000_000;
+/// How long it waits for the queue that refused: its subscription may have gone without a word.
+const REFUSING_AGAIN_NS: u64 = 100_000_000;
 
 fn is_full(result: &Result<()>) -> bool {
     matches!(result, Err(error) if error.status() == Status::Again)
 }
 
-/// Waits until `attempt` is no longer refused for want of room.
+/// Waits until `attempt` is no longer refused for want of room; beside its result it says which
+/// queue has refused.
 fn wait(
     broker: &Broker,
-    places: &[Arc<crate::place::Place>],
+    places: &[Arc<Place>],
     timeout_ns: u64,
-    mut attempt: impl FnMut() -> Result<()>,
+    mut attempt: impl FnMut() -> (Result<()>, u64),
 ) -> Result<()> {
     let handling = call::handling();
-    if handling != 0 && places.iter().any(|place| place.id() == handling) {
-        return Err(Error::new(&Fault(
-            Status::Misuse,
-            "publish_wait inside a handler of the full queue: only this handler could make room",
-        )));
-    }
     let deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
     loop {
-        let mut last = attempt();
+        let (mut last, refused_by) = attempt();
         if !is_full(&last) {
             return last;
         }
-        let now_ns = broker.driver.monotonic_ns();
+        if handling != 0 && refused_by == handling {
+            return Err(Error::new(&Fault(
+                Status::Misuse,
+                "publish_wait inside a handler of the full queue: only this handler could make \
+                 room",
+            )));
+        }
         if timeout_ns == 0 {
             return last;
         }
+        let now_ns = broker.driver.monotonic_ns();
         if now_ns >= deadline_ns {
             return Err(timed_out(places));
         }
-        // One of the full queues is watched; the others are looked at again every millisecond.
-        let Some(place) = places
-            .iter()
-            .max_by_key(|place| place.statistics().pending_bytes)
-        else {
+        // The queue that refused is watched. Of a group any member will do: one is watched, and
+        // the others are looked at again every millisecond.
+        let refusing = places.iter().find(|place| place.id() == refused_by);
+        let fullest = || {
+            let pending = |place: &&Arc<Place>| place.statistics().pending_bytes;
+            places.iter().max_by_key(pending)
+        };
+        let Some(place) = refusing.or_else(fullest) else {
             return last;
         };
-        let wake_ns = deadline_ns.min(now_ns + 1_000_000);
+        let again_ns = match refusing {
+            Some(_) => REFUSING_AGAIN_NS,
+            None => GROUP_AGAIN_NS,
+        };
+        let wake_ns = deadline_ns.min(now_ns.saturating_add(again_ns));
         place.wait_for_room(wake_ns, || {
-            last = attempt();
+            last = attempt().0;
             !is_full(&last)
         });
         if !is_full(&last) {
@@ -166,7 +182,7 @@ fn wait(
     }
 }
 
-fn timed_out(places: &[Arc<crate::place::Place>]) -> Error {
+fn timed_out(places: &[Arc<Place>]) -> Error {
     let is_mine = places.iter().any(|place| place.was_read_here());
     Error::new(if is_mine {
         &Fault(

@@ -385,6 +385,9 @@ impl Collect<'_> {
         if late > 0 {
             self.broker.late_answers.fetch_add(late, Ordering::Relaxed);
         }
+        if self.place.has_late.load(Ordering::Relaxed) {
+            self.take_late();
+        }
         if !self.fates.is_empty() {
             count = self.take_fates(guard);
         }
@@ -401,6 +404,17 @@ impl Collect<'_> {
             self.place.deadline_ns.store(u64::MAX, Ordering::Relaxed);
         }
         Ok(count)
+    }
+
+    /// Fates that came while the queue of answers was full.
+    #[cold]
+    fn take_late(&mut self) {
+        let (flight, fates) = (&mut *self.flight, &mut *self.fates);
+        self.place.take_late(|token, status| {
+            if let Some(user_token) = flight.answer(token as u32, false) {
+                fates.push_back((user_token, status));
+            }
+        });
     }
 
     #[cold]

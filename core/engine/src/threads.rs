@@ -188,12 +188,8 @@ fn serve_for_a_while(
 /// Lets the next writer report the queue; false if something came meanwhile and must be served.
 pub(crate) fn rearm(place: &Place) -> bool {
     place.lanes.readers().arm(LIST);
-    let has_waiting = match place.lanes.reader() {
-        Ok(mut guard) => guard.has_waiting(),
-        // Somebody else reads it; they arm again when they find nothing.
-        Err(_) => false,
-    };
-    if !has_waiting {
+    // Somebody who reads it now arms again when they find nothing.
+    if place.lanes.has_waiting() != Some(true) {
         return true;
     }
     // Whoever takes the bit away reports the queue; if a writer was faster, it already has.

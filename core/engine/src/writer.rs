@@ -71,6 +71,8 @@ pub struct Writer {
     pub(crate) late_routes: RefCell<Vec<(u64, Route)>>,
     pub(crate) lanes: RefCell<Lanes>,
     pub(crate) random: Cell<u64>,
+    /// The queue that last refused a message for want of room; 0: none, or the members of a group.
+    pub(crate) refused_by: Cell<u64>,
     pub(crate) counters: Arc<WriterCounters>,
     /// Largest payload of a usual message.
     pub(crate) usual_bytes: usize,
@@ -98,6 +100,7 @@ impl Writer {
             late_routes: RefCell::default(),
             lanes: RefCell::default(),
             random: Cell::new(broker.driver.random() | 1),
+            refused_by: Cell::new(0),
             counters,
             label: label.map(Box::from),
             broker: broker.clone(),

@@ -100,6 +100,43 @@ fn drain_lets_handlers_finish_and_requests_be_answered() {
     assert_eq!(count.load(Ordering::SeqCst), 1000);
 }
 
+/// Closing the client ends its subscriptions, but whoever unsubscribes may free what the handler
+/// uses: it must have returned all the same.
+#[test]
+fn unsubscribe_after_close_waits_for_the_handler_that_runs() {
+    for delivery in [Delivery::Inline, Delivery::Thread] {
+        for _ in 0..20 {
+            let broker = open();
+            let there = Arc::downgrade(&broker);
+            let steps = Arc::new(AtomicU64::new(0));
+            let steps_in = steps.clone();
+            let wait_for = |steps: &AtomicU64, step: u64| {
+                while steps.load(Ordering::SeqCst) < step {
+                    std::thread::yield_now();
+                }
+            };
+            let subscription = handle(&broker, "rest", delivery, move |_| {
+                there.upgrade().unwrap().close();
+                steps_in.store(1, Ordering::SeqCst);
+                wait_for(&steps_in, 2);
+                for _ in 0..20 {
+                    std::thread::yield_now();
+                }
+                steps_in.store(3, Ordering::SeqCst);
+            });
+            let publisher = std::thread::spawn({
+                let broker = broker.clone();
+                move || publish_number(&broker, "rest", 0)
+            });
+            wait_for(&steps, 1);
+            steps.store(2, Ordering::SeqCst);
+            subscription.unsubscribe();
+            assert_eq!(steps.load(Ordering::SeqCst), 3, "{delivery:?}");
+            let _ = publisher.join().unwrap();
+        }
+    }
+}
+
 #[test]
 fn close_wakes_every_waiting_reader_at_once() {
     for _ in 0..50 {

@@ -36,6 +36,34 @@ fn settle(broker: &Arc<Broker>, queues: &[&fastmq_engine::Place]) -> u32 {
     panic!("never quiet: {all:#b}");
 }
 
+/// A loop only looks whether a pulled queue holds something: its reader, on another thread, must
+/// not notice.
+#[test]
+fn a_dispatch_beside_a_reader_is_no_misuse() {
+    const MESSAGES: u64 = 30_000;
+    let broker = open();
+    let subscription = subscribe(&broker, "beside");
+    broker.dispatch(0, 0).unwrap();
+    let there = broker.clone();
+    let reader = std::thread::spawn(move || {
+        let mut next = 0;
+        while next < MESSAGES {
+            let batch = queue_of(&subscription)
+                .receive(&there, 16, PATIENCE_NS)
+                .unwrap();
+            for message in batch.messages() {
+                assert_eq!(message.payload(), next.to_le_bytes());
+                next += 1;
+            }
+        }
+    });
+    for number in 0..MESSAGES {
+        publish_number(&broker, "beside", number).unwrap();
+        broker.dispatch(0, 0).unwrap();
+    }
+    reader.join().unwrap();
+}
+
 #[test]
 fn a_queue_is_readable_while_it_holds_something() {
     let broker = open();

@@ -368,6 +368,37 @@ fn publish_wait_in_vain_says_who_should_have_read() {
 }
 
 #[test]
+fn publish_wait_inside_a_handler_waits_for_another_queue_that_is_full() {
+    let broker = open();
+    let full = queue(&broker, Policy::Backpressure, SMALL);
+    let _full = subscribe_on(&broker, "both", "", &full, 0);
+    fill(&broker, "both");
+    let there = Arc::downgrade(&broker);
+    let outcomes = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let outcomes_in = outcomes.clone();
+    // The handler's own queue has room for what it publishes; the other one has not.
+    let _own = handle(&broker, "*", Delivery::Dispatch, move |message| {
+        if message.subject() != b"start" {
+            return;
+        }
+        let broker = there.upgrade().unwrap();
+        let message = Message {
+            subject: b"both",
+            payload: &[1; 200],
+            ..Message::default()
+        };
+        let wait = |ns| client(&broker, |client| client.publish_wait(&message, ns));
+        let in_vain = wait(MILLISECOND).map_err(|error| error.status());
+        drop(full.receive(&broker, usize::MAX, 0).unwrap());
+        let with_room = wait(MILLISECOND).map_err(|error| error.status());
+        *outcomes_in.lock().unwrap() = vec![in_vain, with_room];
+    });
+    publish_number(&broker, "start", 0).unwrap();
+    broker.dispatch(1, 0).unwrap();
+    assert_eq!(*outcomes.lock().unwrap(), [Err(Status::Timeout), Ok(())]);
+}
+
+#[test]
 fn publish_wait_inside_a_handler_of_the_full_queue_is_misuse() {
     let broker = open_with(fastmq_engine::Options {
         queue_capacity: SMALL,

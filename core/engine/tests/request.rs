@@ -29,6 +29,30 @@ fn reply(broker: &Arc<Broker>, token: u64, payload: &[u8], has_more: bool) -> Re
     })
 }
 
+/// However full the asker's queue of answers is, each request ends once.
+#[test]
+fn requests_that_are_cancelled_while_the_asker_has_no_room_still_end() {
+    const REQUESTS: u64 = 1000;
+    let broker = open_with(fastmq_engine::Options {
+        queue_capacity: SMALL,
+        ..Default::default()
+    });
+    let responder = queue(&broker, Policy::Backpressure, 1 << 20);
+    let _subscription = subscribe_on(&broker, "full", "", &responder, 0);
+    let mut asker = requester(&broker, "full", REQUESTS as u32);
+    for number in 0..REQUESTS {
+        asker.submit(b"?", number, FOREVER).unwrap();
+    }
+    // Its answers have room for some two hundred.
+    broker.close_queue(&responder);
+    let mut fates = answers(&mut asker);
+    fates.sort();
+    let expected: Vec<_> = (0..REQUESTS)
+        .map(|number| (number, Status::Cancelled as u32, Vec::new()))
+        .collect();
+    assert_eq!(fates, expected);
+}
+
 /// Answers every waiting request with its own payload; returns how many.
 fn answer_all(broker: &Arc<Broker>, queue: &Place) -> usize {
     let requests = take_all(broker, queue);

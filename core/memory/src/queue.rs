@@ -17,7 +17,7 @@ use crate::consumer::Consumer;
 use crate::gate::{CLOSED, Gate};
 use crate::lane::{LANE_BYTES_MAX, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
 use crate::reader::{Reader, ReaderGuard};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock, yield_now};
 use crate::view::View;
 use crate::words::HeapWords;
 
@@ -57,6 +57,11 @@ pub struct QueueOptions {
     /// Who is woken.
     pub wake: Box<dyn Wake>,
 }
+
+/// Who has the right to read: nobody; a reader; somebody who only looks whether there is something.
+const FREE: u32 = 0;
+const READING: u32 = 1;
+const PEEKING: u32 = 2;
 
 /// Another thread is receiving from this queue, or a batch of it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,11 +177,11 @@ pub struct Queue {
     own_lanes: AtomicU32,
     registry: Mutex<Registry>,
     counters: CachePadded<ReaderCounters>,
-    is_reading: AtomicBool,
+    reading: AtomicU32,
     reader: UnsafeCell<Reader>,
 }
 
-// SAFETY: `reader` is only touched by whoever has set `is_reading`; all else is Sync.
+// SAFETY: `reader` is only touched by whoever has taken `reading` from FREE; all else is Sync.
 unsafe impl Sync for Queue {}
 // SAFETY: a reader's views point into lanes and buffers that the queue owns and moves with.
 unsafe impl Send for Queue {}
@@ -210,7 +215,7 @@ impl Queue {
             own_lanes: AtomicU32::new(0),
             registry: Mutex::new(Registry::default()),
             counters: CachePadded::new(ReaderCounters::default()),
-            is_reading: AtomicBool::new(false),
+            reading: AtomicU32::new(FREE),
             reader: UnsafeCell::new(Reader::default()),
         }
     }
@@ -372,17 +377,36 @@ impl Queue {
     /// Takes the right to read; one at a time.
     #[inline]
     pub fn reader(&self) -> Result<ReaderGuard<'_>, ReaderBusy> {
-        if self.is_reading.swap(true, Ordering::Acquire) {
-            return Err(ReaderBusy);
+        loop {
+            let taken =
+                self.reading
+                    .compare_exchange(FREE, READING, Ordering::Acquire, Ordering::Relaxed);
+            match taken {
+                Ok(_) => return Ok(ReaderGuard::new(self)),
+                // A few instructions, none of them the user's.
+                Err(PEEKING) => yield_now(),
+                Err(_) => return Err(ReaderBusy),
+            }
         }
-        Ok(ReaderGuard::new(self))
+    }
+
+    /// Whether a reader would find something, expired messages included; `None` while somebody
+    /// reads. Disturbs no reader: one that comes meanwhile waits for the end of the look.
+    pub fn has_waiting(&self) -> Option<bool> {
+        let taken =
+            self.reading
+                .compare_exchange(FREE, PEEKING, Ordering::Acquire, Ordering::Relaxed);
+        if taken.is_err() {
+            return None;
+        }
+        Some(ReaderGuard::new(self).has_waiting())
     }
 
     /// The reader's state.
     ///
     /// # Safety
-    /// The caller has set `is_reading` (through [`Queue::reader`]) and not yet given it back, and
-    /// holds no other reference from this function.
+    /// The caller has taken the right to read (through [`Queue::reader`]) and not yet given it
+    /// back, and holds no other reference from this function.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn reader_state(&self) -> &mut Reader {
@@ -392,7 +416,7 @@ impl Queue {
 
     #[inline(always)]
     pub(crate) fn end_reading(&self) {
-        self.is_reading.store(false, Ordering::Release);
+        self.reading.store(FREE, Ordering::Release);
     }
 
     /// The views of the batch that [`Batch::keep_open`] left open.

@@ -56,7 +56,7 @@ impl<'q> ReaderGuard<'q> {
     }
 
     fn state(&mut self) -> &mut Reader {
-        // SAFETY: this guard is the proof that `is_reading` is ours, and `&mut self` that no other
+        // SAFETY: this guard is the proof that the right to read is ours, and `&mut self` that no other
         // reference from here is alive.
         unsafe { self.queue.reader_state() }
     }
@@ -165,7 +165,7 @@ impl<'q> ReaderGuard<'q> {
     }
 
     /// True if a look at the lanes would find something; expired messages count.
-    pub fn has_waiting(&mut self) -> bool {
+    pub(crate) fn has_waiting(&mut self) -> bool {
         let queue = self.queue;
         let reader = self.state();
         queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
@@ -185,8 +185,11 @@ impl<'q> ReaderGuard<'q> {
     /// Drops all lanes; `visit` sees each message in them first.
     pub(crate) fn purge(&mut self, mut visit: impl FnMut(&View)) {
         let queue = self.queue;
-        loop {
+        // A bad descriptor is an error, but not the end: behind it there may be requests.
+        let mut errors = 0;
+        while errors < BATCH_MESSAGES_MAX {
             let found = self.fill(BATCH_MESSAGES_MAX, &|| 0, |_| true);
+            errors += usize::from(found.is_err());
             let reader = self.state();
             for view in &reader.views {
                 visit(view);
@@ -200,10 +203,9 @@ impl<'q> ReaderGuard<'q> {
                 .load(Ordering::Relaxed)
                 .saturating_sub(count);
             counters.delivered.store(delivered, Ordering::Relaxed);
-            if found != Ok(0) && count > 0 {
-                continue;
+            if found == Ok(0) {
+                break;
             }
-            break;
         }
         let reader = self.state();
         reader.lanes = Vec::new();

@@ -15,6 +15,11 @@ pub(crate) use spin::{Mutex, MutexGuard};
 
 pub(crate) use std::sync::atomic::Ordering;
 
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now;
+
 /// The cheap side of the asymmetric fence: between a store and a load of the fast side.
 #[inline(always)]
 pub(crate) fn fence_light() {

@@ -144,6 +144,17 @@ fn a_descriptor_that_names_no_block_is_an_error_and_the_next_record_is_read() {
         assert_eq!(error.to_string(), "block descriptor names no block");
         drop(reader);
         assert_eq!(place.read_all()[0].payload, b"after");
+        let _ = writer.push(&draft, 0).unwrap();
+        let _ = writer.push(&draft, 0).unwrap();
+        let _ = writer.push(&message(b"s", b"behind", 3), 0).unwrap();
+        let mut purged = Vec::new();
+        place.queue.close();
+        assert!(
+            place
+                .queue
+                .purge(|view| purged.push(view.payload().to_vec()))
+        );
+        assert_eq!(purged, [b"behind"]);
     }
 }
 
