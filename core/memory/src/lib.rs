@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+pub mod allocation;
 pub mod batch;
 pub mod block;
 pub mod budget;

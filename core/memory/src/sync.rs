@@ -3,10 +3,10 @@
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, fence},
+    atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence},
 };
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 #[cfg(not(any(loom, fastmq_tsan)))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
@@ -35,6 +35,14 @@ pub(crate) fn fence_heavy() {
     fence(Ordering::SeqCst);
     #[cfg(not(loom))]
     fastmq_driver::fence::heavy();
+}
+
+/// For loom alone: it takes sequentially consistent loads and stores for acquire and release, and
+/// knows the one order of all of them only from fences.
+#[inline(always)]
+pub(crate) fn fence_of_model() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
 }
 
 /// Locks a mutex. A panic while it was held cannot leave our data half done (no user code runs
@@ -74,7 +82,7 @@ mod spin {
     unsafe impl<T: Send> Sync for Mutex<T> {}
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub(crate) const fn new(value: T) -> Self {
             Self {
                 is_held: AtomicBool::new(false),
                 value: UnsafeCell::new(value),

@@ -15,6 +15,7 @@ use fastmq_memory::gate::{FUTEX, Gate};
 use fastmq_memory::lane::{NoRoom, Producer, lane};
 use fastmq_memory::queue::{QueueOptions, Wake};
 use fastmq_memory::record::{Draft, Parsed, flag};
+use fastmq_memory::snapshot::{Snapshot, pin};
 use fastmq_memory::words::{Control, NoMemory, Words};
 use fastmq_memory::writer::HOT_MESSAGES;
 use fastmq_memory::{LaneWriter, Policy, Pushed, Queue};
@@ -632,5 +633,44 @@ fn check_account(is_late: bool) {
         let evicted = writer.take_evicted().len() as u64;
         assert_eq!(told, evicted + u64::from(!written));
         assert_eq!(queue.statistics().dropped, told);
+    });
+}
+
+/// A value whose use loom checks against its end.
+struct Value(UnsafeCell<u64>);
+
+// SAFETY: readers only read, and whoever drops it is alone; loom checks both.
+unsafe impl Sync for Value {}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more; loom fails the model if that is not so.
+        self.0.with_mut(|value| unsafe { *value = 0 });
+    }
+}
+
+#[test]
+fn a_value_that_is_replaced_stays_while_a_pin_could_have_seen_it() {
+    check(|| {
+        let value = |number| Value(UnsafeCell::new(number));
+        let snapshot = Arc::new(Snapshot::new(value(1)));
+        let reader = {
+            let snapshot = snapshot.clone();
+            thread::spawn(move || {
+                let pin = pin();
+                if let Some(value) = snapshot.load(&pin) {
+                    // SAFETY: the pin keeps it; loom fails the model if that is not so.
+                    let number = value.0.with(|value| unsafe { *value });
+                    assert!(number == 1 || number == 2);
+                }
+            })
+        };
+        snapshot.store(Some(Box::new(value(2))));
+        snapshot.store(None);
+        pin().flush();
+        reader.join().unwrap();
+        // Whoever was pinned is gone: the second flush frees what the first could not.
+        pin().flush();
+        pin().flush();
     });
 }

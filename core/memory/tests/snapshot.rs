@@ -1,5 +1,7 @@
 //! Promises of [`fastmq_memory::snapshot`]: readers see whole values, values die once and late.
 
+#![cfg(not(loom))]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
