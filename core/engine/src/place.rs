@@ -508,6 +508,11 @@ impl<'a> Known<'a> {
     /// Says whether the message has a subscription, and gives it the tag.
     #[inline(always)]
     fn visit(&mut self, visit: &mut Visit<'_>) -> bool {
+        if visit.is_expired() {
+            let token = visit.view().token;
+            self.broker.answer_late(token, Status::Timeout);
+            return false;
+        }
         let id = visit.view().subscription_id;
         if (id != self.id || self.slot.is_none()) && !self.meet(id) {
             return self.broker.skip_unsubscribed(visit.view());

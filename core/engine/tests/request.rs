@@ -262,6 +262,38 @@ fn a_request_times_out_by_the_clock_and_its_late_answer_is_counted() {
 }
 
 #[test]
+fn a_request_whose_time_to_live_ends_is_answered_timeout() {
+    for policy in [Policy::Backpressure, Policy::DropOldest] {
+        for size in [10, 100_000] {
+            let (broker, driver) = open_simulated(8);
+            let queue = queue(&broker, policy, 0);
+            let _responder = subscribe_on(&broker, "brief", "", &queue, 0);
+            let mut asker = requester(&broker, "", 0);
+            let payload = vec![1; size];
+            let mut submit = |token, ttl_ns| {
+                let message = Message {
+                    subject: b"brief",
+                    payload: &payload,
+                    ttl_ns,
+                    ..Message::default()
+                };
+                asker.submit_message(&message, token, FOREVER).unwrap();
+            };
+            submit(1, 1000);
+            submit(2, 5000);
+            submit(3, 0);
+            driver.advance(1001);
+            assert_eq!(answer_all(&broker, &queue), 2);
+            assert_eq!(queue.statistics().expired, 1);
+            let mut fates: Vec<_> = answers(&mut asker).iter().map(|f| (f.0, f.1)).collect();
+            fates.sort_unstable();
+            assert_eq!(fates, [(1, Status::Timeout as u32), (2, 0), (3, 0)]);
+            assert_eq!(asker.in_flight(), 0);
+        }
+    }
+}
+
+#[test]
 fn one_question_waits_exactly_until_its_timeout() {
     let (broker, driver) = open_simulated(6);
     let _silent = subscribe(&broker, "silent");

@@ -87,7 +87,8 @@ fn fill_run<V: FnMut(&mut Visit<'_>) -> bool>(
     {
         let address = run.address(&taken);
         let view = place.write(plain_view(&taken, address, run.label()));
-        if (fill.visit)(&mut Visit(view)) {
+        let is_expired = false;
+        if (fill.visit)(&mut Visit { view, is_expired }) {
             count += 1;
         } else {
             fill.skipped += 1;
@@ -294,10 +295,18 @@ pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     if parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, blocks, fill.clock)?
     {
         fill.expired += 1;
+        if view.flags & view_flag::REQUEST != 0 {
+            let (view, is_expired) = (&mut view, true);
+            (fill.visit)(&mut Visit { view, is_expired });
+        }
         pass_lost(consumer, taken, views, fill);
         return Ok(());
     }
-    if (fill.visit)(&mut Visit(&mut view)) {
+    let is_shown = (fill.visit)(&mut Visit {
+        view: &mut view,
+        is_expired: false,
+    });
+    if is_shown {
         views.push(view);
     } else {
         pass_lost(consumer, taken, views, fill);

@@ -64,8 +64,9 @@ impl<'q> ReaderGuard<'q> {
     /// Adds up to `limit` waiting messages to the batch being made and returns how many it has now.
     ///
     /// `clock` gives monotonic nanoseconds; it is asked only for a message that can expire. `visit`
-    /// may change a message's numbers, and leaves it out by returning false. An error names damaged
-    /// lane memory; the messages before it stay.
+    /// may change a message's numbers, and leaves it out by returning false; it sees requests that
+    /// have expired, too, which are left out whatever it returns. An error names damaged lane
+    /// memory; the messages before it stay.
     #[inline(always)]
     pub fn fill(
         &mut self,

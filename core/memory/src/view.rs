@@ -228,30 +228,40 @@ pub struct Numbers {
 
 /// A view that is being made: its numbers may be changed, its bytes not.
 #[derive(Debug)]
-pub struct Visit<'a>(pub(crate) &'a mut View);
+pub struct Visit<'a> {
+    pub(crate) view: &'a mut View,
+    pub(crate) is_expired: bool,
+}
 
 impl Visit<'_> {
     /// The view as the reader will see it.
     #[inline(always)]
     pub fn view(&self) -> &View {
-        self.0
+        self.view
+    }
+
+    /// True for a request that has expired: nobody will see it, but its asker waits. Its payload
+    /// may be gone.
+    #[inline(always)]
+    pub fn is_expired(&self) -> bool {
+        self.is_expired
     }
 
     /// Sets the token.
     #[inline(always)]
     pub fn set_token(&mut self, token: u64) {
-        self.0.token = token;
+        self.view.token = token;
     }
 
     /// Sets the status.
     #[inline(always)]
     pub fn set_status(&mut self, status: u32) {
-        self.0.status = status;
+        self.view.status = status;
     }
 
     /// Sets the tag.
     #[inline(always)]
     pub fn set_tag(&mut self, tag: u64) {
-        self.0.tag = tag;
+        self.view.tag = tag;
     }
 }
