@@ -1,56 +1,82 @@
 //! Requests in flight: which answers are expected, for whom, and until when.
 //!
-//! A request's number is a slot with a generation, so that an answer that comes late or twice
-//! finds nobody. Deadlines are set when the clock is read next after a submit, never earlier than
-//! asked, so that a submit reads no clock.
+//! A request's number is a count that goes up, so that an answer that comes late or twice finds
+//! nobody: a number comes again after four billion requests. Its slot is the number's lower bits; a
+//! number whose slot is still used is passed over. Deadlines are set when the clock is read next
+//! after a submit, never earlier than asked, so that a submit reads no clock.
+//!
+//! The window holds a request until its final answer is received, also one whose fate is known
+//! without a record. There is room for every fate: whoever ends a request needs no memory.
+
+use std::collections::VecDeque;
+
+use crate::error::Status;
 
 /// Most requests in flight of one requester.
 pub const IN_FLIGHT_MAX: u32 = 65_535;
+/// Slots to begin with.
+const SLOTS_FIRST: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// Odd while the slot is used. One word for both, and all of it: a part that is stored on its
-    /// own and then loaded with its neighbours would make every submit wait for its own store.
-    /// The lower 16 bits travel.
-    generation: u32,
+    /// 0: free.
+    number: u32,
     user_token: u64,
     /// Nanoseconds: relative until stamped, then a monotonic deadline; `u64::MAX`: none.
     deadline_ns: u64,
 }
 
 impl Slot {
-    #[inline(always)]
-    fn is_used(&self) -> bool {
-        self.generation & 1 != 0
-    }
+    const FREE: Self = Self {
+        number: 0,
+        user_token: 0,
+        deadline_ns: u64::MAX,
+    };
 }
 
 /// The requests of one requester.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    slots: Vec<Slot>,
-    free: Vec<u16>,
-    /// Slots whose deadline is still relative.
-    unstamped: Vec<u16>,
+    /// A power of two, and at least twice as many as are used: on the average one number at most
+    /// is passed over for each that is taken.
+    slots: Box<[Slot]>,
+    next_number: u32,
+    /// Requests that wait for an answer.
+    waiting: u32,
+    /// Requests that ended without a record: (user token, status).
+    fates: VecDeque<(u64, Status)>,
+    /// Numbers whose deadline is still relative.
+    unstamped: Vec<u32>,
     /// No deadline is earlier than this; `u64::MAX`: none.
     deadline_ns: u64,
+    /// Requests that there may be before the slots grow, and at all.
+    limit: u32,
     max: u32,
 }
 
 impl Flight {
     pub(crate) fn new(max: u32) -> Self {
         Self {
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Box::default(),
+            next_number: 1,
+            waiting: 0,
+            fates: VecDeque::new(),
             unstamped: Vec::new(),
             deadline_ns: u64::MAX,
+            limit: 0,
             max,
         }
     }
 
-    /// Requests that wait for an answer.
+    /// Requests whose final answer was not received.
+    #[inline(always)]
     pub(crate) fn count(&self) -> u32 {
-        (self.slots.len() - self.free.len()) as u32
+        self.waiting + self.fates.len() as u32
+    }
+
+    /// True if no more requests may be in flight.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count() >= self.max
     }
 
     /// A lower bound of the next deadline.
@@ -68,77 +94,88 @@ impl Flight {
     /// Takes a place; `None` when the window is full or there is no memory.
     #[inline(always)]
     pub(crate) fn take(&mut self, user_token: u64, timeout_ns: u64) -> Option<u32> {
-        if self.free.is_empty() && !self.grow() {
+        if self.count() >= self.limit && !self.grow() {
             return None;
         }
-        let index = self.free.pop()?;
-        let slot = &mut self.slots[index as usize];
-        let generation = slot.generation.wrapping_add(1);
-        slot.generation = generation;
-        slot.user_token = user_token;
-        slot.deadline_ns = timeout_ns;
-        if timeout_ns != u64::MAX {
-            self.stamp_later(index);
+        let mut number = self.next_number;
+        // At most half of the slots are used.
+        while number == 0 || self.slot(number)?.number != 0 {
+            number = number.wrapping_add(1);
         }
-        Some(u32::from(index) | generation << 16)
+        self.next_number = number.wrapping_add(1);
+        *self.slot(number)? = Slot {
+            number,
+            user_token,
+            deadline_ns: timeout_ns,
+        };
+        self.waiting += 1;
+        if timeout_ns != u64::MAX {
+            self.stamp_later(number);
+        }
+        Some(number)
     }
 
     #[inline(always)]
-    fn stamp_later(&mut self, index: u16) {
+    fn slot(&mut self, number: u32) -> Option<&mut Slot> {
+        let mask = self.slots.len().wrapping_sub(1);
+        self.slots.get_mut(number as usize & mask)
+    }
+
+    #[inline(always)]
+    fn stamp_later(&mut self, number: u32) {
         if self.unstamped.len() == self.unstamped.capacity() {
             self.compact();
         }
-        self.unstamped.push(index);
+        self.unstamped.push(number);
     }
 
     /// Entries whose request was answered before the clock was read are useless.
     #[cold]
     fn compact(&mut self) {
-        let mut seen = vec![false; self.slots.len()];
-        let slots = &self.slots;
-        self.unstamped.retain(|index| {
-            let index = *index as usize;
-            let is_first = !std::mem::replace(&mut seen[index], true);
-            is_first && slots[index].is_used()
-        });
+        let (slots, mask) = (&self.slots, self.slots.len() - 1);
+        self.unstamped
+            .retain(|number| slots[*number as usize & mask].number == *number);
     }
 
     #[cold]
     fn grow(&mut self) -> bool {
-        let before = self.slots.len();
-        let after = (before * 2).max(64).min(self.max as usize);
-        let by = after.saturating_sub(before);
-        if by == 0
-            || self.slots.try_reserve(by).is_err()
-            || self.free.try_reserve(after).is_err()
-            || self.unstamped.try_reserve(2 * after).is_err()
+        if self.limit >= self.max {
+            return false;
+        }
+        let limit = self.slots.len().max(SLOTS_FIRST / 2).min(self.max as usize);
+        let after = (2 * limit).next_power_of_two();
+        let mut slots = Vec::new();
+        let fates = limit.saturating_sub(self.fates.len());
+        let unstamped = after.saturating_sub(self.unstamped.len());
+        if slots.try_reserve_exact(after).is_err()
+            || self.fates.try_reserve(fates).is_err()
+            || self.unstamped.try_reserve(unstamped).is_err()
         {
             return false;
         }
-        for index in before..after {
-            self.slots.push(Slot {
-                generation: 0,
-                user_token: 0,
-                deadline_ns: u64::MAX,
-            });
-            self.free.push(index as u16);
+        slots.resize(after, Slot::FREE);
+        for slot in self.slots.iter().filter(|slot| slot.number != 0) {
+            // Numbers that differed in fewer bits differ in more.
+            slots[slot.number as usize & (after - 1)] = *slot;
         }
+        self.slots = slots.into_boxed_slice();
+        self.limit = limit as u32;
         true
     }
 
-    /// The user's token of a request that is in flight; ends the request unless `has_more`.
+    /// The user's token of a request that waits; ends the request unless `has_more`.
     #[inline(always)]
     pub(crate) fn answer(&mut self, number: u32, has_more: bool) -> Option<u64> {
-        let slot = self.slots.get_mut((number & 0xffff) as usize)?;
-        if !slot.is_used() || slot.generation as u16 != (number >> 16) as u16 {
+        let slot = self.slot(number)?;
+        if slot.number != number || number == 0 {
             return None;
         }
         let user_token = slot.user_token;
         if !has_more {
-            slot.generation = slot.generation.wrapping_add(1);
-            self.free.push(number as u16);
-            if self.free.len() == self.slots.len() {
-                // Nothing is in flight: no deadline is left, stamped or not.
+            slot.number = 0;
+            self.waiting -= 1;
+            if self.waiting == 0 {
+                // Nothing waits: no deadline is left, stamped or not.
                 self.deadline_ns = u64::MAX;
                 self.unstamped.clear();
             }
@@ -146,48 +183,72 @@ impl Flight {
         Some(user_token)
     }
 
+    /// Ends a request without a record: its fate is received next. False: it has ended already.
+    #[cold]
+    pub(crate) fn settle(&mut self, number: u32, status: Status) -> bool {
+        let Some(user_token) = self.answer(number, false) else {
+            return false;
+        };
+        debug_assert!(self.fates.len() < self.fates.capacity());
+        self.fates.push_back((user_token, status));
+        true
+    }
+
+    /// True if a request ended without a record.
+    #[inline(always)]
+    pub(crate) fn has_fates(&self) -> bool {
+        !self.fates.is_empty()
+    }
+
+    /// Hands fates over until `receive` refuses one.
+    #[cold]
+    pub(crate) fn receive_fates(&mut self, mut receive: impl FnMut(u64, Status) -> bool) {
+        while let Some((user_token, status)) = self.fates.front()
+            && receive(*user_token, *status)
+        {
+            self.fates.pop_front();
+        }
+    }
+
     /// Makes relative deadlines absolute.
     pub(crate) fn stamp(&mut self, now_ns: u64) {
-        for index in self.unstamped.drain(..) {
-            let slot = &mut self.slots[index as usize];
-            // An index may stand here twice, or its slot be free again: stamp each once.
-            if slot.is_used() && slot.deadline_ns < STAMPED {
+        let mask = self.slots.len().wrapping_sub(1);
+        for number in self.unstamped.drain(..) {
+            let slot = &mut self.slots[number as usize & mask];
+            // It may be answered, and its slot used by another.
+            if slot.number == number {
                 slot.deadline_ns = now_ns.saturating_add(slot.deadline_ns) | STAMPED;
                 self.deadline_ns = self.deadline_ns.min(slot.deadline_ns & !STAMPED);
             }
         }
     }
 
-    /// Ends the requests whose time is up; `ended` gets each user token.
-    pub(crate) fn expire(&mut self, now_ns: u64, mut ended: impl FnMut(u64)) {
+    /// Ends the requests whose time is up.
+    pub(crate) fn expire(&mut self, now_ns: u64) {
         if now_ns < self.deadline_ns {
             return;
         }
-        self.deadline_ns = u64::MAX;
+        let mut next_ns = u64::MAX;
         for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            if !slot.is_used() || slot.deadline_ns == u64::MAX || slot.deadline_ns < STAMPED {
+            let slot = self.slots[index];
+            if slot.number == 0 || slot.deadline_ns == u64::MAX || slot.deadline_ns < STAMPED {
                 continue;
             }
             let deadline_ns = slot.deadline_ns & !STAMPED;
-            if deadline_ns > now_ns {
-                self.deadline_ns = self.deadline_ns.min(deadline_ns);
-                continue;
-            }
-            let number = index as u32 | slot.generation << 16;
-            if let Some(token) = self.answer(number, false) {
-                ended(token);
+            if deadline_ns <= now_ns {
+                self.settle(slot.number, Status::Timeout);
+            } else {
+                next_ns = next_ns.min(deadline_ns);
             }
         }
+        self.deadline_ns = next_ns;
     }
 
     /// The number of a request with this user token.
     pub(crate) fn find(&self, user_token: u64) -> Option<u32> {
-        let index = self
-            .slots
-            .iter()
-            .position(|slot| slot.is_used() && slot.user_token == user_token)?;
-        Some(index as u32 | self.slots[index].generation << 16)
+        let mut used = self.slots.iter().filter(|slot| slot.number != 0);
+        used.find(|slot| slot.user_token == user_token)
+            .map(|slot| slot.number)
     }
 }
 
@@ -206,6 +267,15 @@ pub(crate) fn timeout_of(timeout_ns: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fates(flight: &mut Flight) -> Vec<u64> {
+        let mut ended = Vec::new();
+        flight.receive_fates(|token, _| {
+            ended.push(token);
+            true
+        });
+        ended
+    }
 
     #[test]
     fn an_answer_finds_its_request_once() {
@@ -228,6 +298,55 @@ mod tests {
     }
 
     #[test]
+    fn a_fate_keeps_its_place_until_it_is_received() {
+        let mut flight = Flight::new(1);
+        let number = flight.take(7, 5).unwrap();
+        assert!(flight.settle(number, Status::Busy));
+        assert!(!flight.settle(number, Status::Busy));
+        assert_eq!((flight.take(8, 5), flight.count()), (None, 1));
+        flight.receive_fates(|_, _| false);
+        assert_eq!((flight.take(8, 5), flight.count()), (None, 1));
+        assert_eq!(fates(&mut flight), [7]);
+        assert!(flight.take(8, 5).is_some());
+    }
+
+    /// Random takes and answers against a model, over the end of the numbers.
+    #[test]
+    fn a_number_names_one_request() {
+        let mut state = 1_u64;
+        let mut dice = |count: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % count
+        };
+        let mut flight = Flight::new(300);
+        flight.next_number = u32::MAX - 50_000;
+        let mut open: Vec<(u32, u64)> = Vec::new();
+        let mut ended: Vec<u32> = Vec::new();
+        for token in 0..200_000 {
+            if dice(2) == 0 {
+                let taken = flight.take(token, 5);
+                assert_eq!(taken.is_none(), open.len() == 300);
+                open.extend(taken.map(|number| (number, token)));
+            } else if !open.is_empty() {
+                // The oldest stays for long, so that others pass over it.
+                let at = dice(open.len() as u64) as usize;
+                let (number, token) = open.remove(at);
+                assert_eq!(flight.find(token), Some(number));
+                assert_eq!(flight.answer(number, false), Some(token));
+                ended.push(number);
+            }
+            if !ended.is_empty() {
+                let old = ended[dice(ended.len() as u64) as usize];
+                assert_eq!(flight.answer(old, false), None);
+            }
+            assert_eq!(flight.count() as usize, open.len());
+        }
+        assert!(ended.len() > 60_000);
+    }
+
+    #[test]
     fn time_runs_from_the_first_reading_of_the_clock() {
         let mut flight = Flight::new(64);
         flight.take(1, 100).unwrap();
@@ -236,14 +355,13 @@ mod tests {
         assert_eq!(flight.answer(answered, false), Some(3));
         flight.stamp(1000);
         assert_eq!(flight.deadline_ns(), 1050);
-        let mut ended = Vec::new();
-        flight.expire(1049, |token| ended.push(token));
-        assert!(ended.is_empty());
-        flight.expire(1050, |token| ended.push(token));
-        assert_eq!(ended, [2]);
+        flight.expire(1049);
+        assert_eq!(fates(&mut flight), []);
+        flight.expire(1050);
+        assert_eq!(fates(&mut flight), [2]);
         assert_eq!(flight.deadline_ns(), 1100);
-        flight.expire(5000, |token| ended.push(token));
-        assert_eq!(ended, [2, 1]);
+        flight.expire(5000);
+        assert_eq!(fates(&mut flight), [1]);
         assert_eq!(flight.deadline_ns(), u64::MAX);
     }
 

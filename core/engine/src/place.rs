@@ -190,13 +190,13 @@ impl Place {
         };
         if self.has_late.load(Ordering::Relaxed) {
             self.take_late(|token, status| {
-                guard.push_local(Numbers {
-                    token,
-                    status: status as u32,
-                    ..Numbers::default()
-                });
+                guard.count() < limit && guard.push_local(numbers_of(token, status))
             });
-            return Ok(guard.count());
+            return match guard.count() {
+                // Nobody would come and wake a reader who slept now.
+                0 if self.has_late.load(Ordering::Relaxed) => Err(Error::NO_MEMORY),
+                count => Ok(count),
+            };
         }
         found.map_err(corrupt)
     }
@@ -213,14 +213,14 @@ impl Place {
         self.lanes.notify_reader();
     }
 
-    /// Hands over what `settle_late` has left.
+    /// Hands over what `settle_late` has left, until one is refused.
     #[cold]
-    pub(crate) fn take_late(&self, mut use_fate: impl FnMut(u64, Status)) {
+    pub(crate) fn take_late(&self, mut use_fate: impl FnMut(u64, Status) -> bool) {
         let mut late = lock(&self.late);
-        self.has_late.store(false, Ordering::Relaxed);
-        for (token, status) in late.drain(..) {
-            use_fate(token, status);
-        }
+        let used = late.iter().take_while(|fate| use_fate(fate.0, fate.1));
+        let count = used.count();
+        late.drain(..count);
+        self.has_late.store(!late.is_empty(), Ordering::Relaxed);
     }
 
     /// Receives up to `limit` messages, waiting for the first for at most `timeout_ns`.
@@ -553,6 +553,15 @@ impl Broker {
             self.answer_late(view.token, Status::Cancelled);
         }
         false
+    }
+}
+
+/// The fate of a request as a message.
+pub(crate) fn numbers_of(token: u64, status: Status) -> Numbers {
+    Numbers {
+        token,
+        status: status as u32,
+        ..Numbers::default()
     }
 }
 

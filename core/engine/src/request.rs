@@ -4,11 +4,10 @@
 //! Every accepted submit ends in exactly one final answer: the responder's, or NO_RESPONDER, BUSY,
 //! TIMEOUT or CANCELLED.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fastmq_memory::view::{Numbers, View, view_flag};
+use fastmq_memory::view::{View, view_flag};
 use fastmq_memory::{Batch, ReaderGuard};
 
 use crate::answers::Answers;
@@ -16,7 +15,7 @@ use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
-use crate::place::{Place, corrupt};
+use crate::place::{Place, corrupt, numbers_of};
 use crate::route::Route;
 use crate::thread_client::{here, with_answer};
 use crate::wait::Profile;
@@ -44,8 +43,6 @@ pub struct Requester {
     subject: Box<[u8]>,
     route: Option<Route>,
     flight: Flight,
-    /// Requests whose fate was known at once: (user token, status).
-    fates: VecDeque<(u64, Status)>,
     until_clock: u32,
 }
 
@@ -85,7 +82,6 @@ impl Requester {
             subject: Box::from(options.subject),
             route: None,
             flight: Flight::new(max),
-            fates: VecDeque::new(),
             until_clock: RECEIVES_PER_CLOCK,
         })
     }
@@ -102,7 +98,7 @@ impl Requester {
 
     /// Requests without a final answer, those with one not yet received included.
     pub fn in_flight(&self) -> u32 {
-        self.flight.count() + self.fates.len() as u32
+        self.flight.count()
     }
 
     /// Sends a request to the requester's own subject.
@@ -186,7 +182,16 @@ impl Requester {
     fn take(&mut self, user_token: u64, timeout_ns: u64) -> Result<u32> {
         self.flight
             .take(user_token, timeout_of(timeout_ns))
-            .ok_or(WINDOW_FULL)
+            .ok_or_else(|| self.no_place())
+    }
+
+    #[cold]
+    fn no_place(&self) -> Error {
+        if self.flight.is_full() {
+            WINDOW_FULL
+        } else {
+            Error::NO_MEMORY
+        }
     }
 
     #[inline(always)]
@@ -198,7 +203,10 @@ impl Requester {
                 }
                 Ok(())
             }
-            Ok(fate) => self.settle(number, status_of(fate)),
+            Ok(fate) => {
+                self.settle(number, status_of(fate));
+                Ok(())
+            }
             Err(error) => {
                 self.flight.answer(number, false);
                 Err(error)
@@ -207,16 +215,13 @@ impl Requester {
     }
 
     #[cold]
-    fn settle(&mut self, number: u32, status: Status) -> Result<()> {
-        if let Some(user_token) = self.flight.answer(number, false) {
-            self.fates.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-            self.fates.push_back((user_token, status));
-            // A foreign loop must hear of it, although no record came.
-            if let Some(event) = self.answers.place.sleepers.event.get() {
-                event.signal();
-            }
+    fn settle(&mut self, number: u32, status: Status) {
+        // A foreign loop must hear of it, although no record came.
+        if self.flight.settle(number, status)
+            && let Some(event) = self.answers.place.sleepers.event.get()
+        {
+            event.signal();
         }
-        Ok(())
     }
 
     /// Makes the deadlines of recent submits known to the descriptor.
@@ -240,7 +245,8 @@ impl Requester {
             Status::NotFound,
             "no request in flight has this token; it may have been answered",
         )))?;
-        self.settle(number, Status::Cancelled)
+        self.settle(number, Status::Cancelled);
+        Ok(())
     }
 
     /// Receives up to `limit` answers, waiting for the first for at most `timeout_ns`.
@@ -251,7 +257,6 @@ impl Requester {
         let mut guard = place.reader()?;
         let mut state = Collect {
             flight: &mut self.flight,
-            fates: &mut self.fates,
             until_clock: &mut self.until_clock,
             place,
             broker,
@@ -355,7 +360,6 @@ fn status_of(fate: Fate) -> Status {
 /// What `receive` works on.
 struct Collect<'a> {
     flight: &'a mut Flight,
-    fates: &'a mut VecDeque<(u64, Status)>,
     until_clock: &'a mut u32,
     place: &'a Place,
     broker: &'a Broker,
@@ -388,8 +392,8 @@ impl Collect<'_> {
         if self.place.has_late.load(Ordering::Relaxed) {
             self.take_late();
         }
-        if !self.fates.is_empty() {
-            count = self.take_fates(guard);
+        if self.flight.has_fates() {
+            count = self.take_fates(guard)?;
         }
         let has_deadline = self.flight.has_unstamped() || self.flight.deadline_ns() != u64::MAX;
         if has_deadline {
@@ -398,7 +402,7 @@ impl Collect<'_> {
                 || (is_waiting && self.until_clock.is_multiple_of(16))
                 || count == 0 && !is_waiting
             {
-                count = self.look_at_clock(guard);
+                count = self.look_at_clock(guard)?;
             }
         } else if self.place.deadline_ns.load(Ordering::Relaxed) != u64::MAX {
             self.place.deadline_ns.store(u64::MAX, Ordering::Relaxed);
@@ -409,22 +413,19 @@ impl Collect<'_> {
     /// Fates that came while the queue of answers was full.
     #[cold]
     fn take_late(&mut self) {
-        let (flight, fates) = (&mut *self.flight, &mut *self.fates);
+        let flight = &mut *self.flight;
         self.place.take_late(|token, status| {
-            if let Some(user_token) = flight.answer(token as u32, false) {
-                fates.push_back((user_token, status));
-            }
+            flight.settle(token as u32, status);
+            true
         });
     }
 
     #[cold]
-    fn look_at_clock(&mut self, guard: &mut ReaderGuard<'_>) -> usize {
+    fn look_at_clock(&mut self, guard: &mut ReaderGuard<'_>) -> Result<usize> {
         *self.until_clock = RECEIVES_PER_CLOCK;
         let now_ns = self.broker.driver.monotonic_ns();
         self.flight.stamp(now_ns);
-        let fates = &mut *self.fates;
-        self.flight
-            .expire(now_ns, |token| fates.push_back((token, Status::Timeout)));
+        self.flight.expire(now_ns);
         self.place
             .deadline_ns
             .store(self.flight.deadline_ns(), Ordering::Relaxed);
@@ -432,17 +433,15 @@ impl Collect<'_> {
     }
 
     #[cold]
-    fn take_fates(&mut self, guard: &mut ReaderGuard<'_>) -> usize {
-        while guard.count() < self.limit {
-            let Some((token, status)) = self.fates.pop_front() else {
-                break;
-            };
-            guard.push_local(Numbers {
-                token,
-                status: status as u32,
-                ..Numbers::default()
-            });
+    fn take_fates(&mut self, guard: &mut ReaderGuard<'_>) -> Result<usize> {
+        let limit = self.limit;
+        self.flight.receive_fates(|token, status| {
+            guard.count() < limit && guard.push_local(numbers_of(token, status))
+        });
+        match guard.count() {
+            // Nobody would come and wake a reader who slept now.
+            0 if self.flight.has_fates() => Err(Error::NO_MEMORY),
+            count => Ok(count),
         }
-        guard.count()
     }
 }

@@ -154,6 +154,25 @@ fn a_full_window_is_again_and_an_answer_makes_room() {
 }
 
 #[test]
+fn a_fate_that_was_not_received_is_in_flight() {
+    let broker = open();
+    let mut asker = requester(&broker, "nobody", 8);
+    for token in 0..8 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    check(asker.submit(b"", 8, FOREVER), Status::Again);
+    assert_eq!(asker.in_flight(), 8);
+    assert_eq!(asker.receive(3, 0).unwrap().messages().len(), 3);
+    for token in 8..11 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    check(asker.submit(b"", 11, FOREVER), Status::Again);
+    let tokens: Vec<u64> = answers(&mut asker).iter().map(|one| one.0).collect();
+    assert_eq!(tokens, (3..11).collect::<Vec<_>>());
+    assert_eq!(asker.in_flight(), 0);
+}
+
+#[test]
 fn nobody_is_no_responder_at_once() {
     let broker = open();
     check(ask(&broker, "nobody", FOREVER), Status::NoResponder);
@@ -426,6 +445,25 @@ fn tokens_are_used_again_and_old_answers_find_nobody() {
     }
     for token in [0, 1, u64::MAX, 1 << 63, 5 << 32] {
         check(reply(&broker, token, b"", false), Status::NotFound);
+    }
+}
+
+#[test]
+fn an_old_answer_finds_nobody_however_many_requests_came_since() {
+    let broker = open();
+    let slow = subscribe(&broker, "slow");
+    let fast = subscribe(&broker, "fast");
+    let mut asker = requester(&broker, "", 1);
+    asker.submit_to(b"slow", b"", 1, FOREVER).unwrap();
+    let old = take_all(&broker, queue_of(&slow))[0].token;
+    asker.cancel(1).unwrap();
+    assert_eq!(answers(&mut asker).len(), 1);
+    // The window's one place is used again and again.
+    for token in 2..140_000 {
+        asker.submit_to(b"fast", b"", token, FOREVER).unwrap();
+        let _ = reply(&broker, old, b"old", false);
+        assert_eq!(answer_all(&broker, queue_of(&fast)), 1);
+        assert_eq!(answers(&mut asker), [(token, 0, vec![])]);
     }
 }
 

@@ -312,3 +312,47 @@ fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
         "these allocations abort: {aborted:?}"
     );
 }
+
+#[test]
+#[cfg_attr(
+    fastmq_tsan,
+    ignore = "the sanitizer allocates and calls the kernel itself"
+)]
+fn a_request_without_memory_is_refused_or_ends() {
+    let _alone = alone();
+    let broker = open();
+    let _silent = subscribe(&broker, "silent");
+    let options = RequesterOptions {
+        subject: b"silent",
+        in_flight_max: 8,
+        ..RequesterOptions::default()
+    };
+    let mut asker = Requester::open(&broker, options).unwrap();
+    // What a window needs: slots, fates, deadlines.
+    for k in 1..=3 {
+        let (sent, is_refused) = allocation::refusing(k, || asker.submit(b"", 1, FOREVER));
+        assert!(is_refused);
+        check(sent, Status::NoMemory);
+    }
+    for token in 0..8 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    for token in 0..8 {
+        check(
+            allocation::refusing(1, || asker.cancel(token)).0,
+            Status::Ok,
+        );
+    }
+    // The list of a batch finds no memory: nothing is lost, and nobody waits in vain.
+    let (received, is_refused) =
+        allocation::refusing(1, || asker.receive(8, FOREVER).map(|batch| drop(batch)));
+    assert!(is_refused);
+    check(received, Status::NoMemory);
+    assert_eq!(asker.in_flight(), 8);
+    let batch = asker.receive(8, 0).unwrap();
+    let is_cancelled = |view: &View| view.status == Status::Cancelled as u32;
+    assert!(batch.messages().iter().all(is_cancelled));
+    assert_eq!(batch.messages().len(), 8);
+    drop(batch);
+    assert_eq!(asker.in_flight(), 0);
+}

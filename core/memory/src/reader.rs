@@ -141,11 +141,13 @@ impl<'q> ReaderGuard<'q> {
         result.map(|()| total)
     }
 
-    /// Adds a message that never was in a lane, such as the fate of a request.
-    pub fn push_local(&mut self, numbers: Numbers) {
+    /// Adds a message that never was in a lane, such as the fate of a request. False: there is no
+    /// memory for it.
+    #[must_use]
+    pub fn push_local(&mut self, numbers: Numbers) -> bool {
         let reader = self.state();
         if reader.views.try_reserve(1).is_err() {
-            return;
+            return false;
         }
         let mut view = View::EMPTY;
         view.token = numbers.token;
@@ -153,6 +155,7 @@ impl<'q> ReaderGuard<'q> {
         view.flags = numbers.flags;
         view.tag = numbers.tag;
         reader.views.push(view);
+        true
     }
 
     /// How many messages the batch being made has.
