@@ -330,7 +330,9 @@ impl Writer {
 
     #[cold]
     pub(crate) fn refuse(&self, refused: Refused, place: &Place) -> Error {
-        place.want_room();
+        if refused == Refused::Full {
+            place.want_room();
+        }
         let error = self.count_refused(refused);
         self.refused_by.set(place.id());
         error

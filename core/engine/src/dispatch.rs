@@ -52,8 +52,11 @@ impl Broker {
             .list
             .get()
             .is_some_and(|list| Arc::ptr_eq(list, &self.polled));
-        if is_polled && !threads::rearm(place) {
-            self.polled.push(place.clone());
+        if is_polled {
+            place.watch_deadlines();
+            if !threads::rearm(place) {
+                self.polled.push(place.clone());
+            }
         }
     }
 
@@ -163,7 +166,7 @@ impl Broker {
 
     /// A pulled queue in the list: does it still hold something?
     fn report(&self, place: &Arc<Place>, pulled: &mut Vec<Arc<Place>>) -> u32 {
-        if place.lanes.has_waiting() != Some(true) && threads::rearm(place) {
+        if place.has_news() != Some(true) && threads::rearm(place) {
             return 0;
         }
         pulled.push(place.clone());
@@ -192,6 +195,7 @@ impl Broker {
 
     /// Nanoseconds until something times out; `u64::MAX`: nothing will.
     pub fn next_deadline(&self) -> u64 {
+        self.watch_all();
         match self.earliest_deadline() {
             u64::MAX => u64::MAX,
             deadline_ns => deadline_ns.saturating_sub(self.driver.monotonic_ns()),

@@ -32,6 +32,7 @@ pub mod subscription;
 pub mod thread_client;
 pub mod threads;
 pub mod wait;
+mod watch;
 pub mod writer;
 
 // The layers below, for the crate `fastmq`: it may depend on this crate only.

@@ -3,7 +3,7 @@
 //! A `Place` is shared by its writers (through cached routes), its reader, and the broker. It
 //! outlives its handle as a husk: writers that still hold it find it closed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use fastmq_driver::{FOREVER_NS, Parked};
@@ -18,6 +18,7 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::slots::Slot;
 use crate::subscription::Handler;
 use crate::wait::{Profile, Sleepers, Spin, Waker};
+use crate::watch::UNASKED;
 
 /// What a queue is opened with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +53,10 @@ pub struct Place {
     /// Fates of requests for which a queue of answers had no room: (token, status).
     late: Mutex<Vec<(u64, Status)>>,
     pub(crate) has_late: AtomicBool,
+    /// The requester keeps fates that no record told: a queue of answers that looks empty is not.
+    pub(crate) has_fates: AtomicBool,
+    /// Whether requests were submitted, and whether a loop wants to know their deadlines.
+    pub(crate) asking: AtomicU32,
     /// The thread that runs this queue's handler now.
     pub(crate) serving: Mutex<Option<std::thread::ThreadId>>,
     /// The thread that received last, so that a publisher who waits in vain can be told.
@@ -77,7 +82,7 @@ impl Place {
         handler: Option<Arc<Handler>>,
         has_subscriptions: bool,
     ) -> Result<Arc<Self>> {
-        let sleepers = Arc::new(Sleepers::new(broker.driver.clone()));
+        let sleepers = Arc::new(Sleepers::new(broker.driver.clone(), broker.polled.clone()));
         let capacity = match options.capacity {
             0 => broker.options.queue_capacity,
             other => other,
@@ -101,6 +106,8 @@ impl Place {
             deadline_ns: AtomicU64::new(u64::MAX),
             late: Mutex::new(Vec::new()),
             has_late: AtomicBool::new(false),
+            has_fates: AtomicBool::new(false),
+            asking: AtomicU32::new(UNASKED),
             serving: Mutex::new(None),
             last_reader: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
@@ -160,17 +167,21 @@ impl Place {
 
     /// Takes the right to read.
     pub(crate) fn reader(&self) -> Result<ReaderGuard<'_>> {
-        self.lanes.reader().map_err(|_| {
-            // Whoever closes the queue empties it meanwhile: that is no misuse of the caller's.
-            if self.is_closed() {
-                return closed_and_drained();
-            }
-            Error::new(&Fault(
-                Status::Misuse,
-                "this queue has an open batch or another thread receives from it; \
-                 free the batch first",
-            ))
-        })
+        self.lanes.reader().map_err(|_| self.busy())
+    }
+
+    /// Why the right to read is not given.
+    #[cold]
+    pub fn busy(&self) -> Error {
+        // Whoever closes the queue empties it meanwhile: that is no misuse of the caller's.
+        if self.is_closed() {
+            return closed_and_drained();
+        }
+        Error::new(&Fault(
+            Status::Misuse,
+            "this queue has an open batch or another thread receives from it; \
+             free the batch first",
+        ))
     }
 
     /// Looks once. Messages of subscriptions that are gone are left out.
@@ -250,7 +261,8 @@ impl Place {
         mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
     ) -> Result<Batch<'q>> {
         if timeout_ns == 0 {
-            return self.settle(broker, guard, look);
+            let nothing = Error::new(&Fault(Status::Again, "no message is waiting"));
+            return self.settle(broker, guard, look, nothing);
         }
         let driver = &broker.driver;
         let budget_ns = if driver.may_spin() || self.profile == Profile::BusyPoll {
@@ -307,7 +319,7 @@ impl Place {
             if self.profile == Profile::BusyPoll && budget_ns > 0 {
                 // Only the deadline ends its spinning.
                 self.lanes.readers().disarm(FUTEX);
-                return Err(no_message());
+                return self.settle(broker, guard, look, no_message());
             }
             guard.trim();
             let wake_ns = deadline_ns.min(self.deadline_ns.load(Ordering::Relaxed));
@@ -319,24 +331,26 @@ impl Place {
             }
             if parked == Parked::Deadlock {
                 self.lanes.readers().disarm(FUTEX);
-                return Err(Error::new(&Fault(
+                let nobody = &Fault(
                     Status::Timeout,
                     "nobody is left who could publish to this queue (simulated driver)",
-                )));
+                );
+                return self.settle(broker, guard, look, Error::new(nobody));
             }
             if deadline_ns != FOREVER_NS && driver.monotonic_ns() >= deadline_ns {
                 self.lanes.readers().disarm(FUTEX);
-                return Err(no_message());
+                return self.settle(broker, guard, look, no_message());
             }
         }
     }
 
-    /// A look that found nothing and may not wait: clears the descriptor, arms, looks again.
+    /// A look that found nothing and may wait no longer: clears the descriptor, arms, looks again.
     fn settle<'q>(
         &'q self,
         broker: &Broker,
         mut guard: ReaderGuard<'q>,
         mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
+        nothing: Error,
     ) -> Result<Batch<'q>> {
         if let Some(event) = self.sleepers.event.get() {
             event.clear();
@@ -358,7 +372,7 @@ impl Place {
         if self.is_over(broker) {
             return Err(closed_and_drained());
         }
-        Err(Error::new(&Fault(Status::Again, "no message is waiting")))
+        Err(nothing)
     }
 
     fn arm_list<'q>(
@@ -371,42 +385,6 @@ impl Place {
             look(guard)?;
         }
         Ok(())
-    }
-
-    /// The queue's own descriptor: readable exactly while there is something to do.
-    pub fn fd(&self) -> Result<i32> {
-        if let Some(event) = self.sleepers.event.get() {
-            return Ok(event.fd());
-        }
-        let event = self.sleepers.driver.loop_fd().map_err(|error| {
-            Error::with(
-                Status::Io,
-                format!("cannot make the queue's descriptor: {error}"),
-            )
-        })?;
-        let _ = self.sleepers.event.set(event);
-        let Some(event) = self.sleepers.event.get() else {
-            return Err(Error::new(&Fault(
-                Status::Internal,
-                "the queue's descriptor is gone",
-            )));
-        };
-        self.lanes.readers().arm(EVENT);
-        // Whether something waits already can only be seen by the reader; if one is at work now,
-        // a signal too many costs it one empty look.
-        let is_ready = self.lanes.has_waiting() != Some(false);
-        if is_ready || self.is_closed() {
-            event.signal();
-        }
-        self.set_event_deadline();
-        Ok(event.fd())
-    }
-
-    fn set_event_deadline(&self) {
-        if let Some(event) = self.sleepers.event.get() {
-            let deadline_ns = self.deadline_ns.load(Ordering::Relaxed);
-            event.set_deadline((deadline_ns != u64::MAX).then_some(deadline_ns));
-        }
     }
 
     /// Waits until room may have come, or `deadline_ns`. `try_again` is called after arming.
@@ -439,28 +417,6 @@ impl Place {
     /// True for a queue of answers.
     pub(crate) fn is_answers(&self) -> bool {
         !self.has_subscriptions
-    }
-
-    /// True if a loop looks at the list where this queue reports.
-    fn is_watched(&self) -> bool {
-        let list = self.sleepers.list.get();
-        list.is_some_and(|list| list.is_watched())
-    }
-
-    /// Joins the list of the user's own loop.
-    pub(crate) fn join(&self, list: &Arc<crate::ready::ReadyList>) {
-        let _ = self.sleepers.list.set(list.clone());
-        // The queue is empty and has no writer yet: there is nothing to look for again.
-        if list.is_watched() {
-            self.lanes.readers().arm(LIST);
-        }
-    }
-
-    /// Asks for a report through the ready list when room comes.
-    pub(crate) fn want_room(&self) {
-        if self.is_watched() && self.lanes.writers().bits() & LIST == 0 {
-            self.lanes.writers().arm(LIST);
-        }
     }
 
     /// Closes the queue. Requests that wait in it are answered CANCELLED.

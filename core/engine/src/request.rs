@@ -198,7 +198,7 @@ impl Requester {
     fn sent(&mut self, number: u32, sent: Result<Fate>) -> Result<()> {
         match sent {
             Ok(Fate::Sent) => {
-                if self.answers.place.sleepers.event.get().is_some() {
+                if self.answers.place.is_deadline_watched() {
                     self.stamp_now();
                 }
                 Ok(())
@@ -216,26 +216,19 @@ impl Requester {
 
     #[cold]
     fn settle(&mut self, number: u32, status: Status) {
-        // A foreign loop must hear of it, although no record came.
-        if self.flight.settle(number, status)
-            && let Some(event) = self.answers.place.sleepers.event.get()
-        {
-            event.signal();
+        if self.flight.settle(number, status) {
+            self.answers.place.report_fate();
         }
     }
 
-    /// Makes the deadlines of recent submits known to the descriptor.
+    /// Makes the deadlines of recent submits known to the loops that watch.
     #[cold]
     fn stamp_now(&mut self) {
         let now_ns = self.broker().driver.monotonic_ns();
         self.flight.stamp(now_ns);
-        let deadline_ns = self.flight.deadline_ns();
-        let place = &self.answers.place;
-        if place.deadline_ns.swap(deadline_ns, Ordering::Relaxed) != deadline_ns
-            && let Some(event) = place.sleepers.event.get()
-        {
-            event.set_deadline((deadline_ns != u64::MAX).then_some(deadline_ns));
-        }
+        self.answers
+            .place
+            .report_deadline(self.flight.deadline_ns());
     }
 
     /// Ends a request; its answer will be CANCELLED. NOT_FOUND: no request in flight has this
@@ -391,8 +384,8 @@ impl Collect<'_> {
         }
         if self.place.has_late.load(Ordering::Relaxed) {
             self.take_late();
-        }
-        if self.flight.has_fates() {
+            count = self.take_fates(guard)?;
+        } else if self.flight.has_fates() {
             count = self.take_fates(guard)?;
         }
         let has_deadline = self.flight.has_unstamped() || self.flight.deadline_ns() != u64::MAX;
@@ -404,7 +397,7 @@ impl Collect<'_> {
             {
                 count = self.look_at_clock(guard)?;
             }
-        } else if self.place.deadline_ns.load(Ordering::Relaxed) != u64::MAX {
+        } else if self.place.deadline_ns.load(Ordering::Acquire) != u64::MAX {
             self.place.deadline_ns.store(u64::MAX, Ordering::Relaxed);
         }
         Ok(count)
@@ -413,6 +406,7 @@ impl Collect<'_> {
     /// Fates that came while the queue of answers was full.
     #[cold]
     fn take_late(&mut self) {
+        self.place.has_fates.store(true, Ordering::Release);
         let flight = &mut *self.flight;
         self.place.take_late(|token, status| {
             flight.settle(token as u32, status);
@@ -438,6 +432,12 @@ impl Collect<'_> {
         self.flight.receive_fates(|token, status| {
             guard.count() < limit && guard.push_local(numbers_of(token, status))
         });
+        if !self.flight.has_fates() {
+            self.place.has_fates.store(false, Ordering::Release);
+        } else if !self.place.has_fates.load(Ordering::Relaxed) {
+            // More have timed out than this batch may have.
+            self.place.report_fate();
+        }
         match guard.count() {
             // Nobody would come and wake a reader who slept now.
             0 if self.flight.has_fates() => Err(Error::NO_MEMORY),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use fastmq_driver::{Driver, FOREVER_NS, Thread};
-use fastmq_memory::gate::LIST;
+use fastmq_memory::gate::{LEFT, LIST};
 
 use crate::broker::{Broker, lock};
 use crate::call;
@@ -188,8 +188,13 @@ fn serve_for_a_while(
 /// Lets the next writer report the queue; false if something came meanwhile and must be served.
 pub(crate) fn rearm(place: &Place) -> bool {
     place.lanes.readers().arm(LIST);
-    // Somebody who reads it now arms again when they find nothing.
-    if place.lanes.has_waiting() != Some(true) {
+    let mut has_news = place.has_news();
+    if has_news.is_none() {
+        // What the reader leaves is seen when it has gone: it reports the queue then.
+        place.lanes.writers().arm(LEFT);
+        has_news = place.has_news();
+    }
+    if has_news != Some(true) {
         return true;
     }
     // Whoever takes the bit away reports the queue; if a writer was faster, it already has.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use fastmq_driver::{Driver, LoopFd};
-use fastmq_memory::gate::{EVENT, FUTEX, LIST};
+use fastmq_memory::gate::{EVENT, FUTEX, LEFT, LIST};
 use fastmq_memory::queue::Wake;
 
 use crate::place::Place;
@@ -77,6 +77,8 @@ pub struct Sleepers {
     pub(crate) event: OnceLock<LoopFd>,
     /// Where the queue reports that it is ready.
     pub(crate) list: OnceLock<Arc<ReadyList>>,
+    /// The list of the user's own loop, which hears of room whoever reads the queue.
+    pub(crate) rooms: Arc<ReadyList>,
     pub(crate) place: OnceLock<Weak<Place>>,
     pub(crate) wakes: AtomicU64,
     pub(crate) waits: AtomicU64,
@@ -89,9 +91,10 @@ impl std::fmt::Debug for Sleepers {
 }
 
 impl Sleepers {
-    pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
+    pub(crate) fn new(driver: Arc<dyn Driver>, rooms: Arc<ReadyList>) -> Self {
         Self {
             driver,
+            rooms,
             reader_word: AtomicU32::new(0),
             writer_word: AtomicU32::new(0),
             event: OnceLock::new(),
@@ -102,7 +105,8 @@ impl Sleepers {
         }
     }
 
-    fn list_push(&self) {
+    /// Reports the queue to its list.
+    pub(crate) fn list_push(&self) {
         if let (Some(list), Some(place)) = (self.list.get(), self.place.get())
             && let Some(place) = place.upgrade()
         {
@@ -138,10 +142,11 @@ impl Wake for Waker {
             sleepers.writer_word.fetch_add(1, Ordering::Release);
             sleepers.driver.wake(&sleepers.writer_word, u32::MAX);
         }
-        if bits & LIST != 0
-            && let Some(list) = sleepers.list.get()
-        {
-            list.report_room();
+        if bits & LIST != 0 {
+            sleepers.rooms.report_room();
+        }
+        if bits & LEFT != 0 {
+            sleepers.list_push();
         }
     }
 }

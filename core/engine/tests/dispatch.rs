@@ -335,3 +335,156 @@ fn a_requesters_descriptor_tells_of_fates_and_deadlines() {
     check(asker.receive(10, 0), Status::Again);
     assert!(!is_ready(fd));
 }
+
+fn asker(broker: &Arc<Broker>, subject: &[u8]) -> Requester {
+    let options = RequesterOptions {
+        subject,
+        ..RequesterOptions::default()
+    };
+    Requester::open(broker, options).unwrap()
+}
+
+/// Only the client's descriptor was asked for, and no record tells these fates.
+#[test]
+fn fates_without_a_record_make_the_client_readable() {
+    let broker = open();
+    let fd = broker.fd().unwrap();
+    let mut asker = asker(&broker, b"nobody");
+    for token in 0..3 {
+        asker.submit(b"", token, FOREVER).unwrap();
+    }
+    assert!(is_ready(fd), "NO_RESPONDER is an answer");
+    assert_eq!(broker.dispatch(0, 0), Ok(ready::ANSWERS));
+    for _ in 0..3 {
+        assert!(is_ready(fd), "until the last is received");
+        assert_eq!(broker.dispatch(0, 0), Ok(ready::ANSWERS));
+        assert_eq!(asker.receive(1, 0).unwrap().messages().len(), 1);
+    }
+    assert_eq!(broker.dispatch(0, 0), Ok(0));
+    assert!(!is_ready(fd));
+    let silent = subscribe(&broker, "nobody");
+    asker.submit(b"", 7, FOREVER).unwrap();
+    take_all(&broker, queue_of(&silent));
+    assert_eq!(settle(&broker, &[]) & ready::ANSWERS, 0);
+    assert!(!is_ready(fd));
+    asker.cancel(7).unwrap();
+    assert!(is_ready(fd), "CANCELLED is an answer too");
+    assert_eq!(broker.dispatch(0, 0), Ok(ready::ANSWERS));
+}
+
+#[test]
+fn a_deadline_is_known_from_the_submit_on() {
+    let (broker, driver) = open_simulated(3);
+    let _silent = subscribe(&broker, "silent");
+    let mut asker = asker(&broker, b"silent");
+    broker.dispatch(0, 0).unwrap();
+    asker.submit(b"", 1, 5000).unwrap();
+    asker.submit(b"", 2, 5000).unwrap();
+    assert_eq!(broker.next_deadline(), 5000);
+    driver.advance(5000);
+    let found = broker.dispatch(0, 0).unwrap();
+    assert_ne!(found & ready::DEADLINE, 0, "{found:#b}");
+    for _ in 0..2 {
+        assert_ne!(broker.dispatch(0, 0).unwrap() & ready::ANSWERS, 0);
+        let batch = asker.receive(1, 0).unwrap();
+        assert_eq!(batch.messages()[0].status, Status::Timeout as u32);
+    }
+    assert_eq!(broker.dispatch(0, 0).unwrap() & ready::ANSWERS, 0);
+}
+
+#[test]
+fn a_deadline_makes_the_client_readable_without_a_receive() {
+    let broker = open();
+    let silent = subscribe(&broker, "silent");
+    let fd = broker.fd().unwrap();
+    let mut asker = asker(&broker, b"silent");
+    asker.submit(b"", 1, 2 * MILLISECOND).unwrap();
+    take_all(&broker, queue_of(&silent));
+    assert_eq!(settle(&broker, &[]) & ready::MESSAGES, 0);
+    assert!(is_readable(fd, PATIENCE));
+    until("the deadline is reported", || {
+        broker.dispatch(0, 0).unwrap() & ready::DEADLINE != 0
+    });
+    assert_eq!(asker.receive(1, 0).unwrap().messages()[0].token, 1);
+}
+
+/// Nobody has read the clock for the earlier submits: the loop hears of them once, and the receive
+/// that finds nothing makes their deadlines known.
+#[test]
+fn who_begins_to_watch_late_knows_the_deadlines_too() {
+    let (broker, driver) = open_simulated(4);
+    let _silent = subscribe(&broker, "silent");
+    let mut first = asker(&broker, b"silent");
+    first.submit(b"", 1, 5000).unwrap();
+    assert_eq!(broker.next_deadline(), 0);
+    check(first.receive(1, 0), Status::Again);
+    assert_eq!(broker.next_deadline(), 5000);
+    driver.advance(5000);
+    let batch = first.receive(1, 0).unwrap();
+    assert_eq!(batch.messages()[0].status, Status::Timeout as u32);
+
+    let broker = open();
+    let _silent = subscribe(&broker, "silent");
+    let mut second = asker(&broker, b"silent");
+    second.submit(b"", 1, PATIENCE_NS).unwrap();
+    let fd = second.place().fd().unwrap();
+    assert!(is_readable(fd, PATIENCE));
+    check(second.receive(1, 0), Status::Again);
+    assert!(!is_ready(fd));
+}
+
+#[test]
+fn what_an_open_batch_leaves_is_reported_when_it_is_dropped() {
+    let broker = open();
+    let subscription = subscribe(&broker, "rest");
+    let fd = broker.fd().unwrap();
+    for number in 0..3 {
+        publish_number(&broker, "rest", number).unwrap();
+    }
+    for number in 0..3 {
+        assert!(is_ready(fd), "round {number}");
+        let batch = queue_of(&subscription).receive(&broker, 1, 0).unwrap();
+        assert_eq!(number_of(batch.messages()[0].payload()), number);
+        broker.dispatch(0, 0).unwrap();
+        assert!(!is_ready(fd), "nothing can be done while the batch is open");
+        drop(batch);
+    }
+    assert_eq!(settle(&broker, &[]), 0);
+    assert!(!is_ready(fd));
+}
+
+/// The queue belongs to a library thread, the room to the user's loop.
+#[test]
+fn room_in_a_queue_of_a_thread_is_reported() {
+    let broker = open_with(Options {
+        queue_capacity: SMALL,
+        ..Options::default()
+    });
+    let gate = Arc::new(std::sync::Mutex::new(()));
+    let gate_in = gate.clone();
+    let _subscription = handle(&broker, "room", Delivery::Thread, move |_| {
+        drop(gate_in.lock().unwrap());
+    });
+    let fd = broker.fd().unwrap();
+    let closed = gate.lock().unwrap();
+    fill(&broker, "room");
+    assert_eq!(settle(&broker, &[]), 0);
+    drop(closed);
+    assert!(is_readable(fd, PATIENCE));
+    assert_eq!(broker.dispatch(0, 0), Ok(ready::ROOM));
+}
+
+#[test]
+fn a_receive_that_times_out_leaves_the_descriptor_quiet() {
+    let broker = open();
+    let subscription = subscribe(&broker, "late");
+    let queue = queue_of(&subscription);
+    let fd = queue.fd().unwrap();
+    for round in 0..3 {
+        publish_number(&broker, "late", round).unwrap();
+        assert!(is_ready(fd));
+        drop(queue.receive(&broker, 10, MILLISECOND).unwrap());
+        check(queue.receive(&broker, 10, MILLISECOND), Status::Timeout);
+        assert!(!is_ready(fd), "round {round}");
+    }
+}

@@ -37,7 +37,7 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         // SAFETY: the batch holds the right to read; its views are borrowed from it and gone.
         let reader = unsafe { self.queue.reader_state() };
-        reader.release(self.queue);
+        reader.release();
         self.queue.end_reading();
     }
 }

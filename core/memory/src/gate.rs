@@ -16,8 +16,10 @@ pub const EVENT: u32 = 2;
 pub const LIST: u32 = 4;
 /// The queue is closed; stays set.
 pub const CLOSED: u32 = 8;
+/// Of the writers' gate: a loop waits until the reader gives the right to read back.
+pub const LEFT: u32 = 16;
 
-const ARMED: u32 = FUTEX | EVENT | LIST;
+const ARMED: u32 = FUTEX | EVENT | LIST | LEFT;
 
 /// The word; on cache lines of its own, read by every fast side and rarely written.
 #[derive(Debug)]

@@ -365,7 +365,8 @@ impl Queue {
         bits & CLOSED == 0
     }
 
-    /// After records were released: wakes writers that wait for room.
+    /// After records were released: wakes writers that wait for room, and loops that wait for the
+    /// reader.
     #[inline(always)]
     pub(crate) fn notify_writers(&self) {
         let bits = self.writers.notify();
@@ -414,9 +415,11 @@ impl Queue {
         unsafe { &mut *self.reader.get() }
     }
 
+    /// Gives the right to read back, then wakes who waits for that or for the room.
     #[inline(always)]
     pub(crate) fn end_reading(&self) {
         self.reading.store(FREE, Ordering::Release);
+        self.notify_writers();
     }
 
     /// The views of the batch that [`Batch::keep_open`] left open.

@@ -100,7 +100,8 @@ impl<'q> ReaderGuard<'q> {
             if fill.skipped == skipped || !reader.views.is_empty() {
                 break;
             }
-            reader.release(queue);
+            reader.release();
+            queue.notify_writers();
         }
         let count = reader.lanes.len();
         if count > 1 {
@@ -199,7 +200,7 @@ impl<'q> ReaderGuard<'q> {
                 visit(view);
             }
             let count = reader.views.len() as u64;
-            reader.release(queue);
+            reader.release();
             // What is thrown away was not delivered.
             let counters = queue.counters();
             let delivered = counters
@@ -222,9 +223,8 @@ impl<'q> ReaderGuard<'q> {
 impl Drop for ReaderGuard<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            let queue = self.queue;
-            self.state().release(queue);
-            queue.end_reading();
+            self.state().release();
+            self.queue.end_reading();
         }
     }
 }
@@ -274,9 +274,9 @@ impl Reader {
         result
     }
 
-    /// Gives back all that the views pointed at.
+    /// Gives back all that the views pointed at; writers hear of it by [`Queue::end_reading`].
     #[inline(always)]
-    pub(crate) fn release(&mut self, queue: &Queue) {
+    pub(crate) fn release(&mut self) {
         self.views.clear();
         if !self.blocks.is_empty() {
             self.blocks.clear();
@@ -286,7 +286,6 @@ impl Reader {
                 consumer.release();
             }
         }
-        queue.notify_writers();
     }
 
     #[cold]
