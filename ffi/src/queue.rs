@@ -52,6 +52,18 @@ impl Hold for OpenBatch {
     }
 }
 
+/// Lets a receive begin, unless a batch is open or still being freed.
+///
+/// The right to read comes back before the freeing has ended; whoever opened another batch then
+/// would have its handle overwritten.
+#[inline(always)]
+pub(crate) fn check_vacant(open: &OpenBatch, queue: &Queue) -> Result<()> {
+    if open.is_held() {
+        return Err(ended(queue, queue.place().busy()));
+    }
+    Ok(())
+}
+
 impl OpenBatch {
     /// Gives the batch that was just opened its handle. Only the one reader calls this.
     #[inline(always)]
@@ -75,12 +87,10 @@ impl OpenBatch {
         self.number.store(FREEING, Ordering::Relaxed);
     }
 
-    /// The queue is no longer held, unless its reader has opened another batch meanwhile.
+    /// The queue is no longer held. No batch was opened meanwhile: see [`check_vacant`].
     #[inline(always)]
     pub(crate) fn end_free(&self) {
-        if self.number.load(Ordering::Relaxed) == FREEING {
-            self.number.store(0, Ordering::Release);
-        }
+        self.number.store(0, Ordering::Release);
     }
 }
 
@@ -170,6 +180,7 @@ pub unsafe extern "C" fn fastmq_receive(
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         let entered = enter::<QueueObject>(handle::number(queue))?;
         let queue = &entered.object()?.queue;
+        check_vacant(&entered.slot.beside, queue)?;
         let limit = limit_of(message_max);
         let batch = queue
             .receive(limit, timeout_ns)

@@ -13,7 +13,7 @@ use crate::error::{boundary, closing, guarded, sentence};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
 use crate::message::{check_zero, fastmq_outgoing, with_message};
 use crate::options::{fastmq_requester_options, read_or_default, wait_of};
-use crate::queue::{OpenBatch, ended, limit_of};
+use crate::queue::{OpenBatch, check_vacant, ended, limit_of};
 use crate::status::fastmq_status;
 
 /// Many requests in flight. Used by one thread at a time.
@@ -400,6 +400,7 @@ pub unsafe extern "C" fn fastmq_requester_receive(
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         let entered = enter::<RequesterObject>(handle::number(requester))?;
         let object = entered.object()?;
+        check_vacant(&entered.slot.beside, &object.queue)?;
         // SAFETY: we have entered the slot, and this is the only use of the requester in it.
         let requester = unsafe { object.requester.get() };
         let batch = requester

@@ -214,6 +214,72 @@ static void answers_and_deadlines(void)
     fastmq_close(client);
 }
 
+/* Without the requester's own fd, and for fates that no message tells. */
+static void fates_by_the_client_alone(void)
+{
+    fastmq_client *client = open_client();
+    fastmq_requester *requester = open_requester(client, "ask", 0);
+    fastmq_batch *batch = NULL;
+    int fd = fastmq_fd(client);
+    NEED(fastmq_requester_submit(requester, text("?"), 1, FASTMQ_FOREVER) == FASTMQ_OK);
+    CHECK(is_readable(fd), "NO_RESPONDER makes the client readable");
+    CHECK((dispatch_all(client) & FASTMQ_READY_ANSWERS) != 0, "dispatch says ANSWERS");
+    NEED(fastmq_requester_receive(requester, 8, 0, &batch) == FASTMQ_OK);
+    fastmq_batch_free(batch);
+    CHECK_NUMBER(dispatch_all(client), 0, "received: nothing is left");
+    CHECK(!is_readable(fd), "and the client is quiet");
+
+    fastmq_subscription *responder = subscribe(client, "ask");
+    NEED(fastmq_requester_submit(requester, text("?"), 2, 20 * MILLISECOND) == FASTMQ_OK);
+    NEED(take_all(fastmq_subscription_queue(responder)) == 1);
+    CHECK((dispatch_all(client) & FASTMQ_READY_MESSAGES) == 0, "the question is taken");
+    CHECK(fastmq_next_deadline(client) <= SECOND, "its deadline is known without a receive");
+    CHECK(becomes_readable(fd), "and makes the client readable by itself");
+    fastmq_requester_close(requester);
+    fastmq_unsubscribe(responder);
+    fastmq_close(client);
+}
+
+/* What a batch leaves behind is there again when the batch is freed. */
+static void dispatch_beside_an_open_batch(void)
+{
+    fastmq_client *client = open_client();
+    fastmq_subscription *subscription = subscribe(client, "rest");
+    fastmq_queue *queue = fastmq_subscription_queue(subscription);
+    const fastmq_message *m = NULL;
+    size_t count = 0;
+    uint32_t ready = 0;
+    int fd = fastmq_fd(client);
+    for (uint32_t i = 0; i < 2; i++) {
+        NEED(publish_number(client, "rest", i) == FASTMQ_OK);
+    }
+    fastmq_batch *batch = take(queue, 1, &m, &count);
+    NEED(fastmq_dispatch(client, 0, 0, &ready) == FASTMQ_OK);
+    CHECK(!is_readable(fd), "an open batch: nothing to do");
+    fastmq_batch_free(batch);
+    CHECK(is_readable(fd), "it is freed: the rest makes the client readable");
+    NEED(fastmq_dispatch(client, 0, 0, &ready) == FASTMQ_OK);
+    CHECK_NUMBER(ready, FASTMQ_READY_MESSAGES, "and dispatch says MESSAGES");
+    fastmq_unsubscribe(subscription);
+    fastmq_close(client);
+}
+
+static void fd_after_a_time_out(void)
+{
+    fastmq_client *client = open_client();
+    fastmq_subscription *subscription = subscribe(client, "late");
+    fastmq_queue *queue = fastmq_subscription_queue(subscription);
+    fastmq_batch *batch = NULL;
+    int fd = fastmq_queue_fd(queue);
+    NEED(publish_number(client, "late", 1) == FASTMQ_OK);
+    NEED(fastmq_receive(queue, 0, MILLISECOND, &batch) == FASTMQ_OK);
+    fastmq_batch_free(batch);
+    CHECK_STATUS(fastmq_receive(queue, 0, MILLISECOND, &batch), FASTMQ_TIMEOUT, "nothing more");
+    CHECK(!is_readable(fd), "a receive that timed out found nothing: the fd is quiet");
+    fastmq_unsubscribe(subscription);
+    fastmq_close(client);
+}
+
 enum { ROUNDS = 2000 };
 
 struct pong {
@@ -268,6 +334,9 @@ int main(void)
     room_again();
     dispatch_budget();
     answers_and_deadlines();
+    fates_by_the_client_alone();
+    dispatch_beside_an_open_batch();
+    fd_after_a_time_out();
     waking_through_poll();
     return check_end();
 }

@@ -286,6 +286,66 @@ static void writers_that_end(void)
     fastmq_close(client);
 }
 
+struct freer {
+    _Atomic(fastmq_batch *) batch;
+    atomic_int is_over;
+    uint32_t unread;
+};
+
+static void *free_batches(void *context)
+{
+    struct freer *own = context;
+    while (!atomic_load(&own->is_over)) {
+        fastmq_batch *batch = atomic_exchange(&own->batch, NULL);
+        if (batch == NULL) {
+            sched_yield();
+            continue;
+        }
+        size_t count = 0;
+        own->unread += fastmq_batch_messages(batch, &count) == NULL || count != 1;
+        fastmq_batch_free(batch);
+    }
+    return NULL;
+}
+
+/* One thread receives, another frees: a receive that meets an open batch is MISUSE, and the next
+ * one after the batch was freed goes on. */
+static void freeing_beside_a_receive(void)
+{
+    enum { COUNT = 20000, LOOKS_MAX = 2000000000 };
+    fastmq_client *client = open_client();
+    fastmq_subscription *subscription = subscribe(client, "free");
+    fastmq_queue *queue = fastmq_subscription_queue(subscription);
+    static struct freer freer;
+    pthread_t thread = start_thread(free_batches, &freer);
+    uint32_t other = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        NEED(publish_number(client, "free", i) == FASTMQ_OK);
+        fastmq_batch *batch = NULL;
+        fastmq_status status = FASTMQ_MISUSE;
+        for (uint32_t looks = 0; status == FASTMQ_MISUSE && looks < LOOKS_MAX; looks++) {
+            status = fastmq_receive(queue, 1, 0, &batch);
+        }
+        if (status != FASTMQ_OK) {
+            other++;
+            break;
+        }
+        while (atomic_load(&freer.batch) != NULL) {
+            sched_yield();
+        }
+        atomic_store(&freer.batch, batch);
+    }
+    while (atomic_load(&freer.batch) != NULL) {
+        sched_yield();
+    }
+    atomic_store(&freer.is_over, 1);
+    pthread_join(thread, NULL);
+    CHECK_NUMBER(other, 0, "a batch freed beside a receive: the queue goes on");
+    CHECK_NUMBER(freer.unread, 0, "and each batch was its receiver's");
+    fastmq_unsubscribe(subscription);
+    fastmq_close(client);
+}
+
 int main(void)
 {
     check_begin();
@@ -296,5 +356,6 @@ int main(void)
     every_drop_is_reported(FASTMQ_POLICY_DROP_OLDEST, "drop_oldest");
     every_drop_is_reported(FASTMQ_POLICY_DROP_NEWEST, "drop_newest");
     writers_that_end();
+    freeing_beside_a_receive();
     return check_end();
 }
