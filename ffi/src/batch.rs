@@ -98,9 +98,7 @@ fn free<S: Source>(number: u64) -> Result<()> {
     slot.beside.begin_free();
     // SAFETY: the batch was open and its handle has just ended, so nobody else does this.
     drop(unsafe { queue.place().lanes().open_batch() });
-    if queue.place().is_closed() {
-        finish(queue);
-    }
+    queue.place().finish(queue.client().broker());
     slot.beside.end_free();
     // A handle that was closed before never equals `owner` when that has no type.
     slot.left(if handle::type_of(owner) == 0 {
@@ -109,12 +107,6 @@ fn free<S: Source>(number: u64) -> Result<()> {
         owner
     });
     Ok(())
-}
-
-/// The queue was closed while the batch was open: what it kept is freed now.
-#[cold]
-fn finish(queue: &Queue) {
-    queue.client().broker().finish_closed(queue.place());
 }
 
 /// Gives the messages of a batch, in the order in which they are to be handled.

@@ -6,11 +6,11 @@ use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 use fastmq_memory::{Draft, Kind, Plain, Refused};
 
 use crate::call::{self, Calls, NotCalled};
-use crate::error::{Error, Fault, Result, Status};
+use crate::error::{Error, Fault, Result, Status, too_deep};
 use crate::message::optional_of;
 use crate::route::{Route, Targets};
 use crate::subscription::Handler;
-use crate::writer::{BLOCK_BYTES, Message, Writer, count, too_deep};
+use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

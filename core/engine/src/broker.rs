@@ -215,16 +215,22 @@ impl Broker {
     /// Closes a queue and ends the subscriptions that feed it. An open batch stays readable until
     /// it is dropped; requests that wait are answered CANCELLED.
     pub fn close_queue(&self, place: &Arc<Place>) {
-        if place.subscriptions.load(Ordering::Acquire) > 0 {
-            let mut feeding = Vec::new();
-            for entry in lock(&self.subscriptions).values() {
-                if matches!(&entry.0.target, Target::Queue(other) if Arc::ptr_eq(other, place)) {
-                    feeding.push(entry.clone());
+        let mut feeding = Vec::new();
+        {
+            // Under the lock: whoever subscribes finds the queue closed, or is found here.
+            let subscriptions = lock(&self.subscriptions);
+            place.lanes.close();
+            if place.subscriptions.load(Ordering::Acquire) > 0 {
+                for entry in subscriptions.values() {
+                    if matches!(&entry.0.target, Target::Queue(other) if Arc::ptr_eq(other, place))
+                    {
+                        feeding.push(entry.clone());
+                    }
                 }
             }
-            for entry in feeding {
-                self.unsubscribe(&entry, false);
-            }
+        }
+        for entry in feeding {
+            self.unsubscribe(&entry, false);
         }
         place.close(self);
         self.polled.remove(place);
@@ -235,11 +241,6 @@ impl Broker {
         if lock(&self.places).remove(&place.id()).is_some() {
             lock(&self.retired).add_place(&place.statistics());
         }
-    }
-
-    /// Called when the open batch of a closed queue was dropped: frees what it kept.
-    pub fn finish_closed(&self, place: &Place) {
-        place.purge(self);
     }
 
     /// Subscribes. `queue`: where messages wait, for `Delivery::Queue`; `None` makes one.
@@ -353,6 +354,9 @@ impl Broker {
 
     fn enter(&self, entry: &Entry) -> Result<()> {
         let mut subscriptions = lock(&self.subscriptions);
+        if matches!(&entry.0.target, Target::Queue(place) if place.is_closed()) {
+            return Err(Error::new(&Fault(Status::Closed, "the queue is closed")));
+        }
         subscriptions.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
         self.interest
             .insert(entry.clone())

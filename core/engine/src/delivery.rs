@@ -21,6 +21,38 @@ use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
 const FAN_OUT_TARGETS: usize = 16;
 const FAN_OUT_BYTES: usize = 256;
+
+/// What came of a message for one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Its queue has the record.
+    Written,
+    /// Its queue has the record, but was closed: somebody may have seen it, or nobody will.
+    Unread,
+    /// A handler had it at once.
+    Called,
+    /// Its queue's policy dropped it.
+    Dropped,
+    /// Its queue is closed.
+    Gone,
+}
+
+/// What came of a message for all its targets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    /// How many queues hold the record, and with it a reference to its block.
+    pub(crate) held: u32,
+    /// How many targets will see it.
+    pub(crate) reached: u32,
+}
+
+impl Sent {
+    fn add(&mut self, outcome: Outcome) {
+        self.held += u32::from(matches!(outcome, Outcome::Written | Outcome::Unread));
+        self.reached += u32::from(matches!(outcome, Outcome::Written | Outcome::Called));
+    }
+}
+
 impl Writer {
     #[inline(never)]
     pub(crate) fn send_slow(
@@ -72,14 +104,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the payload once and sends descriptors. Returns how many targets hold one now.
+    /// Writes the payload once and sends descriptors.
     pub(crate) fn send_blocks<G: Borrow<Group>>(
         &self,
         plain: &[LaneTarget],
         groups: &[G],
         message: &Message<'_>,
         draft: &Draft<'_>,
-    ) -> Result<u32> {
+    ) -> Result<Sent> {
         let references = (plain.len() + groups.len()) as u32;
         let blocks = &self.broker.blocks;
         let descriptor = blocks
@@ -93,9 +125,9 @@ impl Writer {
         by_block.payload = &bytes;
         by_block.flags |= flag::BLOCK;
         match self.send_all(plain, groups, message, &by_block) {
-            Ok(written) => {
-                blocks.release(&descriptor, references - written);
-                Ok(written)
+            Ok(sent) => {
+                blocks.release(&descriptor, references - sent.held);
+                Ok(sent)
             }
             Err(error) => {
                 blocks.release(&descriptor, references);
@@ -104,15 +136,14 @@ impl Writer {
         }
     }
 
-    /// Reserves room in every backpressure target, then writes to all. Returns how many targets
-    /// hold the record now.
+    /// Reserves room in every backpressure target, then writes to all.
     pub(crate) fn send_all<G: Borrow<Group>>(
         &self,
         plain: &[LaneTarget],
         groups: &[G],
         message: &Message<'_>,
         draft: &Draft<'_>,
-    ) -> Result<u32> {
+    ) -> Result<Sent> {
         let mut chosen = Vec::new();
         chosen
             .try_reserve_exact(groups.len())
@@ -131,7 +162,7 @@ impl Writer {
             if failure.is_none() {
                 for group in groups {
                     match self.send_to_group(group.borrow(), message, draft, Attempt::Reserve) {
-                        Ok(member) => chosen.push(member),
+                        Ok((member, _)) => chosen.push(member),
                         Err(error) => {
                             failure = Some(error);
                             break;
@@ -151,17 +182,15 @@ impl Writer {
                 return Err(error);
             }
         }
-        let mut written = 0;
+        let mut sent = Sent::default();
         for target in plain {
-            written += u32::from(self.push_promised(*target, draft, single)?);
+            sent.add(self.push_promised(*target, draft, single)?);
         }
         for (index, group) in groups.iter().enumerate() {
             let group = group.borrow();
             if single {
-                self.send_to_group(group, message, draft, Attempt::Push)?;
-                // An inline member saw the bytes at once and holds nothing.
-                let member = group.run.borrow().chosen();
-                written += u32::from(matches!(group.members.get(member), Some(Member::Lane(_))));
+                let (_, outcome) = self.send_to_group(group, message, draft, Attempt::Push)?;
+                sent.add(outcome);
                 continue;
             }
             match chosen
@@ -169,7 +198,7 @@ impl Writer {
                 .and_then(|member| group.members.get(*member))
             {
                 Some(Member::Lane(target)) => {
-                    written += u32::from(self.push_promised(*target, draft, false)?);
+                    sent.add(self.push_promised(*target, draft, false)?);
                 }
                 Some(Member::Inline(_)) | None => {}
             }
@@ -179,9 +208,10 @@ impl Writer {
         for (group, member) in groups.iter().zip(&chosen) {
             if let Some(Member::Inline(handler)) = group.borrow().members.get(*member) {
                 let _ = self.call_message(handler, message, draft.sequence);
+                sent.add(Outcome::Called);
             }
         }
-        Ok(written)
+        Ok(sent)
     }
 
     pub(crate) fn reserve(&self, lane: u32, draft: &Draft<'_>, copies: u64) -> Result<()> {
@@ -205,16 +235,15 @@ impl Writer {
     }
 
     /// Writes to one target. `is_single`: nothing was reserved, and a refusal is the caller's.
-    /// Returns whether the queue has the record.
     pub(crate) fn push_promised(
         &self,
         target: LaneTarget,
         draft: &Draft<'_>,
         is_single: bool,
-    ) -> Result<bool> {
+    ) -> Result<Outcome> {
         let mut lanes = self.lanes.borrow_mut();
         let Some(lane) = lanes.get(target.lane) else {
-            return Ok(false);
+            return Ok(Outcome::Gone);
         };
         let is_promised = !is_single && lane.writer.queue().policy() == Policy::Backpressure;
         let pushed = if is_promised {
@@ -224,43 +253,58 @@ impl Writer {
         };
         let has_evicted = lane.writer.has_evicted();
         let result = match pushed {
-            Ok(Pushed::Written) => Ok(true),
+            Ok(Pushed::Written) => Ok(Outcome::Written),
             Ok(Pushed::Dropped) => {
                 self.count_dropped(target.subscription);
-                Ok(false)
+                Ok(Outcome::Dropped)
             }
-            // Written to a queue that closed meanwhile: a purge may have taken its block reference.
-            Err(Refused::Unread) => Ok(true),
-            Err(Refused::Closed) => Ok(false),
+            Err(Refused::Unread) => Ok(Outcome::Unread),
+            Err(Refused::Closed) => Ok(Outcome::Gone),
             Err(refused) if is_single => Err(self.refuse(refused, &lane.place)),
             // An evicting queue without memory for its first lane: dropped, and counted.
             Err(_) => {
                 self.count_dropped(target.subscription);
-                Ok(false)
+                Ok(Outcome::Dropped)
             }
         };
         drop(lanes);
+        if matches!(result, Ok(Outcome::Unread)) {
+            self.empty_closed(target.lane);
+        }
         if has_evicted {
             self.report_evicted(target.lane);
         }
         result
     }
 
-    /// Chooses the member that takes the message, and sends or reserves.
+    /// Empties the queue of a lane again: it was closed, and perhaps emptied, before this writer's
+    /// last record was in it.
+    #[cold]
+    pub(crate) fn empty_closed(&self, lane: u32) {
+        let place = match self.lanes.borrow_mut().get(lane) {
+            Some(lane) => lane.place.clone(),
+            None => return,
+        };
+        place.finish(&self.broker);
+    }
+
+    /// Chooses the member that takes the message, and sends or reserves; which, and what came of
+    /// it.
     pub(crate) fn send_to_group(
         &self,
         group: &Group,
         message: &Message<'_>,
         draft: &Draft<'_>,
         attempt: Attempt,
-    ) -> Result<usize> {
+    ) -> Result<(usize, Outcome)> {
         let count = group.members.len();
         let first = {
             let lanes = self.lanes.borrow();
             let load = |member: usize| match &group.members[member] {
-                Member::Lane(target) => lanes.slots[target.lane as usize]
-                    .as_ref()
-                    .map_or(u64::MAX, |lane| lane.writer.load()),
+                Member::Lane(target) => match lanes.slots.get(target.lane as usize) {
+                    Some(Some(lane)) => lane.writer.load(),
+                    _ => u64::MAX,
+                },
                 Member::Inline(_) => 0,
             };
             group
@@ -278,7 +322,7 @@ impl Writer {
                         group.run.borrow_mut().choose(member);
                         self.call_message(handler, message, draft.sequence)?;
                     }
-                    return Ok(member);
+                    return Ok((member, Outcome::Called));
                 }
             };
             let mut lanes = self.lanes.borrow_mut();
@@ -299,16 +343,20 @@ impl Writer {
             }
             match outcome {
                 Ok(pushed) => {
-                    if pushed == Pushed::Dropped {
-                        self.count_dropped(target.subscription);
-                    }
                     if step > 0 {
                         group.run.borrow_mut().choose(member);
                     }
-                    return Ok(member);
+                    if pushed == Pushed::Dropped {
+                        self.count_dropped(target.subscription);
+                        return Ok((member, Outcome::Dropped));
+                    }
+                    return Ok((member, Outcome::Written));
                 }
-                // Written, but nobody may read it: as good as sent.
-                Err(Refused::Unread) => return Ok(member),
+                // Somebody may have read it: no other member gets it.
+                Err(Refused::Unread) => {
+                    self.empty_closed(target.lane);
+                    return Ok((member, Outcome::Unread));
+                }
                 Err(Refused::Closed) => {}
                 Err(refused) => refusal = refused,
             }
@@ -316,7 +364,7 @@ impl Writer {
         group.run.borrow_mut().end_run();
         if refusal == Refused::Closed {
             // Every member is closing: as if nobody had subscribed.
-            return Ok(count);
+            return Ok((count, Outcome::Gone));
         }
         for member in &group.members {
             if let Member::Lane(target) = member
@@ -433,7 +481,7 @@ impl Writer {
             self.send_all(plain, groups, message, draft)
         };
         match sent {
-            Ok(0) => Ok(Fate::Cancelled),
+            Ok(sent) if sent.reached == 0 => Ok(Fate::Cancelled),
             Ok(_) => Ok(Fate::Sent),
             Err(error) if error.status() == Status::Again => Ok(Fate::Busy),
             Err(error) => Err(error),
@@ -469,7 +517,7 @@ impl Writer {
             self.send_all::<Group>(&[target], &[], &message, draft)
         };
         match sent {
-            Ok(0) => Err(reply_refused(Refused::Closed)),
+            Ok(sent) if sent.reached == 0 => Err(reply_refused(Refused::Closed)),
             Ok(_) => {
                 count(&self.counters.answers, 1);
                 Ok(())

@@ -231,6 +231,15 @@ impl Error {
     ));
 }
 
+#[cold]
+pub(crate) fn too_deep() -> Error {
+    let fault = &Fault(
+        Status::Misuse,
+        "inline handlers are nested 16 deep; break the cycle or use a queue",
+    );
+    Error::new(fault)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())

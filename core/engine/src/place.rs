@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use fastmq_driver::{FOREVER_NS, Parked};
+use fastmq_driver::{FOREVER_NS, Parked, fence};
 use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 use fastmq_memory::queue::QueueStatistics;
 use fastmq_memory::view::{Numbers, View, Visit};
@@ -240,9 +240,24 @@ impl Place {
     /// closed and drained.
     #[inline]
     pub fn receive(&self, broker: &Broker, limit: usize, timeout_ns: u64) -> Result<Batch<'_>> {
-        let mut guard = self.reader()?;
+        let guard = self.reader()?;
         self.last_reader
             .store(call::thread_number(), Ordering::Relaxed);
+        let received = self.receive_with(broker, guard, limit, timeout_ns);
+        if received.is_err() {
+            self.finish(broker);
+        }
+        received
+    }
+
+    #[inline(always)]
+    fn receive_with<'q>(
+        &'q self,
+        broker: &Broker,
+        mut guard: ReaderGuard<'q>,
+        limit: usize,
+        timeout_ns: u64,
+    ) -> Result<Batch<'q>> {
         if self.look(broker, &mut guard, limit)? > 0 {
             return Ok(guard.into_batch());
         }
@@ -426,6 +441,19 @@ impl Place {
     }
 
     /// Drops what a closed queue holds; does nothing while a batch is open.
+    /// Called by whoever has given the right to read back: if the queue was closed meanwhile, its
+    /// closer left the emptying to this reader.
+    #[inline(always)]
+    pub fn finish(&self, broker: &Broker) {
+        // Pairs with the heavy fence of closing: the closer sees that nobody reads any more, or we
+        // see that the queue is closed.
+        fence::light();
+        if self.is_closed() {
+            self.purge(broker);
+        }
+    }
+
+    #[cold]
     pub(crate) fn purge(&self, broker: &Broker) {
         let mut tokens = Vec::new();
         let is_answers = !self.has_subscriptions;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fastmq_memory::LaneWriter;
 use fastmq_route::check_subject;
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::route::{Group, LaneTarget, Many, Member, Route, Targets};
 use crate::subscription::{Entry, Target};
-use crate::writer::{Lane, Writer};
+use crate::writer::{Lane, Lanes, Writer};
 
 /// Lanes that a writer may have before it looks for closed ones among them.
 const LANES_CROWDED: usize = 64;
@@ -39,6 +40,7 @@ impl Writer {
         };
         let (targets, stamp) = self.resolve(hash, subject)?;
         if !is_kept {
+            let _held = self.routes.try_borrow();
             return use_targets(&targets);
         }
         let mut text = Vec::new();
@@ -50,7 +52,11 @@ impl Writer {
             stamp,
             targets,
         };
-        let result = use_targets(&route.targets);
+        let result = {
+            // Held as for a route in the cache: no lane goes while a handler runs in here.
+            let _held = self.routes.try_borrow();
+            use_targets(&route.targets)
+        };
         match self.routes.try_borrow_mut() {
             Ok(mut routes) => {
                 drop(routes.insert(hash, route));
@@ -146,7 +152,9 @@ impl Writer {
             return Ok(*index);
         }
         lanes.index.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-        let writer = LaneWriter::new(place.lanes.clone(), self.label.as_deref());
+        // Answers have no subject: the label is that of the messages.
+        let label = self.label.as_deref().filter(|_| !place.is_answers());
+        let writer = LaneWriter::new(place.lanes.clone(), label);
         let lane = Some(Lane {
             writer,
             place: place.clone(),
@@ -181,10 +189,34 @@ impl Writer {
         }
     }
 
+    /// Drops all lanes.
+    pub(crate) fn drop_lanes(&self) {
+        let Ok(mut lanes) = self.lanes.try_borrow_mut() else {
+            return;
+        };
+        let Lanes { slots, .. } = std::mem::take(&mut *lanes);
+        drop(lanes);
+        for lane in slots.into_iter().flatten() {
+            self.drop_lane(lane);
+        }
+    }
+
+    /// Drops a lane, and with it what a closed queue kept of it.
+    fn drop_lane(&self, lane: Lane) {
+        let Lane { writer, place } = lane;
+        drop(writer);
+        if place.is_closed() {
+            place.finish(&self.broker);
+        }
+    }
+
     /// Drops lanes to closed queues and gives idle lanes back.
     #[cold]
     pub(crate) fn sweep(&self) {
-        let Ok(mut lanes) = self.lanes.try_borrow_mut() else {
+        // A route that is in use names lanes by their index: none may go to another queue.
+        let (Ok(mut routes), Ok(mut lanes)) =
+            (self.routes.try_borrow_mut(), self.lanes.try_borrow_mut())
+        else {
             return;
         };
         let lanes = &mut *lanes;
@@ -194,8 +226,14 @@ impl Writer {
                 lane.writer.sweep();
                 continue;
             }
+            // Until its last subscription is gone, a route that names the lane may look current.
+            if lane.place.subscriptions.load(Ordering::Acquire) > 0 {
+                continue;
+            }
             lanes.index.remove(&lane.place.id());
-            *slot = None;
+            if let Some(lane) = slot.take() {
+                self.drop_lane(lane);
+            }
             lanes.free.push(index as u32);
             for reply in &mut lanes.replies {
                 if reply.1 == index as u32 {
@@ -205,9 +243,7 @@ impl Writer {
         }
         // A route that names a lane just freed is stale: its subscriptions are gone.
         let broker = &self.broker;
-        if let Ok(mut routes) = self.routes.try_borrow_mut() {
-            routes.retain(|route| broker.interest.is_current(&route.stamp));
-        }
+        routes.retain(|route| broker.interest.is_current(&route.stamp));
     }
 
     /// The queue that refuses a message with this subject now, to wait for its room.

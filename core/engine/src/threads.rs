@@ -242,8 +242,6 @@ struct Served<'a> {
 impl Drop for Served<'_> {
     fn drop(&mut self) {
         *lock(&self.place.serving) = None;
-        if self.place.is_closed() {
-            self.place.purge(self.broker);
-        }
+        self.place.finish(self.broker);
     }
 }

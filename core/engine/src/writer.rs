@@ -19,7 +19,7 @@ use fastmq_route::{SubjectHash, check_subject};
 
 use crate::broker::Broker;
 use crate::call::{self, NotCalled};
-use crate::error::{Error, Fault, Result, Status};
+use crate::error::{Error, Fault, Result, Status, too_deep};
 pub use crate::message::Message;
 use crate::message::optional_of;
 use crate::place::Place;
@@ -288,29 +288,30 @@ impl Writer {
         sequence: &mut u64,
         mut payloads: impl Iterator<Item = &'m [u8]>,
     ) -> (usize, Result<()>) {
-        let route = match self.renewed(route, subject) {
-            Ok(route) => route,
-            Err(error) => return (0, Err(error)),
-        };
         let mut accepted = 0;
-        while let Some(payload) = payloads.next() {
+        let mut next = payloads.next();
+        while let Some(payload) = next {
+            // Again for each run: a subscriber may leave meanwhile.
+            let route = match self.renewed(route, subject) {
+                Ok(route) => route,
+                Err(error) => return (accepted, Err(error)),
+            };
             // A run of usual messages for one queue becomes visible at once.
-            let mut unusual = payload;
             if let Targets::One(target) = &route.targets
-                && self.broker.is_open()
+                && self.is_usual(payload)
             {
-                let (count, stopped) =
-                    self.publish_run(*target, subject, sequence, payload, &mut payloads);
-                accepted += count;
-                match stopped {
-                    Ok(None) => break,
-                    Ok(Some(payload)) => unusual = payload,
+                let before = *sequence;
+                let run = self.publish_run(*target, subject, sequence, payload, &mut payloads);
+                accepted += (*sequence - before) as usize;
+                match run {
+                    Ok(rest) => next = rest,
                     Err(error) => return (accepted, Err(error)),
                 }
+                continue;
             }
             let message = Message {
                 subject,
-                payload: unusual,
+                payload,
                 ..Message::default()
             };
             if let Err(error) = self.send_numbered(route, &message, *sequence + 1) {
@@ -318,12 +319,14 @@ impl Writer {
             }
             *sequence += 1;
             accepted += 1;
+            next = payloads.next();
         }
         (accepted, Ok(()))
     }
 
-    /// Writes usual messages to one queue and publishes them together. Returns how many, and the
-    /// first payload that is not usual, if one stopped it.
+    /// Writes usual messages to one queue and publishes them together, counting them in
+    /// `sequence`. Gives the first payload that is not usual, or that comes after the queue was
+    /// closed, if one stopped it.
     #[inline(always)]
     pub(crate) fn publish_run<'m>(
         &self,
@@ -332,57 +335,57 @@ impl Writer {
         sequence: &mut u64,
         first: &'m [u8],
         payloads: &mut impl Iterator<Item = &'m [u8]>,
-    ) -> (usize, Result<Option<&'m [u8]>>) {
-        let mut lanes = self.lanes.borrow_mut();
-        let Some(lane) = lanes.get(target.lane) else {
-            return (
-                0,
-                Err(Error::new(&Fault(Status::Closed, "the queue is closed"))),
-            );
-        };
-        let mut accepted = 0;
+    ) -> Result<Option<&'m [u8]>> {
+        let before = *sequence;
         let mut next = Some(first);
         let mut pushed = Ok(Pushed::Written);
-        while let Some(payload) = next {
-            if payload.len() > self.usual_bytes {
-                break;
+        let mut lanes = self.lanes.borrow_mut();
+        let (published, has_evicted) = match lanes.get(target.lane) {
+            Some(lane) => {
+                while let Some(payload) = next {
+                    if payload.len() > self.usual_bytes {
+                        break;
+                    }
+                    let plain = Plain {
+                        kind: Kind::Message,
+                        flags: flag::SEQUENCE,
+                        status: 0,
+                        word: *sequence + 1,
+                        subject,
+                        payload,
+                    };
+                    pushed = lane.writer.push_plain_quiet(&plain, target.subscription);
+                    match pushed {
+                        Ok(Pushed::Written) => {}
+                        Ok(Pushed::Dropped) => self.count_dropped(target.subscription),
+                        Err(Refused::Unread) => {}
+                        Err(_) => break,
+                    }
+                    *sequence += 1;
+                    next = payloads.next();
+                    if pushed.is_err() {
+                        break;
+                    }
+                }
+                (lane.writer.publish(), lane.writer.has_evicted())
             }
-            let plain = Plain {
-                kind: Kind::Message,
-                flags: flag::SEQUENCE,
-                status: 0,
-                word: *sequence + 1,
-                subject,
-                payload,
-            };
-            pushed = lane.writer.push_plain_quiet(&plain, target.subscription);
-            match pushed {
-                Ok(Pushed::Written) => {}
-                Ok(Pushed::Dropped) => self.count_dropped(target.subscription),
-                Err(_) => break,
-            }
-            *sequence += 1;
-            accepted += 1;
-            next = payloads.next();
-        }
-        let published = lane.writer.publish();
-        let has_evicted = lane.writer.has_evicted();
+            None => (Err(Refused::Closed), false),
+        };
         drop(lanes);
-        count(&self.counters.published, accepted as u64);
         if has_evicted {
             self.report_evicted(target.lane);
         }
-        if let Err(refused) = pushed.map(|_| ()).and(published) {
-            if matches!(refused, Refused::Closed | Refused::Unread) {
-                return (
-                    accepted,
-                    Err(Error::new(&Fault(Status::Closed, "the queue is closed"))),
-                );
-            }
-            let result = self.note_push(target, Err(refused));
-            return (accepted, result.map(|()| None));
+        let refused = pushed.map(|_| ()).and(published);
+        if refused == Err(Refused::Closed) && next.is_some() {
+            // The queue is no longer a target; nobody was left for this one.
+            *sequence += 1;
+            next = payloads.next();
         }
-        (accepted, Ok(next))
+        count(&self.counters.published, *sequence - before);
+        match refused {
+            Ok(()) => Ok(next),
+            Err(refused) => self.note_push(target, Err(refused)).map(|()| next),
+        }
     }
 
     /// Checks the limits and makes the draft that all targets share.
@@ -417,10 +420,8 @@ impl Writer {
     #[cold]
     pub(crate) fn closed(&self) -> Error {
         // The lanes are of no more use; their memory is.
-        if self.broker.is_closed()
-            && let Ok(mut lanes) = self.lanes.try_borrow_mut()
-        {
-            *lanes = Lanes::default();
+        if self.broker.is_closed() {
+            self.drop_lanes();
         }
         self.broker.closed_error()
     }
@@ -518,7 +519,11 @@ impl Writer {
                 Ok(())
             }
             // A queue that closes is no longer a target.
-            Err(Refused::Closed | Refused::Unread) => Ok(()),
+            Err(Refused::Closed) => Ok(()),
+            Err(Refused::Unread) => {
+                self.empty_closed(target.lane);
+                Ok(())
+            }
             Err(refused) => Err(self.refuse(refused, &place)),
         }
     }
@@ -586,15 +591,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.drop_lanes();
         self.broker.retire_writer(&self.counters);
     }
-}
-
-#[cold]
-pub(crate) fn too_deep() -> Error {
-    let fault = &Fault(
-        Status::Misuse,
-        "inline handlers are nested 16 deep; break the cycle or use a queue",
-    );
-    Error::new(fault)
 }

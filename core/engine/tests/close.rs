@@ -6,7 +6,7 @@
 mod steps;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
@@ -395,4 +395,151 @@ fn dropping_the_last_handle_closes_and_ends_the_threads() {
         let threads = || fastmq_engine::driver::Driver::counters(&*driver).threads;
         until("the library thread has ended", || threads() == 0);
     }
+}
+
+/// How often the tests below let two threads meet.
+const MEETINGS: u64 = 3000;
+
+/// A queue that is closed while others subscribe to it, publish to it and open new queues: what
+/// goes to one subject is never seen by a queue of another.
+#[test]
+fn a_queue_that_closes_beside_subscribe_leaves_no_subscription_behind() {
+    let broker = open();
+    let current = Arc::new(std::sync::Mutex::new(queue(
+        &broker,
+        Policy::Backpressure,
+        SMALL,
+    )));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let subscriber = std::thread::spawn({
+        let (broker, current, is_over) = (broker.clone(), current.clone(), is_over.clone());
+        move || {
+            let mut kept = Vec::new();
+            while !is_over.load(Ordering::SeqCst) {
+                let queue = current.lock().unwrap().clone();
+                let made = broker.subscribe(b"secret", b"", Delivery::Queue, Some(&queue), 0, None);
+                match made {
+                    Ok(subscription) => kept.push(subscription),
+                    Err(error) => assert_eq!(error.status(), Status::Closed),
+                }
+                if kept.len() > 4 {
+                    kept.remove(0).unsubscribe();
+                }
+            }
+            kept
+        }
+    });
+    for _ in 0..MEETINGS {
+        let next = queue(&broker, Policy::Backpressure, SMALL);
+        let old = std::mem::replace(&mut *current.lock().unwrap(), next);
+        let _ = publish_number(&broker, "secret", 0);
+        broker.close_queue(&old);
+        let other = queue(&broker, Policy::Backpressure, SMALL);
+        let subscription = subscribe_on(&broker, "other", "", &other, 0);
+        publish_number(&broker, "other", 1).unwrap();
+        let _ = publish_number(&broker, "secret", 0);
+        for seen in take_all(&broker, &other) {
+            assert_eq!(seen.subject, "other");
+        }
+        subscription.unsubscribe();
+        broker.close_queue(&other);
+    }
+    is_over.store(true, Ordering::SeqCst);
+    let kept = subscriber.join().unwrap();
+    broker.close_queue(&current.lock().unwrap());
+    assert_eq!(broker.statistics().subscriptions, 0);
+    drop(kept);
+}
+
+/// Each request ends once, although the queue that has it closes while its reader is inside a
+/// receive; alone and in a group.
+#[test]
+fn requests_end_when_their_queue_closes_beside_its_reader() {
+    for group in ["", "workers"] {
+        let broker = open();
+        let mut asker = Requester::open(&broker, RequesterOptions::default()).unwrap();
+        for meeting in 0..MEETINGS {
+            let responder = queue(&broker, Policy::Backpressure, SMALL);
+            let _subscription = subscribe_on(&broker, "ask", group, &responder, 0);
+            let reader = std::thread::spawn({
+                let (broker, responder) = (broker.clone(), responder.clone());
+                move || match responder.receive(&broker, 1, PATIENCE_NS) {
+                    Ok(batch) => {
+                        let token = batch.messages()[0].token;
+                        let answered = client(&broker, |client| client.reply(token, 0, b""));
+                        drop(batch);
+                        responder.finish(&broker);
+                        usize::from(answered.is_ok())
+                    }
+                    Err(_) => 0,
+                }
+            });
+            for number in 0..3 {
+                asker.submit_to(b"ask", b"", number, FOREVER).unwrap();
+            }
+            broker.close_queue(&responder);
+            let mut ended = 0;
+            while ended < 3 {
+                ended += asker
+                    .receive(8, PATIENCE_NS)
+                    .unwrap_or_else(|error| panic!("meeting {meeting}, {ended} ended: {error}"))
+                    .messages()
+                    .len();
+            }
+            reader.join().unwrap();
+            assert_eq!((ended, asker.in_flight()), (3, 0));
+        }
+    }
+}
+
+/// Blocks of large messages go back to the pool, whoever comes last to a queue that closes.
+#[test]
+fn large_messages_to_queues_that_close_leave_no_memory_behind() {
+    let broker = open();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let publisher = std::thread::spawn({
+        let (broker, is_over) = (broker.clone(), is_over.clone());
+        move || {
+            while !is_over.load(Ordering::SeqCst) {
+                let _ = publish(&broker, "large", &[1; 20_000]);
+            }
+        }
+    });
+    for _ in 0..10 * MEETINGS {
+        subscribe(&broker, "large").unsubscribe();
+    }
+    is_over.store(true, Ordering::SeqCst);
+    publisher.join().unwrap();
+    // What the pool may keep.
+    assert!(
+        broker.statistics().memory <= 9 << 20,
+        "{:?}",
+        broker.statistics()
+    );
+}
+
+/// A batch goes on when its only subscriber leaves: nobody is left, and that is no error.
+#[test]
+fn a_batch_to_a_subscriber_that_leaves_is_accepted_whole() {
+    let broker = open();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let publisher = std::thread::spawn({
+        let (broker, is_over) = (broker.clone(), is_over.clone());
+        move || {
+            let mut publisher = fastmq_engine::Publisher::open(&broker, b"leave").unwrap();
+            while !is_over.load(Ordering::SeqCst) {
+                let payloads = [b"a".as_slice(); 32];
+                let (accepted, result) = publisher.publish_batch(payloads.into_iter());
+                match result {
+                    Ok(()) => assert_eq!(accepted, 32),
+                    Err(error) => assert_eq!(error.status(), Status::Again),
+                }
+            }
+        }
+    });
+    for _ in 0..10 * MEETINGS {
+        subscribe(&broker, "leave").unsubscribe();
+    }
+    is_over.store(true, Ordering::SeqCst);
+    publisher.join().unwrap();
 }

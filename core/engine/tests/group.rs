@@ -201,3 +201,27 @@ fn a_dropping_member_never_refuses_and_counts() {
     let received = take_all(&broker, &queue).len() as u64;
     assert_eq!(subscription.counts(), (received, 500 - received));
 }
+
+/// A member that drops a large message holds no reference to its block.
+#[test]
+fn what_a_member_drops_leaves_no_memory_behind() {
+    let broker = open();
+    let member = queue(&broker, Policy::DropNewest, SMALL);
+    let _member = subscribe_on(&broker, "large", "group", &member, 0);
+    let _other = subscribe_on(
+        &broker,
+        "large",
+        "",
+        &queue(&broker, Policy::DropNewest, SMALL),
+        0,
+    );
+    for _ in 0..5_000 {
+        publish(&broker, "large", &[1; 9_000]).unwrap();
+    }
+    assert!(member.statistics().dropped > 4_000);
+    assert!(
+        broker.statistics().memory <= 10 << 20,
+        "{:?}",
+        broker.statistics()
+    );
+}

@@ -645,3 +645,32 @@ fn wrong_use_of_a_requester_is_named() {
     );
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
+
+/// Requests that a publisher's messages evict are answered BUSY, through whatever lane: the
+/// publisher's own has a label, and answers have no subject.
+#[test]
+fn requests_that_a_publisher_evicts_end_with_busy() {
+    const REQUESTS: u64 = 200;
+    let broker = open();
+    let responder = queue(&broker, Policy::DropOldest, SMALL);
+    let _subscription = subscribe_on(&broker, "evict", "", &responder, 0);
+    let mut asker = requester(&broker, "evict", 1 << 10);
+    let mut publisher = fastmq_engine::Publisher::open(&broker, b"evict").unwrap();
+    let mut fates = Vec::new();
+    for number in 0..REQUESTS {
+        asker.submit(b"?", number, FOREVER).unwrap();
+        for _ in 0..100 {
+            publisher.publish(&[0; 100]).unwrap();
+        }
+        fates.extend(answers(&mut asker));
+    }
+    broker.close_queue(&responder);
+    fates.extend(answers(&mut asker));
+    fates.sort();
+    assert_eq!(fates.len() as u64, REQUESTS);
+    for (number, (token, status, _)) in fates.into_iter().enumerate() {
+        assert_eq!(token, number as u64);
+        let known = [Status::Busy as u32, Status::Cancelled as u32];
+        assert!(known.contains(&status), "{status}");
+    }
+}

@@ -457,8 +457,12 @@ impl Queue {
         true
     }
 
-    /// Drops all lanes and what is in them; `visit` sees each message that is lost so. Does nothing
-    /// and returns false while a batch is open: its holder calls again.
+    /// Drops what is in the lanes of a closed queue, and the lanes whose writers are gone; `visit`
+    /// sees each message that is lost so. Does nothing and returns false while somebody reads or a
+    /// batch is open: its holder calls again. So does a writer that was told [`Refused::Unread`],
+    /// and one that goes.
+    ///
+    /// [`Refused::Unread`]: crate::Refused::Unread
     pub fn purge(&self, visit: impl FnMut(&View)) -> bool {
         let Ok(mut reader) = self.reader() else {
             return false;

@@ -187,7 +187,7 @@ impl<'q> ReaderGuard<'q> {
         Batch::resume(self.queue)
     }
 
-    /// Drops all lanes; `visit` sees each message in them first.
+    /// Empties all lanes; `visit` sees each message. Lanes whose writer is gone are dropped.
     pub(crate) fn purge(&mut self, mut visit: impl FnMut(&View)) {
         let queue = self.queue;
         // A bad descriptor is an error, but not the end: behind it there may be requests.
@@ -213,7 +213,13 @@ impl<'q> ReaderGuard<'q> {
             }
         }
         let reader = self.state();
-        reader.lanes = Vec::new();
+        // A lane whose writer is still there may get one more record, and somebody must find it.
+        reader.lanes.retain_mut(|lane| match lane {
+            ReadEnd::Plain { consumer, .. } => !consumer.is_finished(),
+            ReadEnd::Evicting { consumer, .. } => !lock(consumer).is_finished(),
+        });
+        reader.lanes.shrink_to_fit();
+        reader.start = 0;
         reader.views = Vec::new();
         reader.copies = Vec::new();
         reader.blocks = Vec::new();
