@@ -21,6 +21,10 @@ pub(crate) fn unix_ns() -> u64 {
 pub(crate) fn timespec(ns: u64) -> libc::timespec {
     let time = Duration::from_nanos(ns);
     // Bounded by 2^64 ns: 18.4 × 10^9 seconds. A 32-bit `time_t` saturates: a far deadline.
+    #[allow(
+        deprecated,
+        reason = "libc warns that musl's type will be wider; this holds then, too"
+    )]
     let seconds = libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX);
     // SAFETY: `timespec` is integers (and padding on some targets), for which zeros are a value.
     let mut spec: libc::timespec = unsafe { core::mem::zeroed() };

@@ -7,7 +7,6 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 use std::io;
-use std::os::unix::thread::JoinHandleExt;
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 
@@ -69,10 +68,7 @@ impl Thread {
     /// Whether the caller runs on this thread.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        // SAFETY: takes nothing, and cannot fail.
-        let current = unsafe { libc::pthread_self() };
-        // SAFETY: both are identifiers of threads that have not been joined.
-        unsafe { libc::pthread_equal(current, self.handle.as_pthread_t()) != 0 }
+        self.handle.thread().id() == std::thread::current().id()
     }
 
     /// Whether the body has returned, so that `join` will not wait for it.
@@ -88,7 +84,8 @@ impl Thread {
 /// `InvalidInput` for a number the kernel's set cannot hold; what the kernel says for a core that
 /// is absent, or closed to this process.
 pub fn pin_current_thread(core: usize) -> io::Result<()> {
-    let core_max = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
+    // Not `CPU_SETSIZE`: for musl the crate has the bytes of the set there, not the bits.
+    let core_max = size_of::<libc::cpu_set_t>() * 8;
     if core >= core_max {
         let text = format!("core is {core}, and the highest number is {}", core_max - 1);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));

@@ -195,7 +195,7 @@ fn close_wakes_a_waiting_writer_and_a_waiting_asker() {
             subject: b"mute",
             ..Message::default()
         };
-        started_in.store(1, Ordering::SeqCst);
+        started_in.fetch_add(1, Ordering::SeqCst);
         status(&client(&there, |client| {
             client.request(&message, FOREVER, |_| ())
         }))

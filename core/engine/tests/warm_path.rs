@@ -344,8 +344,7 @@ fn a_request_without_memory_is_refused_or_ends() {
         );
     }
     // The list of a batch finds no memory: nothing is lost, and nobody waits in vain.
-    let (received, is_refused) =
-        allocation::refusing(1, || asker.receive(8, FOREVER).map(|batch| drop(batch)));
+    let (received, is_refused) = allocation::refusing(1, || asker.receive(8, FOREVER).map(drop));
     assert!(is_refused);
     check(received, Status::NoMemory);
     assert_eq!(asker.in_flight(), 8);

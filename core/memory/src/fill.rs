@@ -36,6 +36,8 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
 ) -> Result<(), RecordError> {
     let mut result = Ok(());
     fill.gap_at = views.len();
+    // The first run looks at the tail itself if nothing is left of the last look.
+    let mut is_fresh = consumer.read == consumer.tail_seen;
     loop {
         // A batch covers at most half of a ring, so that its writer can go on meanwhile.
         let stop = consumer.released + consumer.capacity() / 2;
@@ -49,7 +51,11 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
         fill_run(consumer, stop, views, fill);
         // What came meanwhile is for the next look: the line with the tail is the writer's now.
         if consumer.is_empty() {
-            break;
+            if is_fresh {
+                break;
+            }
+            is_fresh = true;
+            continue;
         }
         if consumer.read != before {
             continue;

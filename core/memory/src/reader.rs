@@ -56,8 +56,8 @@ impl<'q> ReaderGuard<'q> {
     }
 
     fn state(&mut self) -> &mut Reader {
-        // SAFETY: this guard is the proof that the right to read is ours, and `&mut self` that no other
-        // reference from here is alive.
+        // SAFETY: this guard is the proof that the right to read is ours, and `&mut self` that no
+        // other reference from here is alive.
         unsafe { self.queue.reader_state() }
     }
 

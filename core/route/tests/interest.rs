@@ -136,7 +136,7 @@ proptest! {
         let subscription = Subscription::new(&change, 99);
         let is_match = matches(change.as_bytes(), subject.as_bytes());
         for is_insert in [true, false] {
-            let mut stamp = interest.lookup(subject.as_bytes(), &mut Vec::new());
+            let stamp = interest.lookup(subject.as_bytes(), &mut Vec::new());
             prop_assert!(interest.is_current(&stamp));
             if is_insert {
                 interest.insert(subscription.clone()).unwrap();
@@ -151,7 +151,7 @@ proptest! {
 #[test]
 fn a_change_elsewhere_voids_nothing() {
     let interest = Interest::new(1);
-    let mut stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
+    let stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
     for i in 0..50 {
         for pattern in [
             format!("x{i}.>"),
@@ -167,11 +167,11 @@ fn a_change_elsewhere_voids_nothing() {
         }
     }
     for pattern in ["flight.LAX.7", "flight.*.7", "flight.LAX.>", "*.LAX.7", ">"] {
-        let mut stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
+        let stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
         let subscription = Subscription::new(pattern, 1);
         interest.insert(subscription.clone()).unwrap();
         assert!(!interest.is_current(&stamp), "after {pattern} came");
-        let mut stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
+        let stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
         assert!(interest.remove(&subscription));
         assert!(!interest.is_current(&stamp), "after {pattern} went");
     }
