@@ -110,7 +110,7 @@ pub struct fastmq_outgoing {
     pub headers: *const fastmq_headers,
     /// Requests: comes back with the answer.
     pub token: u64,
-    /// How long it is worth delivering; 0: for ever.
+    /// How long it is worth delivering; 0: for ever. A request not read by then ends in TIMEOUT.
     pub ttl_ns: u64,
     /// 0, reserved.
     pub priority: u32,

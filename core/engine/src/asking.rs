@@ -15,8 +15,8 @@ use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A responder has it.
-    Sent,
+    /// So many responders have it, one at least.
+    Sent(u32),
     /// Nobody answers this subject.
     NoResponder,
     /// No responder had room.
@@ -24,6 +24,9 @@ pub(crate) enum Fate {
     /// The responder's queue was closed meanwhile.
     Cancelled,
 }
+
+// A result that travels in two registers, as `Error` says.
+const _: () = assert!(size_of::<Result<Fate>>() == 16);
 
 /// What came of asking a responder on this thread.
 pub(crate) enum Here<R> {
@@ -158,7 +161,7 @@ impl Writer {
                     return Ok(Fate::NoResponder);
                 };
                 match lane.writer.push_plain(&plain, target.subscription) {
-                    Ok(_) => Ok(Fate::Sent),
+                    Ok(_) => Ok(Fate::Sent(1)),
                     Err(refused) => fate_of(refused),
                 }
             }
@@ -205,7 +208,7 @@ impl Writer {
                     return Ok(Fate::NoResponder);
                 };
                 match lane.writer.push(draft, target.subscription) {
-                    Ok(_) => Ok(Fate::Sent),
+                    Ok(_) => Ok(Fate::Sent(1)),
                     Err(refused) => fate_of(refused),
                 }
             }
@@ -246,7 +249,7 @@ impl Writer {
         if called == Err(NotCalled::Inactive) {
             return Ok(Fate::Cancelled);
         }
-        self.count_inline(called).map(|()| Fate::Sent)
+        self.count_inline(called).map(|()| Fate::Sent(1))
     }
 
     /// Asks the subject's responder on this thread, if there is exactly one and it is inline: the

@@ -514,22 +514,12 @@ impl Broker {
         crate::thread_client::forget_thread_client(self.id);
     }
 
-    /// Answers a request on behalf of a responder that is gone.
+    /// Ends a request in the place of a responder that will not answer it.
     pub(crate) fn answer_late(&self, token: u64, status: Status) {
+        // Not as a record: an answer of a responder counts at once, this only if it is the last,
+        // and nobody has promised room for it.
         if let Ok(place) = self.requester_place((token >> 32) as u32) {
-            use fastmq_memory::{Draft, Kind, LaneWriter, Refused, record::flag};
-            let draft = Draft {
-                kind: Kind::Reply,
-                flags: flag::TOKEN,
-                status: status as u16,
-                token,
-                ..Draft::default()
-            };
-            // The asker reserved no room for this in its queue.
-            let pushed = LaneWriter::new(place.lanes.clone(), None).push(&draft, 0);
-            if !matches!(pushed, Ok(_) | Err(Refused::Closed | Refused::Unread)) {
-                place.settle_late(token, status);
-            }
+            place.settle_late(token, status);
         }
     }
 

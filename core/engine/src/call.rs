@@ -174,6 +174,14 @@ impl Calls {
         self.depth.get() > 0
     }
 
+    /// True if a responder runs further up this thread's stack for this request, unanswered.
+    #[cold]
+    pub(crate) fn is_asked(&self, token: u64) -> bool {
+        let outer = &self.answers[..self.depth.get()];
+        let mut outer = outer.iter().filter(|answer| !answer.is_answered.get());
+        outer.any(|answer| answer.token.get() == token)
+    }
+
     /// See [`answer_in_place`].
     #[inline(always)]
     pub(crate) fn answer(

@@ -412,7 +412,7 @@ impl Writer {
         for record in evicted {
             self.count_dropped(record.subscription);
             if record.token != 0 {
-                let _ = self.reply(record.token, Status::Busy as u32, &[], &[], false);
+                self.broker.answer_late(record.token, Status::Busy);
             }
         }
     }
@@ -435,11 +435,17 @@ impl Writer {
         let mut fate = Fate::NoResponder;
         let mut note = |outcome: Result<Fate>| -> Result<()> {
             match outcome {
-                Ok(Fate::Sent) => fate = Fate::Sent,
-                Ok(other) if fate != Fate::Sent => fate = other,
-                Ok(_) => {}
-                Err(error) if fate != Fate::Sent => return Err(error),
-                Err(_) => {}
+                Ok(Fate::Sent(more)) => {
+                    let others = if let Fate::Sent(others) = fate {
+                        others
+                    } else {
+                        0
+                    };
+                    fate = Fate::Sent(others + more);
+                }
+                Ok(_) | Err(_) if matches!(fate, Fate::Sent(_)) => {}
+                Ok(other) => fate = other,
+                Err(error) => return Err(error),
             }
             Ok(())
         };
@@ -481,8 +487,9 @@ impl Writer {
             self.send_all(plain, groups, message, draft)
         };
         match sent {
-            Ok(sent) if sent.reached == 0 => Ok(Fate::Cancelled),
-            Ok(_) => Ok(Fate::Sent),
+            // One that went into a queue that was closed is cancelled by whoever empties that.
+            Ok(sent) if sent.reached + sent.held == 0 => Ok(Fate::Cancelled),
+            Ok(_) => Ok(Fate::Sent(1)),
             Err(error) if error.status() == Status::Again => Ok(Fate::Busy),
             Err(error) => Err(error),
         }

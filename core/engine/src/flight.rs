@@ -21,6 +21,8 @@ const SLOTS_FIRST: usize = 64;
 struct Slot {
     /// 0: free.
     number: u32,
+    /// Responders that have the request, too, besides the one whose fate decides.
+    others: u32,
     user_token: u64,
     /// Nanoseconds: relative until stamped, then a monotonic deadline; `u64::MAX`: none.
     deadline_ns: u64,
@@ -29,6 +31,7 @@ struct Slot {
 impl Slot {
     const FREE: Self = Self {
         number: 0,
+        others: 0,
         user_token: 0,
         deadline_ns: u64::MAX,
     };
@@ -105,6 +108,7 @@ impl Flight {
         self.next_number = number.wrapping_add(1);
         *self.slot(number)? = Slot {
             number,
+            others: 0,
             user_token,
             deadline_ns: timeout_ns,
         };
@@ -181,6 +185,27 @@ impl Flight {
             }
         }
         Some(user_token)
+    }
+
+    /// Says that several responders have the request.
+    #[cold]
+    pub(crate) fn share(&mut self, number: u32, responders: u32) {
+        if let Some(slot) = self.slot(number)
+            && slot.number == number
+        {
+            slot.others = responders - 1;
+        }
+    }
+
+    /// One responder will not answer: that ends the request if no other has it.
+    #[cold]
+    pub(crate) fn leave(&mut self, number: u32, status: Status) {
+        match self.slot(number) {
+            Some(slot) if slot.number == number && slot.others > 0 => slot.others -= 1,
+            _ => {
+                self.settle(number, status);
+            }
+        }
     }
 
     /// Ends a request without a record: its fate is received next. False: it has ended already.

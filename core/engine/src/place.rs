@@ -3,13 +3,14 @@
 //! A `Place` is shared by its writers (through cached routes), its reader, and the broker. It
 //! outlives its handle as a husk: writers that still hold it find it closed.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use fastmq_driver::{FOREVER_NS, Parked, fence};
 use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 use fastmq_memory::queue::QueueStatistics;
-use fastmq_memory::view::{Numbers, View, Visit};
+use fastmq_memory::view::{Numbers, View, Visit, view_flag};
 use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
 
 use crate::broker::{Broker, lock};
@@ -50,8 +51,8 @@ pub struct Place {
     /// When the owner of this queue next has something to do without a message: answers that time
     /// out. Monotonic nanoseconds.
     pub(crate) deadline_ns: AtomicU64,
-    /// Fates of requests for which a queue of answers had no room: (token, status).
-    late: Mutex<Vec<(u64, Status)>>,
+    /// Of a queue of answers: responders that will not answer, as (token, status).
+    late: Mutex<VecDeque<(u64, Status)>>,
     pub(crate) has_late: AtomicBool,
     /// The requester keeps fates that no record told: a queue of answers that looks empty is not.
     pub(crate) has_fates: AtomicBool,
@@ -104,7 +105,7 @@ impl Place {
             broker: Arc::downgrade(broker),
             has_subscriptions,
             deadline_ns: AtomicU64::new(u64::MAX),
-            late: Mutex::new(Vec::new()),
+            late: Mutex::new(VecDeque::new()),
             has_late: AtomicBool::new(false),
             has_fates: AtomicBool::new(false),
             asking: AtomicU32::new(UNASKED),
@@ -201,7 +202,9 @@ impl Place {
         };
         if self.has_late.load(Ordering::Relaxed) {
             self.take_late(|token, status| {
-                guard.count() < limit && guard.push_local(numbers_of(token, status))
+                let mut numbers = numbers_of(token, status);
+                numbers.flags = view_flag::GONE;
+                guard.count() < limit && guard.push_local(numbers)
             });
             return match guard.count() {
                 // Nobody would come and wake a reader who slept now.
@@ -212,12 +215,12 @@ impl Place {
         found.map_err(corrupt)
     }
 
-    /// Tells the asker the fate of a request although its queue of answers is full.
+    /// Tells the asker that a responder will not answer, however full its queue of answers is.
     pub(crate) fn settle_late(&self, token: u64, status: Status) {
         let mut late = lock(&self.late);
         // Without memory it times out instead.
         if late.try_reserve(1).is_ok() {
-            late.push((token, status));
+            late.push_back((token, status));
             self.has_late.store(true, Ordering::SeqCst);
         }
         drop(late);
@@ -228,10 +231,12 @@ impl Place {
     #[cold]
     pub(crate) fn take_late(&self, mut use_fate: impl FnMut(u64, Status) -> bool) {
         let mut late = lock(&self.late);
-        let used = late.iter().take_while(|fate| use_fate(fate.0, fate.1));
-        let count = used.count();
-        late.drain(..count);
-        self.has_late.store(!late.is_empty(), Ordering::Relaxed);
+        while let Some((token, status)) = late.front()
+            && use_fate(*token, *status)
+        {
+            late.pop_front();
+        }
+        self.has_late.store(!late.is_empty(), Ordering::Release);
     }
 
     /// Receives up to `limit` messages, waiting for the first for at most `timeout_ns`.

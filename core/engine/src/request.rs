@@ -197,7 +197,10 @@ impl Requester {
     #[inline(always)]
     fn sent(&mut self, number: u32, sent: Result<Fate>) -> Result<()> {
         match sent {
-            Ok(Fate::Sent) => {
+            Ok(Fate::Sent(responders)) => {
+                if responders > 1 {
+                    self.flight.share(number, responders);
+                }
                 if self.answers.place.is_deadline_watched() {
                     self.stamp_now();
                 }
@@ -343,7 +346,7 @@ const NO_SUBJECT: Error = Error::new(&Fault(
 
 fn status_of(fate: Fate) -> Status {
     match fate {
-        Fate::Sent => Status::Ok,
+        Fate::Sent(_) => Status::Ok,
         Fate::NoResponder => Status::NoResponder,
         Fate::Busy => Status::Busy,
         Fate::Cancelled => Status::Cancelled,
@@ -403,13 +406,13 @@ impl Collect<'_> {
         Ok(count)
     }
 
-    /// Fates that came while the queue of answers was full.
+    /// Responders that will not answer.
     #[cold]
     fn take_late(&mut self) {
         self.place.has_fates.store(true, Ordering::Release);
         let flight = &mut *self.flight;
         self.place.take_late(|token, status| {
-            flight.settle(token as u32, status);
+            flight.leave(token as u32, status);
             true
         });
     }

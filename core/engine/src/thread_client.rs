@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::Detached;
-use fastmq_memory::view::{Numbers, Optional, View};
+use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 
 use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::call::{self, Calls};
 use crate::error::{Error, Fault, Result, Status};
-use crate::writer::{Message, Writer};
+use crate::writer::{Message, Writer, count};
 
 /// Runs `body` with this thread's part of the broker.
 #[inline(always)]
@@ -34,8 +34,18 @@ pub struct ThreadClient {
     pub(crate) calls: Rc<Calls>,
     pub(crate) answers: OnceCell<Answers>,
     pub(crate) next_number: Cell<u32>,
-    /// Answers to questions of an outer call that came while an inner one waited.
-    pub(crate) stray: RefCell<Vec<Detached>>,
+    /// For questions further up this thread's stack: one for each at most.
+    strays: RefCell<Vec<Stray>>,
+}
+
+/// What came for an outer question while an inner one waited.
+struct Stray {
+    token: u64,
+    /// The first answer, or that there was no memory for it.
+    answer: Option<Result<Detached>>,
+    /// Responders that will not answer, and the last one's reason.
+    gone: u32,
+    status: u32,
 }
 
 impl ThreadClient {
@@ -45,7 +55,7 @@ impl ThreadClient {
             calls: call::of_this_thread(),
             answers: OnceCell::new(),
             next_number: Cell::new(1),
-            stray: RefCell::default(),
+            strays: RefCell::default(),
         }
     }
 
@@ -53,9 +63,12 @@ impl ThreadClient {
     #[inline(always)]
     pub fn reply(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
         // An answer to an asker further up this thread's stack does not travel.
-        if self.calls.is_asking() && payload.len() <= crate::writer::BLOCK_BYTES {
+        if self.calls.is_asking() && payload.len() <= self.writer.usual_bytes {
             match self.calls.answer(token, status, payload, &[]) {
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    count(&self.writer.counters.answers, 1);
+                    return Ok(());
+                }
                 Ok(false) => {}
                 Err(()) => return Err(Error::NO_MEMORY),
             }
@@ -139,7 +152,7 @@ impl ThreadClient {
         };
         match asked {
             Some(Err(error)) => Err(error),
-            Some(Ok(_)) => self.wait_for(token, timeout_ns, |view| {
+            Some(Ok(_)) => self.wait_for(token, 1, timeout_ns, |view| {
                 use_answer(view.status, view.payload(), view.headers())
             }),
             None => self.ask_with(subject, token, timeout_ns, use_answer, send),
@@ -175,27 +188,35 @@ impl ThreadClient {
             }
         };
         let fate = send(Asking::Now(&self.calls, &mut now))?;
-        match (result, use_answer) {
-            (Some(result), _) => Ok(result),
-            (None, Some(use_answer)) if fate == Fate::Sent => {
-                self.wait_for(token, timeout_ns, |view| {
+        match (result, use_answer, fate) {
+            (Some(result), _, _) => Ok(result),
+            (None, Some(use_answer), Fate::Sent(responders)) => {
+                self.wait_for(token, responders, timeout_ns, |view| {
                     use_answer(view.status, view.payload(), view.headers())
                 })
             }
-            (None, _) => Err(fate_error(fate, subject)),
+            (None, _, _) => Err(fate_error(fate, subject)),
         }
     }
 
     #[cold]
     pub(crate) fn open_answers(&self) -> Result<&Answers> {
         let answers = Answers::open(self.writer.broker(), None)?;
+        // Room for what comes for outer questions: it must not get lost for want of memory.
+        let mut strays = self.strays.borrow_mut();
+        strays
+            .try_reserve(call::INLINE_DEPTH_MAX)
+            .map_err(|_| Error::NO_MEMORY)?;
         Ok(self.answers.get_or_init(|| answers))
     }
 
+    /// Waits for the first answer of those who have the request. One who will not answer (the
+    /// engine says so in their place) is the end only if nobody else is left.
     #[inline(never)]
     pub(crate) fn wait_for<R>(
         &self,
         token: u64,
+        responders: u32,
         timeout_ns: u64,
         use_answer: impl FnOnce(&View) -> R,
     ) -> Result<R> {
@@ -205,26 +226,33 @@ impl ThreadClient {
         let broker: &Broker = self.writer.broker();
         let start_ns = broker.driver.monotonic_ns();
         let deadline_ns = start_ns.saturating_add(timeout_ns);
-        loop {
-            let stray = {
-                let mut stray = self.stray.borrow_mut();
-                let at = stray
-                    .iter()
-                    .position(|one| one.messages()[0].token == token);
-                at.map(|at| stray.swap_remove(at))
-            };
-            if let Some(stray) = stray {
-                return Ok(use_answer(&stray.messages()[0]));
+        let mut left = responders;
+        if let Some(stray) = self.take_stray(token) {
+            if let Some(answer) = stray.answer {
+                return Ok(use_answer(&answer?.messages()[0]));
             }
+            left = left.saturating_sub(stray.gone);
+            if left == 0 {
+                return Err(gone_error(stray.status));
+            }
+        }
+        loop {
             let now_ns = broker.driver.monotonic_ns();
             let left_ns = deadline_ns.saturating_sub(now_ns);
             match answers.place.receive(broker, 1, left_ns) {
                 Ok(batch) => {
                     let view = &batch.messages()[0];
-                    if view.token == token {
+                    if view.token != token {
+                        self.keep_stray(view);
+                        continue;
+                    }
+                    if view.flags & view_flag::GONE == 0 {
                         return Ok(use_answer(view));
                     }
-                    self.keep_stray(view, token);
+                    left = left.saturating_sub(1);
+                    if left == 0 {
+                        return Err(gone_error(view.status));
+                    }
                 }
                 Err(error) if matches!(error.status(), Status::Timeout | Status::Again) => {
                     return Err(Error::new(&Fault(
@@ -238,29 +266,73 @@ impl ThreadClient {
         }
     }
 
+    fn take_stray(&self, token: u64) -> Option<Stray> {
+        let mut strays = self.strays.borrow_mut();
+        let at = strays.iter().position(|one| one.token == token)?;
+        Some(strays.swap_remove(at))
+    }
+
     /// Keeps an answer for an outer question; one that nobody waits for any more is dropped.
-    pub(crate) fn keep_stray(&self, view: &View, inner: u64) {
-        // Numbers grow: what is older than all nested questions was given up.
-        let age = (inner as u32).wrapping_sub(view.token as u32);
-        let mut stray = self.stray.borrow_mut();
-        if age as usize <= 4 * crate::call::INLINE_DEPTH_MAX && stray.len() < 64 {
-            stray.extend(Detached::copy(std::slice::from_ref(view)));
+    #[cold]
+    fn keep_stray(&self, view: &View) {
+        let mut strays = self.strays.borrow_mut();
+        // An outer question that was answered in place leaves its stray behind.
+        strays.retain(|stray| self.calls.is_asked(stray.token));
+        let is_gone = view.flags & view_flag::GONE != 0;
+        let at = strays.iter().position(|one| one.token == view.token);
+        let is_late = at.is_some_and(|at| strays[at].answer.is_some());
+        if is_late || !self.calls.is_asked(view.token) {
+            let late_answers = &self.writer.broker().late_answers;
+            late_answers.fetch_add(u64::from(!is_gone), Ordering::Relaxed);
+            return;
+        }
+        let at = at.unwrap_or(strays.len());
+        if at == strays.len() {
+            strays.push(Stray {
+                token: view.token,
+                answer: None,
+                gone: 0,
+                status: 0,
+            });
+        }
+        let stray = &mut strays[at];
+        if is_gone {
+            stray.gone += 1;
+            stray.status = view.status;
         } else {
-            self.writer
-                .broker()
-                .late_answers
-                .fetch_add(1, Ordering::Relaxed);
+            let copy = Detached::copy(std::slice::from_ref(view));
+            stray.answer = Some(copy.ok_or(Error::NO_MEMORY));
         }
     }
 }
 
+/// Why nobody will answer a request that was sent.
+#[cold]
+fn gone_error(status: u32) -> Error {
+    const BUSY: u32 = Status::Busy as u32;
+    const TIMEOUT: u32 = Status::Timeout as u32;
+    Error::new(match status {
+        BUSY => &Fault(
+            Status::Busy,
+            "a newer message took the request's place in the responder's queue",
+        ),
+        TIMEOUT => &Fault(
+            Status::Timeout,
+            "the request's time to live ended before a responder read it",
+        ),
+        _ => &CANCELLED,
+    })
+}
+
+static CANCELLED: Fault = Fault(
+    Status::Cancelled,
+    "the responder went away before it answered",
+);
+
 #[cold]
 pub(crate) fn fate_error(fate: Fate, subject: &[u8]) -> Error {
     match fate {
-        Fate::Sent | Fate::Cancelled => Error::new(&Fault(
-            Status::Cancelled,
-            "the responder went away before it answered",
-        )),
+        Fate::Sent(_) | Fate::Cancelled => Error::new(&CANCELLED),
         Fate::NoResponder => Error::with(
             Status::NoResponder,
             format!("nobody answers {} now", String::from_utf8_lossy(subject)),

@@ -488,3 +488,36 @@ fn a_receive_that_times_out_leaves_the_descriptor_quiet() {
         assert!(!is_ready(fd), "round {round}");
     }
 }
+
+#[test]
+fn a_responder_that_leaves_makes_its_askers_descriptors_readable() {
+    for has_own in [false, true] {
+        let broker = open();
+        let responder = subscribe(&broker, "leaves");
+        let options = RequesterOptions {
+            subject: b"leaves",
+            ..RequesterOptions::default()
+        };
+        let mut asker = Requester::open(&broker, options).unwrap();
+        let fd = if has_own {
+            asker.place().fd().unwrap()
+        } else {
+            broker.fd().unwrap()
+        };
+        asker.submit(b"", 1, FOREVER).unwrap();
+        responder.unsubscribe();
+        assert!(is_ready(fd));
+        if !has_own {
+            assert_eq!(broker.dispatch(0, 0), Ok(ready::ANSWERS));
+            assert!(is_ready(fd), "until it is received");
+        }
+        let batch = asker.receive(10, 0).unwrap();
+        assert_eq!(batch.messages()[0].status, Status::Cancelled as u32);
+        drop(batch);
+        check(asker.receive(10, 0), Status::Again);
+        if !has_own {
+            assert_eq!(broker.dispatch(0, 0), Ok(0));
+        }
+        assert!(!is_ready(fd));
+    }
+}

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fastmq_engine::memory::view::view_flag;
 use fastmq_engine::memory::{Policy, View};
 use fastmq_engine::{
-    Broker, Delivery, Message, Place, Requester, RequesterOptions, Result, Status, Subscription,
+    Broker, Delivery, Message, Place, Publisher, Requester, RequesterOptions, Result, Status,
+    Subscription,
 };
 use steps::*;
 
@@ -590,6 +591,183 @@ fn of_several_responders_the_first_answer_counts() {
     }
     assert_eq!(answers(&mut asker).len(), 1);
     assert_eq!(broker.statistics().late_answers, 2);
+}
+
+#[test]
+fn a_responder_that_leaves_ends_a_request_only_if_it_was_the_last() {
+    for left in 1..=3 {
+        let broker = open();
+        let responders: Vec<_> = (0..3).map(|_| subscribe(&broker, "several")).collect();
+        let mut asker = requester(&broker, "several", 1);
+        asker.submit(b"x", 1, FOREVER).unwrap();
+        for responder in &responders[..left] {
+            responder.unsubscribe();
+        }
+        let cancelled = [(1, Status::Cancelled as u32, Vec::new())];
+        assert_eq!(answers(&mut asker), cancelled[..left / 3]);
+        assert_eq!(asker.in_flight(), u32::from(left < 3));
+        for responder in &responders[left..] {
+            assert_eq!(answer_all(&broker, queue_of(responder)), 1);
+        }
+        if left < 3 {
+            assert_eq!(answers(&mut asker), [(1, 0, b"x".to_vec())]);
+        }
+        assert_eq!(
+            broker.statistics().late_answers,
+            2_u64.saturating_sub(left as u64)
+        );
+    }
+}
+
+/// The fate of a question that waits for its answer, while `end` takes its responder away.
+fn ask_meanwhile(
+    broker: &Arc<Broker>,
+    message: Message<'static>,
+    end: impl FnOnce(),
+) -> Result<()> {
+    let there = broker.clone();
+    let asker = std::thread::spawn(move || {
+        client(&there, |client| {
+            client.request(&message, PATIENCE_NS, |_| ())
+        })
+    });
+    end();
+    asker.join().unwrap()
+}
+
+#[test]
+fn one_question_ends_with_the_status_that_the_engine_gives_it() {
+    let message = Message {
+        subject: b"ends",
+        payload: b"?",
+        ..Message::default()
+    };
+    let is_there = |queue: &Place| queue.statistics().pending == 1;
+
+    let broker = open();
+    let responder = subscribe(&broker, "ends");
+    let fate = ask_meanwhile(&broker, message, || {
+        until("asked", || is_there(queue_of(&responder)));
+        responder.unsubscribe();
+    });
+    check(fate, Status::Cancelled);
+
+    // One of two goes, and the other answers.
+    let (first, second) = (subscribe(&broker, "ends"), subscribe(&broker, "ends"));
+    let fate = ask_meanwhile(&broker, message, || {
+        until("asked", || is_there(queue_of(&second)));
+        first.unsubscribe();
+        assert_eq!(answer_all(&broker, queue_of(&second)), 1);
+    });
+    check(fate, Status::Ok);
+    second.unsubscribe();
+
+    let responder = subscribe(&broker, "ends");
+    let brief = Message {
+        ttl_ns: 1,
+        ..message
+    };
+    let fate = ask_meanwhile(&broker, brief, || {
+        until("expired", || {
+            assert_eq!(take_all(&broker, queue_of(&responder)), []);
+            queue_of(&responder).statistics().expired == 1
+        });
+    });
+    check(fate, Status::Timeout);
+}
+
+#[test]
+fn an_evicted_request_is_busy_through_a_publisher_handle_too() {
+    let broker = open();
+    let queue = queue(&broker, Policy::DropOldest, SMALL);
+    let _responder = subscribe_on(&broker, "evict", "", &queue, 0);
+    let _news = subscribe_on(&broker, "news", "", &queue, 0);
+    let mut publisher = Publisher::open(&broker, b"news").unwrap();
+    let mut asker = requester(&broker, "evict", 0);
+    let mut count = 0;
+    for round in 0..100 {
+        for token in 0..10 {
+            asker
+                .submit(&wide(token), round * 10 + token, FOREVER)
+                .unwrap();
+        }
+        publisher.publish(&wide(0)).unwrap();
+        loop {
+            match asker.receive(100, 0) {
+                Ok(batch) => {
+                    let is_busy = |view: &View| view.status == Status::Busy as u32;
+                    assert!(batch.messages().iter().all(is_busy));
+                    count += batch.messages().len();
+                }
+                Err(error) => {
+                    assert_eq!(error.status(), Status::Again, "{error}");
+                    break;
+                }
+            }
+        }
+    }
+    let waiting = take_all(&broker, &queue);
+    count += waiting.iter().filter(|one| one.token != 0).count();
+    assert_eq!(count, 1000);
+}
+
+#[test]
+fn an_answer_in_place_is_counted_and_has_limits() {
+    let broker = open_with(fastmq_engine::Options {
+        payload_max: 1000,
+        ..Default::default()
+    });
+    let there = Arc::downgrade(&broker);
+    let _responder = handle(&broker, "place", Delivery::Inline, move |view| {
+        let broker = there.upgrade().unwrap();
+        let reply = |payload| client(&broker, |client| client.reply(view.token, 0, payload));
+        check(reply(&[1; 1001]), Status::TooLarge);
+        check(reply(&[1; 1000]), Status::Ok);
+    });
+    for _ in 0..100 {
+        assert_eq!(ask(&broker, "place", FOREVER), Ok((0, vec![1; 1000])));
+    }
+    let statistics = broker.statistics();
+    assert_eq!((statistics.requests, statistics.answers), (100, 100));
+}
+
+/// The answer to the outer question, and word that its other responder has left, come while the
+/// handler asks its first inner ones; many more follow.
+#[test]
+fn an_outer_question_keeps_its_answer_however_many_are_asked_inside() {
+    const INNER: u64 = 300;
+    let broker = open();
+    let inner = subscribe(&broker, "inner");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let there = Arc::downgrade(&broker);
+    let _outer = handle(&broker, "outer", Delivery::Inline, move |view| {
+        let broker = there.upgrade().unwrap();
+        sender.lock().unwrap().send(view.token).unwrap();
+        for _ in 0..INNER {
+            assert_eq!(ask(&broker, "inner", PATIENCE_NS).unwrap().1, b"?");
+        }
+    });
+    let leaves = subscribe(&broker, "outer");
+    let there = broker.clone();
+    let worker = std::thread::spawn(move || {
+        for number in 0..2 * INNER {
+            let queue = queue_of(&inner);
+            let request = Seen::of(&queue.receive(&there, 1, PATIENCE_NS).unwrap().messages()[0]);
+            match number % INNER {
+                0 if number == 0 => leaves.unsubscribe(),
+                1 => reply(&there, receiver.recv().unwrap(), b"outer", false).unwrap(),
+                _ => {}
+            }
+            reply(&there, request.token, &request.payload, false).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let answer = ask(&broker, "outer", PATIENCE_NS);
+        assert_eq!(answer, Ok((0, b"outer".to_vec())));
+    }
+    worker.join().unwrap();
+    assert_eq!(broker.statistics().late_answers, 0);
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub mod view_flag {
     pub const END: u32 = 4;
     /// An answer is expected.
     pub const REQUEST: u32 = 8;
+    /// Not an answer: a responder that has the request will not answer. Inside the library only.
+    pub const GONE: u32 = 1 << 31;
 }
 
 const _: () = {
