@@ -320,7 +320,7 @@ typedef struct fastmq_outgoing {
     const struct fastmq_headers *headers;
     // Requests: comes back with the answer.
     uint64_t token;
-    // How long it is worth delivering; 0: for ever.
+    // How long it is worth delivering; 0: for ever. A request not read by then ends in TIMEOUT.
     uint64_t ttl_ns;
     // 0, reserved.
     uint32_t priority;
@@ -895,7 +895,8 @@ fastmq_status fastmq_requester_submit_message(struct fastmq_requester *requester
 //
 // `*out` is yours until fastmq_batch_free; a requester has at most one open batch. Each message's
 // `token` is that of its submit, its `status` the fate. One thread at a time.
-// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, CLOSED, INVALID, MISUSE.
+// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, NO_MEMORY, CLOSED, INVALID,
+// MISUSE.
 //
 // # Safety
 // `out` is writable; no other call uses the requester.
