@@ -384,8 +384,8 @@ pub unsafe extern "C" fn fastmq_requester_submit_message(
 ///
 /// `*out` is yours until fastmq_batch_free; a requester has at most one open batch. Each message's
 /// `token` is that of its submit, its `status` the fate. One thread at a time.
-/// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, NO_MEMORY, CLOSED, INVALID,
-/// MISUSE.
+/// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, NO_MEMORY, CLOSED,
+/// INVALID, MISUSE.
 ///
 /// # Safety
 /// `out` is writable; no other call uses the requester.
