@@ -5,32 +5,47 @@
 //! generation; slots are reused late, so that an id left in a record names nobody else.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// Bits of an id that name the slot: 16.7 million subscriptions at once.
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
-/// Slots of the first chunk; each chunk is as large as all before it and itself.
+/// Slots of the first chunk. Chunks double in size after every eight, so that little of the
+/// last one is unused.
 const CHUNK_FIRST: u32 = 64;
-const CHUNKS: usize = 19;
+const CHUNKS_ALIKE_BITS: u32 = 3;
+const CHUNKS: usize = 128;
 /// Slots that stay unused before the oldest of them is used again.
 const FREE_MIN: usize = 1024;
 
 /// What a reader needs to know of one subscription.
 #[derive(Debug, Default)]
 pub struct Slot {
-    id: AtomicU32,
+    /// In use, and the generation; below them how many messages were dropped, which does not
+    /// overflow in the life of a machine.
+    state: AtomicU64,
     tag: AtomicU64,
     delivered: AtomicU64,
-    dropped: AtomicU64,
+}
+
+// A subscription is there without a message, too: bytes count.
+const _: () = assert!(size_of::<Slot>() == 24);
+
+const DROPPED_BITS: u32 = 48;
+const USED: u64 = 1 << 63;
+
+/// The upper part of the state of a slot that `id` names.
+#[inline(always)]
+fn state_of(id: u32) -> u64 {
+    USED | u64::from(id >> INDEX_BITS) << DROPPED_BITS
 }
 
 impl Slot {
-    /// True while the subscription with this id exists.
+    /// True while the subscription with this id, by which the slot was found, exists.
     #[inline(always)]
     pub fn is(&self, id: u32) -> bool {
-        self.id.load(Ordering::Relaxed) == id
+        (self.state.load(Ordering::Relaxed) ^ state_of(id)) >> DROPPED_BITS == 0
     }
 
     /// The number given at subscribe.
@@ -49,15 +64,13 @@ impl Slot {
 
     /// Counts one dropped message; any writer may.
     pub fn count_dropped(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.state.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Messages delivered and messages dropped.
     pub fn counts(&self) -> (u64, u64) {
-        (
-            self.delivered.load(Ordering::Relaxed),
-            self.dropped.load(Ordering::Relaxed),
-        )
+        let dropped = self.state.load(Ordering::Relaxed) & ((1 << DROPPED_BITS) - 1);
+        (self.delivered.load(Ordering::Relaxed), dropped)
     }
 }
 
@@ -90,9 +103,17 @@ impl Default for Slots {
 /// Chunk and place of an index.
 #[inline(always)]
 fn locate(index: u32) -> (usize, usize) {
-    let chunk = (index / CHUNK_FIRST + 1).ilog2();
-    let first = CHUNK_FIRST * ((1 << chunk) - 1);
-    (chunk as usize, (index - first) as usize)
+    // As a floating point number: the exponent and the first bits after it are the chunk.
+    let number = index + (CHUNK_FIRST << CHUNKS_ALIKE_BITS);
+    let size_bits = number.ilog2() - CHUNKS_ALIKE_BITS;
+    let chunk = (size_bits - CHUNK_FIRST.ilog2()) << CHUNKS_ALIKE_BITS;
+    let chunk = chunk + (number >> size_bits) - (1 << CHUNKS_ALIKE_BITS);
+    (chunk as usize, (number & ((1 << size_bits) - 1)) as usize)
+}
+
+/// Slots of a chunk.
+fn size_of_chunk(chunk: usize) -> usize {
+    (CHUNK_FIRST as usize) << (chunk >> CHUNKS_ALIKE_BITS)
 }
 
 impl Slots {
@@ -117,7 +138,7 @@ impl Slots {
             let (chunk, _) = locate(free.next);
             let chunk_cell = self.chunks.get(chunk)?;
             if chunk_cell.get().is_none() {
-                let size = (CHUNK_FIRST as usize) << chunk;
+                let size = size_of_chunk(chunk);
                 let mut slots = Vec::new();
                 slots.try_reserve_exact(size).ok()?;
                 slots.resize_with(size, Slot::default);
@@ -130,15 +151,14 @@ impl Slots {
         let slot = self.get(id)?;
         slot.tag.store(tag, Ordering::Relaxed);
         slot.delivered.store(0, Ordering::Relaxed);
-        slot.dropped.store(0, Ordering::Relaxed);
-        slot.id.store(id, Ordering::Release);
+        slot.state.store(state_of(id), Ordering::Release);
         Some(id)
     }
 
     /// Gives an id back.
     pub fn give(&self, id: u32) {
         if let Some(slot) = self.get(id) {
-            slot.id.store(0, Ordering::Release);
+            slot.state.fetch_and(!USED, Ordering::Release);
         }
         let mut free = self
             .free
@@ -157,15 +177,28 @@ mod tests {
     #[test]
     fn indices_fill_the_chunks_without_gap() {
         let mut expected = (0, 0);
-        for index in 0..10_000 {
+        for index in 0..100_000 {
             let at = locate(index);
             assert_eq!(at, expected, "index {index}");
             expected.1 += 1;
-            if expected.1 == (CHUNK_FIRST as usize) << expected.0 {
+            if expected.1 == size_of_chunk(expected.0) {
                 expected = (expected.0 + 1, 0);
             }
         }
         assert!(locate(INDEX_MASK).0 < CHUNKS);
+    }
+
+    #[test]
+    fn a_slot_counts_and_names_its_id_whatever_was_dropped() {
+        let slots = Slots::default();
+        let id = slots.take(7).unwrap();
+        let slot = slots.get(id).unwrap();
+        slot.count(3);
+        (0..1000).for_each(|_| slot.count_dropped());
+        assert!(slot.is(id) && !slot.is(id + (1 << INDEX_BITS)));
+        assert_eq!((slot.tag(), slot.counts()), (7, (3, 1000)));
+        slots.give(id);
+        assert!(!slot.is(id));
     }
 
     #[test]
