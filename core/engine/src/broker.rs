@@ -42,7 +42,7 @@ pub struct Broker {
     state: AtomicU32,
     pub(crate) options: Options,
     pub(crate) driver: Arc<dyn Driver>,
-    pub(crate) interest: Interest<Entry>,
+    pub(crate) interest: Interest<Interested>,
     pub(crate) slots: Slots,
     pub(crate) budget: Arc<Budget>,
     pub(crate) blocks: Arc<BlockPool>,
@@ -53,7 +53,8 @@ pub struct Broker {
     pub(crate) requesters: Mutex<Requesters>,
     places: Mutex<HashMap<u64, Weak<Place>>>,
     next_place: AtomicU64,
-    subscriptions: Mutex<HashMap<u32, Entry>>,
+    /// Held while a subscription is entered or a queue is marked as closed.
+    subscribing: Mutex<()>,
     writers: Mutex<Vec<Arc<WriterCounters>>>,
     pub(crate) retired: Mutex<Retired>,
     pub(crate) late_answers: AtomicU64,
@@ -91,7 +92,7 @@ impl Broker {
             requesters: Mutex::default(),
             places: Mutex::default(),
             next_place: AtomicU64::new(1),
-            subscriptions: Mutex::default(),
+            subscribing: Mutex::default(),
             writers: Mutex::default(),
             retired: Mutex::default(),
             late_answers: AtomicU64::new(0),
@@ -186,7 +187,7 @@ impl Broker {
     }
 
     pub(crate) fn subscription_count(&self) -> u64 {
-        lock(&self.subscriptions).len() as u64
+        self.interest.len() as u64
     }
 
     pub(crate) fn register_writer(&self, counters: &Arc<WriterCounters>) {
@@ -218,19 +219,19 @@ impl Broker {
         let mut feeding = Vec::new();
         {
             // Under the lock: whoever subscribes finds the queue closed, or is found here.
-            let subscriptions = lock(&self.subscriptions);
+            let _subscribing = lock(&self.subscribing);
             place.lanes.close();
             if place.subscriptions.load(Ordering::Acquire) > 0 {
-                for entry in subscriptions.values() {
-                    if matches!(&entry.0.target, Target::Queue(other) if Arc::ptr_eq(other, place))
-                    {
+                self.interest.for_each(|entry| {
+                    let queue = entry.value().target().queue();
+                    if queue.is_some_and(|other| Arc::ptr_eq(other, place)) {
                         feeding.push(entry.clone());
                     }
-                }
+                });
             }
         }
         for entry in feeding {
-            self.unsubscribe(&entry, false);
+            self.end(&entry, false);
         }
         place.close(self);
         self.polled.remove(place);
@@ -295,20 +296,15 @@ impl Broker {
             }
         };
         let owns_queue = queue.is_none() && delivery != Delivery::Inline;
-        let entry = Entry(Arc::new(Interested {
-            id,
-            pattern: Box::from(pattern),
-            group: Box::from(group),
-            target,
-        }));
-        if let Err(error) = self.enter(&entry) {
+        if let Err(error) = self.enter(id, pattern, group, &target) {
             self.slots.give(id);
-            if let (true, Target::Queue(place)) = (owns_queue, &entry.0.target) {
+            if let Some(place) = target.queue().filter(|_| owns_queue) {
                 self.close_queue(place);
             }
             return Err(error);
         }
-        Ok(Subscription::new(self.clone(), entry, owns_queue))
+        let broker = self.clone();
+        Ok(Subscription::new(broker, id, pattern, &target, owns_queue))
     }
 
     fn make_target(
@@ -352,30 +348,40 @@ impl Broker {
         }
     }
 
-    fn enter(&self, entry: &Entry) -> Result<()> {
-        let mut subscriptions = lock(&self.subscriptions);
-        if matches!(&entry.0.target, Target::Queue(place) if place.is_closed()) {
+    /// Enters a subscription into the table; from now on its messages come.
+    fn enter(&self, id: u32, pattern: &[u8], group: &[u8], target: &Target) -> Result<()> {
+        let _subscribing = lock(&self.subscribing);
+        let place = target.queue();
+        if place.is_some_and(|place| place.is_closed()) {
             return Err(Error::new(&Fault(Status::Closed, "the queue is closed")));
         }
-        subscriptions.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-        self.interest
-            .insert(entry.clone())
-            .map_err(|_| Error::NO_MEMORY)?;
-        if let Target::Queue(place) = &entry.0.target {
+        // Counted first: whoever finds it in the table may count it off.
+        if let Some(place) = place {
             place.subscriptions.fetch_add(1, Ordering::AcqRel);
         }
-        subscriptions.insert(entry.0.id, entry.clone());
-        Ok(())
+        let interested = Interested::new(group, target.clone());
+        let inserted = self.interest.insert(id, pattern, interested);
+        if inserted.is_err()
+            && let Some(place) = place
+        {
+            place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+        }
+        inserted.map_err(|_| Error::NO_MEMORY)
     }
 
-    pub(crate) fn unsubscribe(&self, entry: &Entry, owns_queue: bool) {
+    fn end(&self, entry: &Entry, owns_queue: bool) {
+        let (pattern, target) = (entry.pattern().as_bytes(), entry.value().target());
+        self.unsubscribe(pattern, entry.id(), target, owns_queue);
+    }
+
+    /// Ends a subscription, whose messages go to `target`.
+    pub(crate) fn unsubscribe(&self, pattern: &[u8], id: u32, target: &Target, owns_queue: bool) {
         // Closing the client or the queue may have ended it; its handler may run all the same.
-        let is_first = lock(&self.subscriptions).remove(&entry.0.id).is_some();
+        let is_first = self.interest.remove(pattern, id).is_some();
         if is_first {
-            self.interest.remove(entry);
-            self.slots.give(entry.0.id);
+            self.slots.give(id);
         }
-        match &entry.0.target {
+        match target {
             Target::Inline(handler) => self.rest_inline(handler),
             Target::Queue(place) => {
                 if is_first {
@@ -492,10 +498,11 @@ impl Broker {
             return;
         }
         fence::heavy();
-        let entries: Vec<Entry> = lock(&self.subscriptions).values().cloned().collect();
+        let mut entries = Vec::new();
+        self.interest.for_each(|entry| entries.push(entry.clone()));
         for entry in &entries {
             // Quick first: nothing new starts anywhere while we wait for what runs.
-            if let Target::Queue(place) = &entry.0.target {
+            if let Some(place) = entry.value().target().queue() {
                 if let Some(handler) = &place.handler {
                     handler.is_active.store(false, Ordering::Release);
                 }
@@ -503,8 +510,9 @@ impl Broker {
             }
         }
         for entry in &entries {
-            let owns = matches!(&entry.0.target, Target::Queue(place) if place.handler.is_some());
-            self.unsubscribe(entry, owns);
+            let queue = entry.value().target().queue();
+            let owns = queue.is_some_and(|place| place.handler.is_some());
+            self.end(entry, owns);
         }
         for place in self.all_places() {
             self.close_queue(&place);

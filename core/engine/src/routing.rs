@@ -5,21 +5,63 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::LaneWriter;
+use fastmq_memory::snapshot::pin;
 use fastmq_route::check_subject;
+use fastmq_route::interest::Search;
 
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::route::{Group, LaneTarget, Many, Member, Route, Targets};
-use crate::subscription::{Entry, Target};
+use crate::subscription::{Entry, Interested, Target};
 use crate::writer::{Lane, Lanes, Writer};
 
 /// Lanes that a writer may have before it looks for closed ones among them.
 const LANES_CROWDED: usize = 64;
 
+/// Lanes that are looked at one by one.
+const LANES_FEW: usize = 4;
+
 /// Adds to a list, or says that there is no memory.
 fn add<T>(list: &mut Vec<T>, item: T) -> Result<()> {
     list.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
     list.push(item);
+    Ok(())
+}
+
+/// Adds one of several targets.
+#[inline(never)]
+fn add_member(targets: &mut Targets, group: &[u8], member: Member) -> Result<()> {
+    let mut many = match std::mem::take(targets) {
+        Targets::Many(many) => many,
+        few => {
+            let mut many = Box::<Many>::default();
+            match few {
+                Targets::One(target) => add(&mut many.plain, target)?,
+                Targets::Inline(handler) => add(&mut many.inline, handler)?,
+                _ => {}
+            }
+            many
+        }
+    };
+    if !group.is_empty() {
+        let at = many.groups.iter().position(|other| *other.name == *group);
+        let at = at.unwrap_or(many.groups.len());
+        if at == many.groups.len() {
+            let group = Group {
+                name: Box::from(group),
+                members: Vec::new(),
+                run: RefCell::default(),
+            };
+            add(&mut many.groups, group)?;
+        }
+        add(&mut many.groups[at].members, member)?;
+    } else {
+        match member {
+            Member::Lane(target) => add(&mut many.plain, target)?,
+            Member::Inline(handler) => add(&mut many.inline, handler)?,
+        }
+    }
+    *targets = Targets::Many(many);
     Ok(())
 }
 
@@ -33,25 +75,23 @@ impl Writer {
         subject: &[u8],
         use_targets: impl FnOnce(&Targets) -> Result<R>,
     ) -> Result<R> {
-        check_subject(subject)?;
-        let is_kept = match self.routes.try_borrow_mut() {
-            Ok(mut routes) => routes.get_mut(hash, subject).is_some() || routes.admit(hash),
-            Err(_) => true,
-        };
-        let (targets, stamp) = self.resolve(hash, subject)?;
-        if !is_kept {
-            let _held = self.routes.try_borrow();
-            return use_targets(&targets);
+        {
+            let pin = pin();
+            // The lookup waits for memory; the checks do not.
+            let search = self.broker.interest.search(hash, &pin);
+            check_subject(subject)?;
+            let is_kept = match self.routes.try_borrow_mut() {
+                Ok(mut routes) => routes.knows(hash) || routes.admit(hash),
+                Err(_) => true,
+            };
+            if !is_kept {
+                let targets = self.resolve(search, subject)?;
+                drop(pin);
+                let _held = self.routes.try_borrow();
+                return use_targets(&targets);
+            }
         }
-        let mut text = Vec::new();
-        text.try_reserve_exact(subject.len())
-            .map_err(|_| Error::NO_MEMORY)?;
-        text.extend_from_slice(subject);
-        let route = Route {
-            subject: text.into_boxed_slice(),
-            stamp,
-            targets,
-        };
+        let route = self.route_of(hash, subject)?;
         let result = {
             // Held as for a route in the cache: no lane goes while a handler runs in here.
             let _held = self.routes.try_borrow();
@@ -77,77 +117,79 @@ impl Writer {
 
     pub(crate) fn make_route(&self, hash: u64, subject: &[u8]) -> Result<Route> {
         check_subject(subject)?;
-        let (targets, stamp) = self.resolve(hash, subject)?;
+        self.route_of(hash, subject)
+    }
+
+    /// The route of a checked subject.
+    fn route_of(&self, hash: u64, subject: &[u8]) -> Result<Route> {
+        let mut text = Vec::new();
+        text.try_reserve_exact(subject.len())
+            .map_err(|_| Error::NO_MEMORY)?;
+        text.extend_from_slice(subject);
+        // Before the lookup: a change meanwhile voids the route.
+        let stamp = self.broker.interest.stamp(subject, hash);
+        let pin = pin();
+        let search = self.broker.interest.search(hash, &pin);
         Ok(Route {
-            subject: Box::from(subject),
+            subject: text.into_boxed_slice(),
             stamp,
-            targets,
+            targets: self.resolve(search, subject)?,
         })
     }
 
-    /// Looks the subject up and opens the lanes that are missing.
-    pub(crate) fn resolve(
-        &self,
-        hash: u64,
-        subject: &[u8],
-    ) -> Result<(Targets, fastmq_route::Stamp)> {
+    /// Ends the lookup of a subject and opens the lanes that are missing.
+    #[inline]
+    fn resolve(&self, search: Search<'_, Interested>, subject: &[u8]) -> Result<Targets> {
         self.sweep_if_crowded();
-        // Handlers do not run in here, so one list would do; it is short-lived all the same.
-        let mut found: Vec<Entry> = Vec::new();
-        let stamp = self
-            .broker
-            .interest
-            .try_lookup(subject, hash, &mut found)
-            .map_err(|_| Error::NO_MEMORY)?;
-        if let [Entry(one)] = found.as_slice()
-            && one.group.is_empty()
-        {
-            let targets = match &one.target {
-                Target::Queue(place) => Targets::One(LaneTarget {
-                    lane: self.lane_to(place)?,
-                    subscription: one.id,
-                }),
-                Target::Inline(handler) => Targets::Inline(handler.clone()),
-            };
-            return Ok((targets, stamp));
-        }
-        let mut many = Many::default();
-        for Entry(entry) in found {
-            let member = match &entry.target {
-                Target::Queue(place) => Member::Lane(LaneTarget {
-                    lane: self.lane_to(place)?,
-                    subscription: entry.id,
-                }),
-                Target::Inline(handler) => Member::Inline(handler.clone()),
-            };
-            if !entry.group.is_empty() {
-                let at = many
-                    .groups
-                    .iter()
-                    .position(|group| group.name == entry.group);
-                let at = at.unwrap_or(many.groups.len());
-                if at == many.groups.len() {
-                    let group = Group {
-                        name: entry.group.clone(),
-                        members: Vec::new(),
-                        run: RefCell::default(),
-                    };
-                    add(&mut many.groups, group)?;
-                }
-                add(&mut many.groups[at].members, member)?;
-                continue;
+        let mut targets = Targets::Nobody;
+        let mut result = Ok(());
+        // No handler runs in here.
+        search.visit(subject, |entry| {
+            if result.is_ok() {
+                result = self.add_target(&mut targets, entry);
             }
-            match member {
-                Member::Lane(target) => add(&mut many.plain, target)?,
-                Member::Inline(handler) => add(&mut many.inline, handler)?,
+        });
+        result?;
+        Ok(match targets {
+            Targets::Many(many) => many.simplify(),
+            few => few,
+        })
+    }
+
+    /// Adds what a subscription wants to the targets of its subject.
+    #[inline]
+    fn add_target(&self, targets: &mut Targets, entry: &Entry) -> Result<()> {
+        let group = entry.value().group();
+        let member = match entry.value().target() {
+            Target::Queue(place) => Member::Lane(LaneTarget {
+                lane: self.lane_to(place)?,
+                subscription: entry.id(),
+            }),
+            Target::Inline(handler) => Member::Inline(handler.clone()),
+        };
+        match (&*targets, member) {
+            (Targets::Nobody, Member::Lane(target)) if group.is_empty() => {
+                *targets = Targets::One(target);
             }
+            (Targets::Nobody, Member::Inline(handler)) if group.is_empty() => {
+                *targets = Targets::Inline(handler);
+            }
+            (_, member) => add_member(targets, group, member)?,
         }
-        Ok((many.simplify(), stamp))
+        Ok(())
     }
 
     /// The index of this writer's lane into a queue.
     pub(crate) fn lane_to(&self, place: &Arc<Place>) -> Result<u32> {
         let mut lanes = self.lanes.borrow_mut();
+        // Of a few lanes the right one is sooner seen than computed.
+        let is_here = |lane: &Option<Lane>| {
+            let lane = lane.as_ref();
+            lane.is_some_and(|lane| Arc::ptr_eq(&lane.place, place))
+        };
+        if let Some(index) = lanes.slots.iter().take(LANES_FEW).position(is_here) {
+            return Ok(index as u32);
+        }
         if let Some(index) = lanes.index.get(&place.id()) {
             return Ok(*index);
         }
@@ -248,22 +290,13 @@ impl Writer {
 
     /// The queue that refuses a message with this subject now, to wait for its room.
     pub(crate) fn full_places(&self, subject: &[u8]) -> Vec<Arc<Place>> {
-        let mut found = Vec::new();
+        let mut places = Vec::new();
         let hash = self.hash.hash(subject);
-        if self
-            .broker
-            .interest
-            .try_lookup(subject, hash, &mut found)
-            .is_err()
-        {
-            return Vec::new();
-        }
-        let places = found
-            .into_iter()
-            .filter_map(|Entry(entry)| match &entry.target {
-                Target::Queue(place) => Some(place.clone()),
-                Target::Inline(_) => None,
-            });
-        places.collect()
+        let pin = pin();
+        let search = self.broker.interest.search(hash, &pin);
+        search.visit(subject, |entry| {
+            places.extend(entry.value().target().queue().cloned());
+        });
+        places
     }
 }

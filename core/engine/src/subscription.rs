@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use fastmq_memory::View;
-use fastmq_route::interest::Subscriber;
+use fastmq_route::Text;
 
 use crate::broker::Broker;
 use crate::place::Place;
@@ -86,57 +86,133 @@ pub(crate) enum Target {
     Inline(Arc<Handler>),
 }
 
-/// One subscription, as the interest table holds it.
-#[derive(Debug)]
-pub(crate) struct Interested {
-    pub(crate) id: u32,
-    pub(crate) pattern: Box<[u8]>,
-    /// Empty: no group.
-    pub(crate) group: Box<[u8]>,
-    pub(crate) target: Target,
+impl Target {
+    /// The queue, if it is one.
+    pub(crate) fn queue(&self) -> Option<&Arc<Place>> {
+        match self {
+            Self::Queue(place) => Some(place),
+            Self::Inline(_) => None,
+        }
+    }
 }
 
-/// The entry of the interest table.
+/// Who wants the messages of a pattern.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry(pub(crate) Arc<Interested>);
+pub(crate) enum Interested {
+    /// For itself.
+    Alone(Target),
+    /// With others of a group, one of which gets each message.
+    Grouped(Arc<Grouped>),
+}
 
-impl Subscriber for Entry {
-    fn pattern(&self) -> &[u8] {
-        &self.0.pattern
+/// A member of a group.
+#[derive(Debug)]
+pub(crate) struct Grouped {
+    group: Box<[u8]>,
+    target: Target,
+}
+
+impl Interested {
+    /// An empty `group`: none.
+    pub(crate) fn new(group: &[u8], target: Target) -> Self {
+        if group.is_empty() {
+            return Self::Alone(target);
+        }
+        let group = Box::from(group);
+        Self::Grouped(Arc::new(Grouped { group, target }))
     }
 
-    fn same(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+    /// The group's name; empty: none.
+    #[inline]
+    pub(crate) fn group(&self) -> &[u8] {
+        match self {
+            Self::Alone(_) => &[],
+            Self::Grouped(member) => &member.group,
+        }
+    }
+
+    /// Where the messages go.
+    #[inline]
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Self::Alone(target) => target,
+            Self::Grouped(member) => &member.target,
+        }
     }
 }
+
+/// One subscription, as the interest table holds it: a value, so that a lookup waits for memory
+/// once.
+pub(crate) type Entry = fastmq_route::Entry<Interested>;
+
+const _: () = assert!(size_of::<Entry>() <= 48);
 
 /// A user's hold on a subscription; dropping it does not unsubscribe.
 #[derive(Debug)]
 pub struct Subscription {
     pub(crate) broker: Arc<Broker>,
-    pub(crate) entry: Entry,
-    pub(crate) owns_queue: bool,
-    is_open: AtomicBool,
+    pattern: Text,
+    held: Held,
+}
+
+// Most of what a subscription costs is this hold: bytes count.
+const _: () = assert!(size_of::<Subscription>() <= 48);
+
+/// Where the messages go, and the small fields that find room beside that.
+#[derive(Debug)]
+enum Held {
+    Queue {
+        place: Arc<Place>,
+        id: u32,
+        is_open: AtomicBool,
+        owns_queue: bool,
+    },
+    Inline {
+        handler: Arc<Handler>,
+        id: u32,
+        is_open: AtomicBool,
+    },
 }
 
 impl Subscription {
-    pub(crate) fn new(broker: Arc<Broker>, entry: Entry, owns_queue: bool) -> Self {
+    pub(crate) fn new(
+        broker: Arc<Broker>,
+        id: u32,
+        pattern: &[u8],
+        target: &Target,
+        owns_queue: bool,
+    ) -> Self {
+        let is_open = AtomicBool::new(true);
+        let held = match target.clone() {
+            Target::Queue(place) => Held::Queue {
+                place,
+                id,
+                is_open,
+                owns_queue,
+            },
+            Target::Inline(handler) => Held::Inline {
+                handler,
+                id,
+                is_open,
+            },
+        };
         Self {
             broker,
-            entry,
-            owns_queue,
-            is_open: AtomicBool::new(true),
+            pattern: Text::new(pattern),
+            held,
         }
     }
 
     /// The number that messages of this subscription carry.
     pub fn id(&self) -> u32 {
-        self.entry.0.id
+        match self.held {
+            Held::Queue { id, .. } | Held::Inline { id, .. } => id,
+        }
     }
 
     /// The pattern.
     pub fn pattern(&self) -> &[u8] {
-        &self.entry.0.pattern
+        self.pattern.as_bytes()
     }
 
     /// The broker.
@@ -146,15 +222,21 @@ impl Subscription {
 
     /// The queue it feeds; `None` for an inline subscription.
     pub fn queue(&self) -> Option<&Arc<Place>> {
-        match &self.entry.0.target {
-            Target::Queue(place) => Some(place),
-            Target::Inline(_) => None,
+        match &self.held {
+            Held::Queue { place, .. } => Some(place),
+            Held::Inline { .. } => None,
         }
     }
 
     /// True if the queue was made for this subscription and closes with it.
     pub fn owns_queue(&self) -> bool {
-        self.owns_queue
+        matches!(
+            self.held,
+            Held::Queue {
+                owns_queue: true,
+                ..
+            }
+        )
     }
 
     /// Messages delivered, and messages dropped for it by its queue's policy.
@@ -163,17 +245,25 @@ impl Subscription {
             Some(slot) if slot.is(self.id()) => slot.counts(),
             _ => (0, 0),
         };
-        match &self.entry.0.target {
-            Target::Inline(handler) => (handler.counts.sum(), dropped),
-            Target::Queue(_) => (delivered, dropped),
+        match &self.held {
+            Held::Inline { handler, .. } => (handler.counts.sum(), dropped),
+            Held::Queue { .. } => (delivered, dropped),
         }
     }
 
     /// Ends the subscription. When this returns, its handler does not run and will not, except
     /// when it is the handler itself that calls, or the client's `close_timeout` has passed.
     pub fn unsubscribe(&self) {
-        if self.is_open.swap(false, Ordering::AcqRel) {
-            self.broker.unsubscribe(&self.entry, self.owns_queue);
+        let (target, is_open) = match &self.held {
+            Held::Queue { place, is_open, .. } => (Target::Queue(place.clone()), is_open),
+            Held::Inline {
+                handler, is_open, ..
+            } => (Target::Inline(handler.clone()), is_open),
+        };
+        if is_open.swap(false, Ordering::AcqRel) {
+            let (pattern, owns_queue) = (self.pattern(), self.owns_queue());
+            self.broker
+                .unsubscribe(pattern, self.id(), &target, owns_queue);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A vector can be asked (`try_reserve`), and one of length one turns into a box of an array
 //! without moving, so this crate keeps its shared values as `[T; 1]` and needs no unsafe code.
 //!
-//! Not here: `Arc`, which stable Rust cannot make fallibly. `crowd` says where one is used.
+//! Not here: `Arc`, which stable Rust cannot make fallibly. `page` and `text` each use one.
 
 use std::fmt;
 

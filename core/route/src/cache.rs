@@ -8,8 +8,8 @@
 //! cache is, which a few equal hashes do not achieve): in practice when it is half full. Without
 //! memory it stays as large as it is.
 //!
-//! A *doorkeeper* remembers, in one bit a subject, who missed lately. The first miss of a subject
-//! is not worth a route: a storm of subjects that are used once leaves no trace but bits.
+//! A *doorkeeper* remembers, in three bits a subject, who missed lately. The first miss of a
+//! subject is not worth a route: a storm of subjects that are used once leaves no trace but bits.
 //!
 //! Not here: whether a route is still right (`stamp`), and what is in it. One thread at a time.
 
@@ -22,7 +22,8 @@ pub const ROUTES_MIN: usize = 64;
 pub const ROUTES_MAX: usize = 16_384;
 
 const WAYS: usize = 4;
-/// Bits of the doorkeeper: eight for each subject it remembers, so 6 % are taken for another.
+/// Bits of the doorkeeper: eight for each subject it remembers, of which it sets three. So one
+/// subject in a hundred is taken for another.
 const DOOR_BITS: usize = DOOR_SUBJECTS * 8;
 /// Subjects that the doorkeeper remembers before it starts anew.
 const DOOR_SUBJECTS: usize = ROUTES_MAX;
@@ -86,7 +87,7 @@ impl<R: CachedRoute> RouteCache<R> {
             return None;
         }
         // Nearly every hit is in the home set.
-        let [home, _] = sets(hash, self.hashes.len());
+        let [home, other] = sets(hash, self.hashes.len());
         let hashes = &self.hashes[home];
         let routes = &self.routes[home];
         for way in 0..WAYS {
@@ -97,7 +98,22 @@ impl<R: CachedRoute> RouteCache<R> {
                 return Some(route);
             }
         }
-        self.get_elsewhere(hash, subject)
+        if has(&self.hashes[other], hash) {
+            return self.get_elsewhere(hash, subject);
+        }
+        None
+    }
+
+    /// Whether there is a route with this hash: that of a subject which has one, or rarely of
+    /// another.
+    #[inline]
+    #[must_use]
+    pub fn knows(&self, hash: u64) -> bool {
+        if self.hashes.is_empty() {
+            return false;
+        }
+        let [home, other] = sets(hash, self.hashes.len());
+        has(&self.hashes[home], hash) || has(&self.hashes[other], hash)
     }
 
     #[cold]
@@ -142,10 +158,11 @@ impl<R: CachedRoute> RouteCache<R> {
             };
             self.door = door;
         }
-        // Not the bits that pick the set.
-        let bit = (hash >> 24) as usize % DOOR_BITS;
-        let (word, mask) = (&mut self.door[bit / 64], 1 << (bit % 64));
-        if *word & mask != 0 {
+        // Not the bits that pick the set. All in one word: one line to wait for.
+        let word = &mut self.door[(hash >> 18) as usize % (DOOR_BITS / 64)];
+        let bits = [36, 44, 52].map(|at| 1 << (hash >> at & 63));
+        let mask = bits[0] | bits[1] | bits[2];
+        if *word & mask == mask {
             return true;
         }
         *word |= mask;
@@ -245,6 +262,12 @@ impl<R: CachedRoute> Default for RouteCache<R> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether a hash is in a set. Without a branch for each way: mostly none is equal.
+#[inline(always)]
+fn has(set: &[u64; WAYS], hash: u64) -> bool {
+    set.iter().fold(false, |has, &other| has | (other == hash))
 }
 
 /// The home set of `hash` and the other one, in a cache of `count` sets (at least 2).

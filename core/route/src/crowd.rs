@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use fastmq_memory::snapshot::{Pin, Snapshot};
 
 use crate::allocation::{NoMemory, boxed, filled, vector};
-use crate::interest::Subscriber;
+use crate::entry::{Entry, Value};
 
 /// Members of a chunk at most; also the bits of its `gone` mask.
 const CHUNK_MEMBERS: usize = 64;
@@ -24,27 +24,27 @@ const CHUNK_MEMBERS: usize = 64;
 const CHUNKS_MIN: usize = 4;
 
 /// A set of subscriptions that share their hash.
-pub(crate) struct Crowd<S: Subscriber> {
-    rows: Snapshot<[Rows<S>; 1]>,
+pub(crate) struct Crowd<V: Value> {
+    rows: Snapshot<[Rows<V>; 1]>,
     count: AtomicUsize,
 }
 
-struct Rows<S: Subscriber> {
-    chunks: Box<[Snapshot<[Chunk<S>; 1]>]>,
+struct Rows<V: Value> {
+    chunks: Box<[Snapshot<[Chunk<V>; 1]>]>,
     /// For the writer: chunks outside `first..end` are empty.
     first: AtomicUsize,
     end: AtomicUsize,
 }
 
-struct Chunk<S> {
-    members: Vec<S>,
+struct Chunk<V> {
+    members: Vec<Entry<V>>,
     /// Bit `i`: member `i` was removed when there was no memory for a copy without it.
     gone: AtomicU64,
 }
 
-impl<S: Subscriber> Crowd<S> {
+impl<V: Value> Crowd<V> {
     /// A crowd of `members`.
-    pub(crate) fn new<'m>(members: impl Iterator<Item = &'m S>) -> Result<Self, NoMemory> {
+    pub(crate) fn new<'m>(members: impl Iterator<Item = &'m Entry<V>>) -> Result<Self, NoMemory> {
         let crowd = Self {
             rows: Snapshot::empty(),
             count: AtomicUsize::new(0),
@@ -61,7 +61,7 @@ impl<S: Subscriber> Crowd<S> {
     }
 
     /// Calls `visit` with every member.
-    pub(crate) fn for_each<'g>(&self, pin: &'g Pin, visit: &mut impl FnMut(&'g S)) {
+    pub(crate) fn for_each<'g>(&self, pin: &'g Pin, visit: &mut impl FnMut(&'g Entry<V>)) {
         let Some([rows]) = self.rows.load(pin) else {
             return;
         };
@@ -69,7 +69,7 @@ impl<S: Subscriber> Crowd<S> {
     }
 
     /// Adds one member.
-    pub(crate) fn insert(&self, member: &S, pin: &Pin) -> Result<(), NoMemory> {
+    pub(crate) fn insert(&self, member: &Entry<V>, pin: &Pin) -> Result<(), NoMemory> {
         let mut rows = self.rows.load(pin);
         if rows.is_none_or(|[rows]| rows.is_full(pin)) {
             self.rebuild(self.len() + 1, pin)?;
@@ -82,14 +82,11 @@ impl<S: Subscriber> Crowd<S> {
         Ok(())
     }
 
-    /// Removes `member`; without memory for a copy it is marked, and dropped later.
-    pub(crate) fn remove(&self, member: &S, pin: &Pin) -> bool {
-        let Some([rows]) = self.rows.load(pin) else {
-            return false;
-        };
-        if !rows.remove(member, pin) {
-            return false;
-        }
+    /// Removes the member `id` and gives it; without memory for a copy it is marked, and dropped
+    /// later.
+    pub(crate) fn remove(&self, id: u32, pin: &Pin) -> Option<Entry<V>> {
+        let [rows] = self.rows.load(pin)?;
+        let member = rows.remove(id, pin)?;
         let count = self.len() - 1;
         self.count.store(count, Ordering::Relaxed);
         let capacity = rows.chunks.len() * CHUNK_MEMBERS;
@@ -97,7 +94,7 @@ impl<S: Subscriber> Crowd<S> {
             // Without memory the rows stay as large as they are.
             let _ = self.rebuild(count, pin);
         }
-        true
+        Some(member)
     }
 
     /// Copies all members into fresh rows, with room for twice `count`.
@@ -111,11 +108,11 @@ impl<S: Subscriber> Crowd<S> {
     }
 }
 
-impl<S: Subscriber> Rows<S> {
+impl<V: Value> Rows<V> {
     /// Rows of `chunks` chunks, filled with `members`, and how many those are.
     fn new<'m>(
         chunks: usize,
-        members: impl Iterator<Item = &'m S>,
+        members: impl Iterator<Item = &'m Entry<V>>,
     ) -> Result<(Self, usize), NoMemory> {
         let rows = Self {
             chunks: filled(chunks, Snapshot::empty)?,
@@ -138,7 +135,7 @@ impl<S: Subscriber> Rows<S> {
         Ok((rows, count))
     }
 
-    fn members<'g>(&'g self, pin: &'g Pin) -> impl Iterator<Item = &'g S> {
+    fn members<'g>(&'g self, pin: &'g Pin) -> impl Iterator<Item = &'g Entry<V>> {
         let chunks = self.chunks.iter().filter_map(|slot| slot.load(pin));
         chunks.flat_map(|[chunk]| chunk.members())
     }
@@ -155,7 +152,7 @@ impl<S: Subscriber> Rows<S> {
     }
 
     /// Adds a member to the last chunk, or to a new one; there is room.
-    fn insert(&self, member: &S, pin: &Pin) -> Result<(), NoMemory> {
+    fn insert(&self, member: &Entry<V>, pin: &Pin) -> Result<(), NoMemory> {
         let end = self.end.load(Ordering::Relaxed);
         let has_room = self.last_len(pin).is_some_and(|len| len < CHUNK_MEMBERS);
         let index = if has_room { end - 1 } else { end };
@@ -169,30 +166,27 @@ impl<S: Subscriber> Rows<S> {
         Ok(())
     }
 
-    fn remove(&self, member: &S, pin: &Pin) -> bool {
+    fn remove(&self, id: u32, pin: &Pin) -> Option<Entry<V>> {
         let first = self.first.load(Ordering::Relaxed);
         let end = self.end.load(Ordering::Relaxed);
         let mut ends = first..end;
         while let Some(front) = ends.next() {
             let back = ends.next_back();
             for index in std::iter::once(front).chain(back) {
-                if self.remove_from(index, member, pin) {
+                if let Some(member) = self.remove_from(index, id, pin) {
                     self.narrow(first, end, pin);
-                    return true;
+                    return Some(member);
                 }
             }
         }
-        false
+        None
     }
 
-    fn remove_from(&self, index: usize, member: &S, pin: &Pin) -> bool {
+    fn remove_from(&self, index: usize, id: u32, pin: &Pin) -> Option<Entry<V>> {
         let slot = &self.chunks[index];
-        let Some([chunk]) = slot.load(pin) else {
-            return false;
-        };
-        let Some(place) = chunk.place(member) else {
-            return false;
-        };
+        let [chunk] = slot.load(pin)?;
+        let place = chunk.place(id)?;
+        let member = chunk.members[place].clone();
         match chunk.without(place) {
             Ok(rest) if rest.members.is_empty() => slot.store(None),
             Ok(rest) => match boxed(rest) {
@@ -201,7 +195,7 @@ impl<S: Subscriber> Rows<S> {
             },
             Err(NoMemory) => chunk.mark(place),
         }
-        true
+        Some(member)
     }
 
     /// Leaves out the empty chunks at both ends.
@@ -220,8 +214,8 @@ impl<S: Subscriber> Rows<S> {
     }
 }
 
-impl<S: Subscriber> Chunk<S> {
-    fn new(members: Vec<S>) -> Self {
+impl<V: Value> Chunk<V> {
+    fn new(members: Vec<Entry<V>>) -> Self {
         let gone = AtomicU64::new(0);
         Self { members, gone }
     }
@@ -234,20 +228,20 @@ impl<S: Subscriber> Chunk<S> {
         self.gone.fetch_or(1 << place, Ordering::Release);
     }
 
-    fn members(&self) -> impl Iterator<Item = &S> {
+    fn members(&self) -> impl Iterator<Item = &Entry<V>> {
         let members = self.members.iter().enumerate();
         members.filter_map(|(place, member)| (!self.is_gone(place)).then_some(member))
     }
 
-    fn place(&self, member: &S) -> Option<usize> {
+    fn place(&self, id: u32) -> Option<usize> {
         // The scan that a removal in any order costs; `gone` is not in its loop.
-        let place = self.members.iter().position(|other| other.same(member))?;
+        let place = self.members.iter().position(|other| other.id() == id)?;
         if !self.is_gone(place) {
             return Some(place);
         }
         // Marked, and since then perhaps inserted again.
         let mut later = place + 1..self.members.len();
-        later.find(|&later| self.members[later].same(member) && !self.is_gone(later))
+        later.find(|&later| self.members[later].id() == id && !self.is_gone(later))
     }
 
     fn without(&self, place: usize) -> Result<Self, NoMemory> {
@@ -267,33 +261,31 @@ mod tests {
     use fastmq_memory::snapshot::pin;
     use std::sync::Arc;
 
-    type Member = Arc<(usize, &'static [u8])>;
-
-    impl Subscriber for Member {
-        fn pattern(&self) -> &[u8] {
-            self.1
-        }
-        fn same(&self, other: &Self) -> bool {
-            Arc::ptr_eq(self, other)
-        }
-    }
+    type Member = Entry<Arc<()>>;
 
     fn members(count: usize) -> Vec<Member> {
-        (0..count).map(|i| Arc::new((i, &b"p"[..]))).collect()
+        (0..count)
+            .map(|i| Entry::new(1, i as u32, b"p", Arc::default()))
+            .collect()
     }
 
-    fn check(crowd: &Crowd<Member>, expected: &[Member]) {
+    fn check(crowd: &Crowd<Arc<()>>, expected: &[Member]) {
         let pin = pin();
         let mut seen = Vec::new();
-        crowd.for_each(&pin, &mut |member| seen.push(member.0));
+        crowd.for_each(&pin, &mut |member| seen.push(member.id()));
         seen.sort_unstable();
-        let mut expected: Vec<usize> = expected.iter().map(|member| member.0).collect();
+        let mut expected: Vec<u32> = expected.iter().map(Entry::id).collect();
         expected.sort_unstable();
         assert_eq!(seen, expected);
         assert_eq!(crowd.len(), seen.len());
     }
 
-    fn full(all: &[Member]) -> Crowd<Member> {
+    fn is_removed(crowd: &Crowd<Arc<()>>, member: &Member) -> bool {
+        let removed = crowd.remove(member.id(), &pin());
+        removed.is_some_and(|removed| Arc::ptr_eq(removed.value(), member.value()))
+    }
+
+    fn full(all: &[Member]) -> Crowd<Arc<()>> {
         let crowd = Crowd::new(all[..3].iter()).unwrap();
         for member in &all[3..] {
             crowd.insert(member, &pin()).unwrap();
@@ -307,8 +299,8 @@ mod tests {
         let crowd = full(&all);
         check(&crowd, &all);
         for (i, member) in all.iter().enumerate() {
-            assert!(crowd.remove(member, &pin()));
-            assert!(!crowd.remove(member, &pin()));
+            assert!(is_removed(&crowd, member));
+            assert!(!is_removed(&crowd, member));
             if i % 97 == 0 {
                 check(&crowd, &all[i + 1..]);
             }
@@ -321,12 +313,12 @@ mod tests {
         let all = members(1_000);
         let crowd = full(&all);
         for i in (0..all.len()).rev() {
-            assert!(crowd.remove(&all[i], &pin()));
+            assert!(is_removed(&crowd, &all[i]));
             if i % 97 == 0 {
                 check(&crowd, &all[..i]);
             }
         }
-        assert!(!crowd.remove(&all[0], &pin()));
+        assert!(!is_removed(&crowd, &all[0]));
         crowd.insert(&all[7], &pin()).unwrap();
         check(&crowd, &all[7..8]);
     }
@@ -337,7 +329,7 @@ mod tests {
         let crowd = full(&all[..100]);
         for i in 100..all.len() {
             crowd.insert(&all[i], &pin()).unwrap();
-            assert!(crowd.remove(&all[i - 100], &pin()));
+            assert!(is_removed(&crowd, &all[i - 100]));
         }
         check(&crowd, &all[all.len() - 100..]);
         let pin = pin();
@@ -353,13 +345,13 @@ mod tests {
             let pin = pin();
             let [rows] = crowd.rows.load(&pin).unwrap();
             let [chunk] = rows.chunks[0].load(&pin).unwrap();
-            chunk.mark(chunk.place(&all[4]).unwrap());
+            chunk.mark(chunk.place(4).unwrap());
             crowd.count.store(9, Ordering::Relaxed);
         }
         let rest = [&all[..4], &all[5..]].concat();
         check(&crowd, &rest);
-        assert!(!crowd.remove(&all[4], &pin()));
-        assert!(crowd.remove(&all[9], &pin()));
+        assert!(!is_removed(&crowd, &all[4]));
+        assert!(is_removed(&crowd, &all[9]));
         check(&crowd, &rest[..8]);
         let pin = pin();
         let [rows] = crowd.rows.load(&pin).unwrap();

@@ -11,11 +11,10 @@
 //! A subscription that stays is found by every lookup, exactly once, whatever comes and goes
 //! beside it; one that comes or goes during a lookup may be found or not.
 //!
-//! Memory: some 40 bytes for each subscription beside `S` itself, which holds the pattern. A
-//! lookup of a cold subject among a million waits for memory three times: slot, bucket, and `S`
-//! (which should keep its pattern in the same allocation, or it is four).
-//! What is removed is dropped later and on any thread that uses a snapshot: the destructor of `S`
-//! must not lock, wait or call back.
+//! Memory: some 85 bytes for each subscription, with its pattern if that is short (`text`) and 16
+//! bytes of `V`. A lookup of a cold subject among a million waits for memory once.
+//! What is removed is dropped later and on any thread that uses a snapshot, and one for each eight
+//! that stay may wait for a change near it: the destructor of `V` must not lock, wait or call back.
 //!
 //! Not here: groups, queues and delivery; the caller sorts what a lookup gives.
 
@@ -24,29 +23,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fastmq_memory::snapshot::{Pin, pin};
 
 use crate::allocation::NoMemory;
-use crate::hash::SubjectHash;
+use crate::entry::{Entry, Value};
+use crate::hash::{SubjectHash, is_same};
 use crate::pattern::{Shape, TokenHashes};
 use crate::shapes::{Counts, Shapes};
 use crate::stamp::{Generations, Stamp};
-use crate::table::Table;
+use crate::table::{Probe, Table};
 
 /// Changes after which retired memory is handed over, so that it does not wait for long.
 const FLUSH_EVERY: u32 = 64;
 
-/// A subscription as the interest table sees it: a cheap handle, such as an `Arc`.
-pub trait Subscriber: Clone + Send + Sync + 'static {
-    /// The pattern, checked by [`check_pattern`](crate::check_pattern); it never changes.
-    fn pattern(&self) -> &[u8];
-
-    /// Whether both are handles of one subscription.
-    fn same(&self, other: &Self) -> bool;
-}
-
 /// The subscriptions of one broker.
-pub struct Interest<S: Subscriber> {
+pub struct Interest<V: Value> {
     hash: SubjectHash,
     generations: Generations,
-    table: Table<S>,
+    table: Table<V>,
     shapes: Shapes,
     writer: Mutex<Writer>,
 }
@@ -56,7 +47,7 @@ struct Writer {
     changes: u32,
 }
 
-impl<S: Subscriber> Interest<S> {
+impl<V: Value> Interest<V> {
     /// An empty table; `seed` should be random. It allocates nothing.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
@@ -81,42 +72,50 @@ impl<S: Subscriber> Interest<S> {
 
     /// Adds a subscription. It is found by every lookup that starts after the return.
     ///
+    /// `pattern` was checked by [`check_pattern`](crate::check_pattern); `id` names the
+    /// subscription among those of this table.
+    ///
     /// # Errors
     /// There is no memory; nothing has changed.
-    pub fn insert(&self, subscription: S) -> Result<(), NoMemory> {
-        let shape = Shape::of(subscription.pattern());
-        let key = self.key(subscription.pattern(), shape);
+    pub fn insert(&self, id: u32, pattern: &[u8], value: V) -> Result<(), NoMemory> {
+        let shape = Shape::of(pattern);
+        let key = self.key(pattern, shape);
         let pin = pin();
         let mut writer = self.lock();
         self.generations.prepare()?;
         if let Some(shape) = shape {
             self.shapes.insert(&mut writer.counts, shape)?;
         }
-        if let Err(error) = self.table.insert(key, &subscription, &pin) {
+        if let Err(error) = self.table.insert(key, id, pattern, value, &pin) {
             if let Some(shape) = shape {
                 self.shapes.remove(&mut writer.counts, shape);
             }
             return Err(error);
         }
-        self.raise(&mut writer, subscription.pattern(), shape, &pin);
+        self.raise(&mut writer, pattern, shape, &pin);
         Ok(())
     }
 
-    /// Removes a subscription; false if it is not there. No lookup that starts after the return
-    /// finds it. Without memory the handle stays in the table, marked, until its neighbours change.
-    pub fn remove(&self, subscription: &S) -> bool {
-        let shape = Shape::of(subscription.pattern());
-        let key = self.key(subscription.pattern(), shape);
+    /// Removes the subscription `id` to `pattern` and gives it, or `None` if it is not there. No
+    /// lookup that starts after the return finds it.
+    pub fn remove(&self, pattern: &[u8], id: u32) -> Option<Entry<V>> {
+        let shape = Shape::of(pattern);
+        let key = self.key(pattern, shape);
         let pin = pin();
         let mut writer = self.lock();
-        if !self.table.remove(key, subscription, &pin) {
-            return false;
-        }
+        let removed = self.table.remove(key, id, &pin)?;
         if let Some(shape) = shape {
             self.shapes.remove(&mut writer.counts, shape);
         }
-        self.raise(&mut writer, subscription.pattern(), shape, &pin);
-        true
+        self.raise(&mut writer, pattern, shape, &pin);
+        Some(removed)
+    }
+
+    /// Calls `visit` with every subscription, in no particular order. It must not change this
+    /// table: that would wait for itself.
+    pub fn for_each(&self, mut visit: impl FnMut(&Entry<V>)) {
+        let _writer = self.lock();
+        self.table.for_each(&pin(), &mut |entry| visit(entry));
     }
 
     /// How many subscriptions there are.
@@ -135,35 +134,32 @@ impl<S: Subscriber> Interest<S> {
     /// [`check_subject`](crate::check_subject)) to `out`, in no particular order.
     ///
     /// The stamp says for how long the answer holds: see [`is_current`](Self::is_current).
-    /// Aborts if `out` cannot grow; [`try_lookup`](Self::try_lookup) does not.
-    pub fn lookup(&self, subject: &[u8], out: &mut Vec<S>) -> Stamp {
+    /// Aborts if `out` cannot grow; a [`search`](Self::search) allocates nothing.
+    pub fn lookup(&self, subject: &[u8], out: &mut Vec<Entry<V>>) -> Stamp {
         let subject_hash = self.hash.hash(subject);
-        self.visit(subject, subject_hash, |subscription| {
-            out.push(subscription.clone());
-        })
+        let stamp = self.stamp(subject, subject_hash);
+        let pin = pin();
+        let search = self.search(subject_hash, &pin);
+        search.visit(subject, |entry| out.push(entry.clone()));
+        stamp
     }
 
-    /// The same for a caller that knows the hash of the subject by [`hasher`](Self::hasher) and
-    /// must not abort.
-    ///
-    /// # Errors
-    /// There is no memory for `out`; it holds a part of the answer.
-    pub fn try_lookup(
-        &self,
-        subject: &[u8],
-        subject_hash: u64,
-        out: &mut Vec<S>,
-    ) -> Result<Stamp, NoMemory> {
-        let mut result = Ok(());
-        let stamp = self.visit(subject, subject_hash, |subscription| {
-            if result.is_ok() {
-                result = out.try_reserve(1).map_err(|_| NoMemory);
-            }
-            if result.is_ok() {
-                out.push(subscription.clone());
-            }
-        });
-        result.map(|()| stamp)
+    /// The stamp of an answer that is asked for after this call: see
+    /// [`is_current`](Self::is_current). `subject_hash` is by [`hasher`](Self::hasher).
+    #[must_use]
+    pub fn stamp(&self, subject: &[u8], subject_hash: u64) -> Stamp {
+        self.generations.stamp(&self.hash, subject, subject_hash)
+    }
+
+    /// Begins to look a subject up that has this hash by [`hasher`](Self::hasher): what the lookup
+    /// will wait for is on its way from memory while the caller does something else.
+    #[inline]
+    pub fn search<'a>(&'a self, subject_hash: u64, pin: &'a Pin) -> Search<'a, V> {
+        Search {
+            interest: self,
+            probe: self.table.probe(subject_hash, pin),
+            pin,
+        }
     }
 
     /// Whether an answer of `lookup` still holds: whether no subscription that could match its
@@ -171,32 +167,6 @@ impl<S: Subscriber> Interest<S> {
     #[inline(always)]
     pub fn is_current(&self, stamp: &Stamp) -> bool {
         self.generations.is_current(stamp)
-    }
-
-    /// Calls `found` for every match.
-    #[inline]
-    fn visit(&self, subject: &[u8], subject_hash: u64, mut found: impl FnMut(&S)) -> Stamp {
-        // Before anything of the table is loaded.
-        let stamp = self.generations.stamp(&self.hash, subject, subject_hash);
-        let pin = pin();
-        self.table
-            .probe(subject_hash, &pin, &mut |subscription: &S| {
-                if subscription.pattern() == subject {
-                    found(subscription);
-                }
-            });
-        if self.shapes.are_any(&pin) {
-            let tokens = TokenHashes::of(&self.hash, subject);
-            for shape in self.shapes.of(tokens.as_slice().len(), &pin) {
-                let key = shape.key(&self.hash, tokens.as_slice());
-                self.table.probe(key, &pin, &mut |subscription: &S| {
-                    if shape.admits(subscription.pattern(), subject) {
-                        found(subscription);
-                    }
-                });
-            }
-        }
-        stamp
     }
 
     fn key(&self, pattern: &[u8], shape: Option<Shape>) -> u64 {
@@ -223,7 +193,46 @@ impl<S: Subscriber> Interest<S> {
     }
 }
 
-impl<S: Subscriber> std::fmt::Debug for Interest<S> {
+/// A lookup that has begun.
+#[must_use = "a search finds nothing before `visit`"]
+pub struct Search<'a, V: Value> {
+    interest: &'a Interest<V>,
+    probe: Probe<'a, V>,
+    pin: &'a Pin,
+}
+
+impl<V: Value> Search<'_, V> {
+    /// Calls `found` with every subscription whose pattern matches `subject` (checked by
+    /// [`check_subject`](crate::check_subject)), in no particular order.
+    #[inline]
+    pub fn visit(self, subject: &[u8], mut found: impl FnMut(&Entry<V>)) {
+        let (interest, pin) = (self.interest, self.pin);
+        self.probe.visit(pin, |entry| {
+            if is_same(entry.pattern().as_bytes(), subject) {
+                found(entry);
+            }
+        });
+        if interest.shapes.are_any(pin) {
+            let tokens = TokenHashes::of(&interest.hash, subject);
+            for shape in interest.shapes.of(tokens.as_slice().len(), pin) {
+                let key = shape.key(&interest.hash, tokens.as_slice());
+                interest.table.probe(key, pin).visit(pin, |entry| {
+                    if shape.admits(entry.pattern().as_bytes(), subject) {
+                        found(entry);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl<V: Value> std::fmt::Debug for Search<'_, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Search").finish_non_exhaustive()
+    }
+}
+
+impl<V: Value> std::fmt::Debug for Interest<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Interest")
             .field("subscriptions", &self.len())

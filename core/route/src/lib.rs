@@ -12,33 +12,39 @@
 //! | [`interest`] | all subscriptions that match a subject, without a lock |
 //! | [`stamp`] | is a route that was computed earlier still right? |
 //! | [`cache`] | the routes that one writer computed earlier |
+//! | [`entry`] | what does the table hold? |
+//! | [`text`] | where does a short pattern lie? |
 //! | [`balance`] | which member of a group takes the next run of messages? |
 //!
-//! Inside: `table` finds entries by hash, `bucket` and `crowd` hold them, `shapes` says which
-//! probes a lookup needs, `allocation` turns a failed allocation into an error.
+//! Inside: `table` finds the `page` of an entry by its hash, `crowd` holds those that share one,
+//! `shapes` says which probes a lookup needs, `allocation` turns a failed allocation into an error.
 
 #![forbid(unsafe_code)]
 
 mod allocation;
 pub mod balance;
-mod bucket;
 pub mod cache;
 mod crowd;
+pub mod entry;
 pub mod hash;
 pub mod interest;
+mod page;
 pub mod pattern;
 mod shapes;
 pub mod stamp;
 pub mod subject;
 mod table;
+pub mod text;
 
 pub use allocation::NoMemory;
 pub use balance::Run;
 pub use cache::{CachedRoute, RouteCache};
+pub use entry::Entry;
 pub use hash::SubjectHash;
-pub use interest::{Interest, Subscriber};
+pub use interest::Interest;
 pub use pattern::matches;
 pub use stamp::Stamp;
 pub use subject::{
     SUBJECT_BYTES_MAX, SUBJECT_TOKENS_MAX, SubjectError, check_pattern, check_subject,
 };
+pub use text::Text;

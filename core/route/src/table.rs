@@ -1,62 +1,55 @@
 //! Entries by hash: a table that readers probe without a lock while it grows and shrinks.
 //!
-//! Linear hashing: slots never move, and the table grows by one slot at a time, by splitting the
-//! one bucket whose entries belong to the new slot (and shrinks by the reverse). So no change
-//! copies more than two buckets, there is no pause while a million entries are moved, and memory
-//! follows the number of entries both ways. Slots live in segments, each as large as all before
-//! it; the segment of a slot follows from its index.
+//! Extendible hashing (Fagin et al.): an entry is in a page with all others that have the low bits
+//! of its key. A page that is full is split by one more bit, alone; two half empty pages that
+//! differ in their last bit are merged. So no change copies more than two pages, there is no pause
+//! while a million entries are moved, and memory follows the number of entries both ways.
 //!
-//! A reader computes the slot from the size it saw, loads the bucket and looks at the size again.
-//! The writer's order makes this enough. *Split:* the new slot is filled, the size published,
-//! then the old slot trimmed. *Merge:* the entries are added to the lower slot, the size
-//! published, then the upper slot emptied. A bucket that lacks an entry which moved is published
-//! after the size was, so whoever loads it sees the new size, and probes again. The size carries
-//! a version, because it could have gone and come back. A reader is sent round again only by a
-//! change of size in the two loads between, so it makes progress as long as the writers do not
-//! resize faster than it can load one pointer.
+//! The slots of the pages lie in one array, indexed by those low bits. A slot is empty until its
+//! page was split off the one whose index lacks the highest bit, so a reader begins with as many
+//! bits as the deepest page has, and leaves out the highest bit until it finds a page. The list of
+//! slots is small enough for a cache; what a probe waits for is a cell of the page.
+//!
+//! A page knows how many bits its keys have in common. *Split:* the upper page is stored, then the
+//! lower one is replaced. *Merge:* the lower page is replaced, then the upper slot is emptied. So
+//! a page that a reader loads while it is the page for its key has all that stays; one that no
+//! longer is says so, and the reader looks again. It is sent round only by a split that it meets.
 //!
 //! Changes are made under the writers' lock of the interest table.
-//! Not here: what a tag is made of, and whether a hit matches.
+//! Not here: how a page finds its entries (`page`), and whether a hit matches (`interest`).
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use fastmq_memory::snapshot::{Pin, Snapshot};
 
-use crate::allocation::{NoMemory, boxed, filled};
-use crate::bucket::{Bucket, Change};
-use crate::interest::Subscriber;
+use crate::allocation::{NoMemory, filled};
+use crate::entry::{Entry, Value};
+use crate::page::{Boxed, CELLS, Home, Inserted, Page, home_of, low_bits, tag_of};
 
-/// Slots of the first segment, the smallest size.
-const SLOTS_MIN: u64 = 16;
-/// The largest size; beyond it buckets get longer.
-const SLOTS_MAX: u64 = SLOTS_MIN << (SEGMENTS - 1);
-const SEGMENTS: usize = 25;
+/// Segments of the array of slots: the first has one slot, each other as many as all before it.
+const SEGMENTS: usize = 27;
+const DEPTH_MAX: u32 = SEGMENTS as u32 - 1;
+/// Two pages with fewer entries together are merged.
+const MERGE_BELOW: usize = CELLS / 2;
 
-/// A split when there are more than 5 entries for 2 slots, a merge below 3 for 5. Fewer entries
-/// for each slot, and buckets of six, made no measurable difference among a million entries.
-const SPLIT_ABOVE: (u64, u64) = (5, 2);
-const MERGE_BELOW: (u64, u64) = (3, 5);
-/// Merges after one removal: enough to keep up with it.
-const MERGES_MAX: u32 = 2;
-
-const SIZE_BITS: u32 = 32;
-
-type Slot<S> = Snapshot<[Bucket<S>; 1]>;
-type Segment<S> = Snapshot<[Box<[Slot<S>]>; 1]>;
+type Slot<V> = Snapshot<[Page<V>; 1]>;
 
 /// All entries of one interest table.
-pub(crate) struct Table<S: Subscriber> {
-    /// Size in the low half, version in the high half.
-    state: AtomicU64,
-    segments: [Segment<S>; SEGMENTS],
+pub(crate) struct Table<V: Value> {
+    /// The depth of the deepest page, and how many pages have each.
+    depth: AtomicU32,
+    pages: [AtomicU32; SEGMENTS],
+    segments: [OnceLock<Box<[Slot<V>]>>; SEGMENTS],
     entries: AtomicUsize,
 }
 
-impl<S: Subscriber> Table<S> {
+impl<V: Value> Table<V> {
     pub(crate) const fn new() -> Self {
         Self {
-            state: AtomicU64::new(0),
-            segments: [const { Snapshot::empty() }; SEGMENTS],
+            depth: AtomicU32::new(0),
+            pages: [const { AtomicU32::new(0) }; SEGMENTS],
+            segments: [const { OnceLock::new() }; SEGMENTS],
             entries: AtomicUsize::new(0),
         }
     }
@@ -65,257 +58,279 @@ impl<S: Subscriber> Table<S> {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Calls `visit` with every entry whose key has the same tag as `key`.
+    /// Begins to look for the entries of `key`.
     #[inline]
-    pub(crate) fn probe<'g>(&self, key: u64, pin: &'g Pin, visit: &mut impl FnMut(&'g S)) {
-        let tag = tag_of(key);
-        let mut state = self.state.load(Ordering::Acquire);
-        let bucket = loop {
-            let slot = self.slot(slot_of(tag, size_of_state(state)), pin);
-            let bucket = slot.and_then(|slot| slot.load(pin));
-            // Acquire above keeps this load behind the one of the bucket.
-            let now = self.state.load(Ordering::Acquire);
-            if now == state {
-                break bucket;
-            }
-            state = now;
-        };
-        if let Some([bucket]) = bucket {
-            bucket.probe(tag, pin, visit);
+    pub(crate) fn probe<'a>(&'a self, key: u64, pin: &'a Pin) -> Probe<'a, V> {
+        Probe {
+            table: self,
+            key,
+            home: self
+                .find(key, pin)
+                .map(|(index, page)| page.home(index, key)),
+        }
+    }
+
+    /// Calls `visit` with every entry, for the writer.
+    pub(crate) fn for_each<'g>(&self, pin: &'g Pin, visit: &mut impl FnMut(&'g Entry<V>)) {
+        let segments = self.segments.iter().filter_map(OnceLock::get);
+        for [page] in segments.flatten().filter_map(|slot| slot.load(pin)) {
+            page.for_each(pin, visit);
         }
     }
 
     /// Adds an entry under `key`.
-    pub(crate) fn insert(&self, key: u64, member: &S, pin: &Pin) -> Result<(), NoMemory> {
-        let tag = tag_of(key);
-        if self.size() == 0 {
-            self.add_segment(0, SLOTS_MIN)?;
-            self.publish_size(SLOTS_MIN);
-        }
-        let slot = self.slot(slot_of(tag, self.size()), pin).ok_or(NoMemory)?;
-        let old = slot.load(pin).map(|[bucket]| bucket);
-        apply(slot, Bucket::insert(old, tag, member, pin)?);
-        let entries = self.len() + 1;
-        self.entries.store(entries, Ordering::Relaxed);
-        if entries as u64 * SPLIT_ABOVE.1 > self.size() * SPLIT_ABOVE.0 {
-            // Without memory the buckets get longer; the next insert tries again.
-            let _ = self.split(pin);
-        }
-        Ok(())
-    }
-
-    /// Removes an entry that was inserted under `key`; false if there is none.
-    pub(crate) fn remove(&self, key: u64, member: &S, pin: &Pin) -> bool {
-        let tag = tag_of(key);
-        let Some(slot) = self.slot(slot_of(tag, self.size()), pin) else {
-            return false;
-        };
-        let bucket = slot.load(pin).map(|[bucket]| bucket);
-        let Some(change) = bucket.and_then(|bucket| bucket.remove(tag, member, pin)) else {
-            return false;
-        };
-        apply(slot, change);
-        let entries = self.len() - 1;
-        self.entries.store(entries, Ordering::Relaxed);
-        for _ in 0..MERGES_MAX {
-            let size = self.size();
-            let is_sparse = entries as u64 * MERGE_BELOW.1 < size * MERGE_BELOW.0;
-            // Without memory the table stays as large as it is.
-            if size <= SLOTS_MIN || !is_sparse || self.merge(pin).is_err() {
-                break;
+    pub(crate) fn insert(
+        &self,
+        key: u64,
+        id: u32,
+        pattern: &[u8],
+        value: V,
+        pin: &Pin,
+    ) -> Result<(), NoMemory> {
+        let mut entry = Entry::new(tag_of(key), id, pattern, value);
+        loop {
+            let Some((index, page)) = self.find(key, pin) else {
+                self.make_root()?;
+                continue;
+            };
+            match page.insert(home_of(key), entry, pin)? {
+                Inserted::InPlace => break,
+                Inserted::Copied(copy) => {
+                    self.store(index, Some(copy));
+                    break;
+                }
+                Inserted::Full(refused) => entry = refused,
+            }
+            if page.is_dense() {
+                self.split(index, page)?;
+            } else {
+                self.store(index, Some(Page::copy_of(page, !0, page.depth())?));
             }
         }
-        true
+        self.entries.store(self.len() + 1, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Grows by one slot.
-    fn split(&self, pin: &Pin) -> Result<(), NoMemory> {
-        let upper = self.size();
-        if upper >= SLOTS_MAX {
-            return Ok(());
-        }
-        let (segment, offset) = place_of(upper);
-        if offset == 0 {
-            self.add_segment(segment, upper)?;
-        }
-        let slots = self.slot(lower_of(upper), pin).zip(self.slot(upper, pin));
-        let (lower_slot, upper_slot) = slots.ok_or(NoMemory)?;
-        let Some([old]) = lower_slot.load(pin) else {
-            self.publish_size(upper + 1);
-            return Ok(());
+    /// Removes the entry `id` that was inserted under `key`, and gives it. Never fails: without
+    /// memory for a copy the entry stays in its cell, out of sight.
+    pub(crate) fn remove(&self, key: u64, id: u32, pin: &Pin) -> Option<Entry<V>> {
+        let (index, page) = self.find(key, pin)?;
+        let entry = page.remove(key, id, pin)?;
+        self.entries.store(self.len() - 1, Ordering::Relaxed);
+        // Without memory the table stays as large as it is.
+        let _ = self.tidy(index, page, pin);
+        Some(entry)
+    }
+
+    /// Merges a page with its neighbour, or copies it, after a removal.
+    fn tidy(&self, index: u32, page: &Page<V>, pin: &Pin) -> Result<(), NoMemory> {
+        let depth = page.depth();
+        let Some(last) = depth.checked_sub(1) else {
+            if page.len() == 0 {
+                self.store(0, None);
+                self.count(0, -1);
+                return Ok(());
+            }
+            return self.refresh(index, page);
         };
-        let [moved, kept] = old.split(|tag| slot_of(tag, upper + 1) == upper)?;
-        apply(upper_slot, moved);
-        self.publish_size(upper + 1);
-        apply(lower_slot, kept);
+        let (lower, upper) = (index & !(1 << last), index | 1 << last);
+        let neighbour = self.slot(lower + upper - index);
+        let neighbour = neighbour.and_then(|slot| slot.load(pin));
+        let Some([neighbour]) = neighbour
+            .filter(|[other]| other.depth() == depth && other.len() + page.len() < MERGE_BELOW)
+        else {
+            return self.refresh(index, page);
+        };
+        let merged = Page::copy_of(page, !0, last)?;
+        merged[0].add(neighbour, !0);
+        self.store(lower, Some(merged));
+        self.store(upper, None);
+        self.count(depth, -2);
+        self.count(last, 1);
         Ok(())
     }
 
-    /// Shrinks by one slot.
-    fn merge(&self, pin: &Pin) -> Result<(), NoMemory> {
-        let upper = self.size() - 1;
-        let slots = self.slot(lower_of(upper), pin).zip(self.slot(upper, pin));
-        let (lower_slot, upper_slot) = slots.ok_or(NoMemory)?;
-        if let Some([moved]) = upper_slot.load(pin) {
-            let kept = lower_slot.load(pin).map(|[bucket]| bucket);
-            apply(lower_slot, Bucket::merge([kept, Some(moved)])?);
-        }
-        self.publish_size(upper);
-        upper_slot.store(None);
-        let (segment, offset) = place_of(upper);
-        if offset == 0 {
-            self.segments[segment].store(None);
+    fn refresh(&self, index: u32, page: &Page<V>) -> Result<(), NoMemory> {
+        if page.is_worn() {
+            self.store(index, Some(Page::copy_of(page, !0, page.depth())?));
         }
         Ok(())
     }
 
-    fn add_segment(&self, segment: usize, slots: u64) -> Result<(), NoMemory> {
-        let slots = boxed(filled(slots as usize, Snapshot::empty)?)?;
-        self.segments[segment].store(Some(slots));
+    fn make_root(&self) -> Result<(), NoMemory> {
+        self.add_segment(0)?;
+        self.store(0, Some(Page::new(0)?));
+        self.count(0, 1);
         Ok(())
+    }
+
+    /// Splits a page by one more bit of the keys.
+    fn split(&self, index: u32, page: &Page<V>) -> Result<(), NoMemory> {
+        let depth = page.depth();
+        if depth == DEPTH_MAX {
+            // A billion subscriptions, or a hash that is none.
+            return Err(NoMemory);
+        }
+        self.add_segment(depth as usize + 1)?;
+        let which = page.upper(depth);
+        let upper = Page::copy_of(page, which, depth + 1)?;
+        let lower = Page::copy_of(page, !which, depth + 1)?;
+        self.count(depth + 1, 2);
+        self.count(depth, -1);
+        self.store(index | 1 << depth, Some(upper));
+        self.store(index, Some(lower));
+        Ok(())
+    }
+
+    /// The page that has `key`, or had it a moment ago, and its index.
+    #[inline]
+    fn find<'g>(&self, key: u64, pin: &'g Pin) -> Option<(u32, &'g Page<V>)> {
+        let mut index = low_bits(tag_of(key), self.depth.load(Ordering::Acquire));
+        loop {
+            let page = self.slot(index).and_then(|slot| slot.load(pin));
+            if let Some([page]) = page {
+                return Some((index, page));
+            }
+            if index == 0 {
+                return None;
+            }
+            index &= !(1 << index.ilog2());
+        }
     }
 
     #[inline]
-    fn slot<'g>(&self, index: u64, pin: &'g Pin) -> Option<&'g Slot<S>> {
+    fn slot(&self, index: u32) -> Option<&Slot<V>> {
         let (segment, offset) = place_of(index);
-        let [slots] = self.segments.get(segment)?.load(pin)?;
-        slots.get(offset)
+        self.segments[segment].get()?.get(offset)
     }
 
-    fn size(&self) -> u64 {
-        size_of_state(self.state.load(Ordering::Relaxed))
+    fn store(&self, index: u32, page: Option<Boxed<V>>) {
+        if let Some(slot) = self.slot(index) {
+            slot.store(page);
+        }
     }
 
-    fn publish_size(&self, size: u64) {
-        let version = (self.state.load(Ordering::Relaxed) >> SIZE_BITS).wrapping_add(1);
-        let state = version << SIZE_BITS | size;
-        self.state.store(state, Ordering::Release);
+    fn add_segment(&self, segment: usize) -> Result<(), NoMemory> {
+        if self.segments[segment].get().is_none() {
+            let slots = filled(1 << segment >> usize::from(segment > 0), Snapshot::empty)?;
+            // Losing a race is fine: the caller holds the writers' lock, so there is none.
+            let _ = self.segments[segment].set(slots);
+        }
+        Ok(())
+    }
+
+    /// Counts pages of a depth. A deeper page is counted before it is stored: who meets a page
+    /// that was split knows where to look.
+    fn count(&self, depth: u32, pages: i32) {
+        let count = &self.pages[depth as usize];
+        let now = count.load(Ordering::Relaxed).wrapping_add_signed(pages);
+        count.store(now, Ordering::Relaxed);
+        let is_used = |pages: &AtomicU32| pages.load(Ordering::Relaxed) > 0;
+        let deepest = self.pages.iter().rposition(is_used).unwrap_or(0);
+        self.depth.store(deepest as u32, Ordering::Release);
     }
 }
 
-fn apply<S: Subscriber>(slot: &Slot<S>, change: Change<S>) {
-    match change {
-        Change::Made => {}
-        Change::Replace(bucket) => slot.store(Some(bucket)),
-        Change::Clear => slot.store(None),
+/// A look for the entries of a key that has begun.
+pub(crate) struct Probe<'a, V: Value> {
+    table: &'a Table<V>,
+    key: u64,
+    home: Option<Home<'a, V>>,
+}
+
+impl<'a, V: Value> Probe<'a, V> {
+    /// Calls `visit` with every entry of the key; a few others may have nearly the same one.
+    #[inline]
+    pub(crate) fn visit(self, pin: &'a Pin, mut visit: impl FnMut(&'a Entry<V>)) {
+        let Some(mut home) = self.home else {
+            return;
+        };
+        while !home.is_right() {
+            match self.table.find(self.key, pin) {
+                Some((index, page)) => home = page.home(index, self.key),
+                None => return,
+            }
+        }
+        home.visit(pin, &mut visit);
     }
-}
-
-#[inline]
-fn tag_of(key: u64) -> u32 {
-    key as u32
-}
-
-#[inline]
-fn size_of_state(state: u64) -> u64 {
-    state & ((1 << SIZE_BITS) - 1)
-}
-
-/// The slot of `tag` in a table of `size` slots.
-#[inline]
-fn slot_of(tag: u32, size: u64) -> u64 {
-    let wide = u64::from(tag) & (size.next_power_of_two() - 1);
-    if wide < size { wide } else { lower_of(wide) }
-}
-
-/// The slot that a slot was split from: its index without the highest bit.
-#[inline]
-fn lower_of(upper: u64) -> u64 {
-    upper & !(1 << upper.max(1).ilog2())
 }
 
 /// The segment of a slot, and its offset there.
 #[inline]
-fn place_of(index: u64) -> (usize, usize) {
-    let segment = (index / SLOTS_MIN * 2 + 1).ilog2();
-    let start = SLOTS_MIN << segment >> 1;
-    if segment == 0 {
-        (0, index as usize)
-    } else {
-        (segment as usize, (index - start) as usize)
-    }
+fn place_of(index: u32) -> (usize, usize) {
+    let segment = u32::BITS - index.leading_zeros();
+    let first = if index == 0 { 0 } else { 1 << (segment - 1) };
+    (segment as usize, (index - first) as usize)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use fastmq_memory::snapshot::pin;
-    use std::sync::Arc;
 
-    type Member = Arc<(u64, ())>;
-
-    impl Subscriber for Member {
-        fn pattern(&self) -> &[u8] {
-            b""
-        }
-        fn same(&self, other: &Self) -> bool {
-            Arc::ptr_eq(self, other)
-        }
+    fn key(number: u32) -> u64 {
+        u64::from(number)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_right(29)
     }
 
-    fn key(number: u64) -> u64 {
-        number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_right(29)
-    }
-
-    fn found(table: &Table<Member>, number: u64) -> usize {
+    fn found(table: &Table<u32>, number: u32) -> usize {
         let mut count = 0;
-        table.probe(key(number), &pin(), &mut |member| {
-            count += usize::from(member.0 == number);
+        let pin = pin();
+        table.probe(key(number), &pin).visit(&pin, |entry| {
+            count += usize::from(entry.id() == number);
         });
         count
+    }
+
+    fn is_removed(table: &Table<u32>, number: u32) -> bool {
+        let removed = table.remove(key(number), number, &pin());
+        removed.is_some_and(|entry| entry.id() == number && *entry.value() == !number)
     }
 
     #[test]
     fn every_slot_has_its_place() {
         let mut expected = (0, 0);
-        for index in 0..SLOTS_MIN * 64 {
+        for index in 0..4_096 {
             assert_eq!(place_of(index), expected, "slot {index}");
-            let slots = SLOTS_MIN << expected.0 >> usize::from(expected.0 > 0);
             expected.1 += 1;
-            if expected.1 as u64 == slots {
+            if expected.1 == 1 << expected.0 >> usize::from(expected.0 > 0) {
                 expected = (expected.0 + 1, 0);
             }
         }
-        assert_eq!(place_of(SLOTS_MAX - 1).0, SEGMENTS - 1);
-        assert_eq!(place_of(SLOTS_MAX).0, SEGMENTS);
-    }
-
-    #[test]
-    fn growing_by_one_moves_only_from_the_lower_slot() {
-        for size in SLOTS_MIN..300 {
-            for tag in (0..2_000_u32).map(|i| i.wrapping_mul(0x9E37_79B1)) {
-                let (before, after) = (slot_of(tag, size), slot_of(tag, size + 1));
-                assert!(before < size);
-                assert!(after == before || (after == size && before == lower_of(size)));
-            }
-        }
+        assert_eq!(place_of((1 << DEPTH_MAX) - 1).0, SEGMENTS - 1);
     }
 
     #[test]
     fn the_table_follows_its_entries_both_ways() {
+        const COUNT: u32 = 20_000;
         let table = Table::new();
-        let all: Vec<Member> = (0..5_000).map(|i| Arc::new((i, ()))).collect();
         assert_eq!(found(&table, 0), 0);
-        for member in &all {
-            table.insert(key(member.0), member, &pin()).unwrap();
+        assert!(!is_removed(&table, 0));
+        for i in 0..COUNT {
+            table.insert(key(i), i, b"", !i, &pin()).unwrap();
         }
-        assert_eq!(table.len(), 5_000);
-        assert_eq!(table.size(), 2_000);
-        assert!(all.iter().all(|member| found(&table, member.0) == 1));
-        for (i, member) in all.iter().enumerate() {
-            assert!(table.remove(key(member.0), member, &pin()));
-            assert!(!table.remove(key(member.0), member, &pin()));
-            if i % 500 == 0 {
-                assert!(all[..=i].iter().all(|member| found(&table, member.0) == 0));
-                assert!(
-                    all[i + 1..]
-                        .iter()
-                        .all(|member| found(&table, member.0) == 1)
-                );
+        assert_eq!(table.len(), COUNT as usize);
+        assert!((0..COUNT).all(|i| found(&table, i) == 1));
+        let pages: u32 = table
+            .pages
+            .iter()
+            .map(|pages| pages.load(Ordering::Relaxed))
+            .sum();
+        assert!(pages < COUNT / (CELLS as u32 / 2), "{pages} pages");
+        let mut seen = vec![0; COUNT as usize];
+        table.for_each(&pin(), &mut |entry| seen[entry.id() as usize] += 1);
+        assert!(seen.iter().all(|&count| count == 1));
+        for i in 0..COUNT {
+            assert!(is_removed(&table, i));
+            assert!(!is_removed(&table, i));
+            if i % 4_000 == 0 {
+                assert!((0..=i).all(|i| found(&table, i) == 0));
+                assert!((i + 1..COUNT).all(|i| found(&table, i) == 1));
             }
         }
-        assert_eq!((table.len(), table.size()), (0, SLOTS_MIN));
-        assert!(table.segments[1].load(&pin()).is_none());
-        assert!(all.iter().all(|member| found(&table, member.0) == 0));
+        assert_eq!((table.len(), table.depth.load(Ordering::Relaxed)), (0, 0));
+        let slots = table.segments.iter().filter_map(OnceLock::get).flatten();
+        assert!(slots.into_iter().all(|slot| slot.load(&pin()).is_none()));
     }
 }

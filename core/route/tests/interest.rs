@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use fastmq_memory::snapshot::pin;
-use fastmq_route::{Interest, Subscriber, matches};
+use fastmq_route::{Interest, matches};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -16,21 +16,30 @@ impl Subscription {
     fn new(pattern: &str, number: usize) -> Self {
         Self(Arc::new((pattern.to_string(), number)))
     }
-}
 
-impl Subscriber for Subscription {
     fn pattern(&self) -> &[u8] {
         self.0.0.as_bytes()
     }
-    fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+
+    fn id(&self) -> u32 {
+        self.0.1 as u32
     }
+}
+
+fn insert(interest: &Interest<Subscription>, subscription: &Subscription) {
+    let (id, pattern) = (subscription.id(), subscription.pattern());
+    interest.insert(id, pattern, subscription.clone()).unwrap();
+}
+
+fn is_removed(interest: &Interest<Subscription>, subscription: &Subscription) -> bool {
+    let removed = interest.remove(subscription.pattern(), subscription.id());
+    removed.is_some_and(|removed| Arc::ptr_eq(&removed.value().0, &subscription.0))
 }
 
 fn found(interest: &Interest<Subscription>, subject: &str) -> Vec<usize> {
     let mut out = Vec::new();
     interest.lookup(subject.as_bytes(), &mut out);
-    let mut numbers: Vec<usize> = out.iter().map(|subscription| subscription.0.1).collect();
+    let mut numbers: Vec<usize> = out.iter().map(|entry| entry.id() as usize).collect();
     numbers.sort_unstable();
     numbers
 }
@@ -101,15 +110,15 @@ proptest! {
                     for _ in 0..count {
                         number += 1;
                         let subscription = Subscription::new(&pattern, number);
-                        interest.insert(subscription.clone()).unwrap();
+                        insert(&interest, &subscription);
                         all.push(subscription);
                     }
                 }
                 Step::Remove(index) => {
                     if !all.is_empty() {
                         let subscription = all.swap_remove(index % all.len());
-                        prop_assert!(interest.remove(&subscription));
-                        prop_assert!(!interest.remove(&subscription));
+                        prop_assert!(is_removed(&interest, &subscription));
+                        prop_assert!(!is_removed(&interest, &subscription));
                     }
                 }
                 Step::Lookup(subject) => {
@@ -131,7 +140,7 @@ proptest! {
     ) {
         let interest = Interest::new(1);
         for (number, pattern) in before.iter().enumerate() {
-            interest.insert(Subscription::new(pattern, number)).unwrap();
+            insert(&interest, &Subscription::new(pattern, number));
         }
         let subscription = Subscription::new(&change, 99);
         let is_match = matches(change.as_bytes(), subject.as_bytes());
@@ -139,9 +148,9 @@ proptest! {
             let stamp = interest.lookup(subject.as_bytes(), &mut Vec::new());
             prop_assert!(interest.is_current(&stamp));
             if is_insert {
-                interest.insert(subscription.clone()).unwrap();
+                insert(&interest, &subscription);
             } else {
-                prop_assert!(interest.remove(&subscription));
+                prop_assert!(is_removed(&interest, &subscription));
             }
             prop_assert!(!is_match || !interest.is_current(&stamp), "{} {}", change, subject);
         }
@@ -160,19 +169,19 @@ fn a_change_elsewhere_voids_nothing() {
             format!("z.{i}"),
         ] {
             let subscription = Subscription::new(&pattern, i);
-            interest.insert(subscription.clone()).unwrap();
+            insert(&interest, &subscription);
             assert!(interest.is_current(&stamp), "after {pattern} came");
-            assert!(interest.remove(&subscription));
+            assert!(is_removed(&interest, &subscription));
             assert!(interest.is_current(&stamp), "after {pattern} went");
         }
     }
     for pattern in ["flight.LAX.7", "flight.*.7", "flight.LAX.>", "*.LAX.7", ">"] {
         let stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
         let subscription = Subscription::new(pattern, 1);
-        interest.insert(subscription.clone()).unwrap();
+        insert(&interest, &subscription);
         assert!(!interest.is_current(&stamp), "after {pattern} came");
         let stamp = interest.lookup(b"flight.LAX.7", &mut Vec::new());
-        assert!(interest.remove(&subscription));
+        assert!(is_removed(&interest, &subscription));
         assert!(!interest.is_current(&stamp), "after {pattern} went");
     }
 }
@@ -188,7 +197,7 @@ fn thousands_of_shapes_only_cost_time() {
         for end in ["", ".>"] {
             let pattern = tokens.join(".") + end;
             let subscription = Subscription::new(&pattern, all.len());
-            interest.insert(subscription.clone()).unwrap();
+            insert(&interest, &subscription);
             all.push(subscription);
         }
     }
@@ -197,7 +206,10 @@ fn thousands_of_shapes_only_cost_time() {
     assert_eq!(found(&interest, &(subject.clone() + ".u")).len(), 2_048);
     let other = "x.".repeat(10) + "t";
     assert_eq!(found(&interest, &other), scanned(&all, &other));
-    assert!(all.iter().all(|subscription| interest.remove(subscription)));
+    assert!(
+        all.iter()
+            .all(|subscription| is_removed(&interest, subscription))
+    );
     assert!(interest.is_empty());
     assert!(found(&interest, &subject).is_empty());
 }
@@ -209,10 +221,10 @@ fn what_is_removed_is_dropped() {
         .map(|i| Subscription::new(if i % 2 == 0 { "same.>" } else { "own" }, i))
         .collect();
     for subscription in &subscriptions {
-        interest.insert(subscription.clone()).unwrap();
+        insert(&interest, subscription);
     }
     for subscription in &subscriptions {
-        assert!(interest.remove(subscription));
+        assert!(is_removed(&interest, subscription));
     }
     let is_back = || subscriptions.iter().all(|s| Arc::strong_count(&s.0) == 1);
     // Reclamation is a matter of turns, not of time; other tests of this process hold pins, too.
@@ -231,14 +243,10 @@ fn subscriptions_that_stay_are_found_once_while_others_come_and_go() {
     let interest = Interest::new(5);
     // For each subject: a literal, a wildcard and a crowd that all have.
     for i in 0..STABLE {
-        interest
-            .insert(Subscription::new(&format!("s.{i}"), i))
-            .unwrap();
+        insert(&interest, &Subscription::new(&format!("s.{i}"), i));
     }
     for i in 0..40 {
-        interest
-            .insert(Subscription::new("s.*", 1_000 + i))
-            .unwrap();
+        insert(&interest, &Subscription::new("s.*", 1_000 + i));
     }
     let is_over = AtomicBool::new(false);
     let lookups = AtomicU64::new(0);
@@ -253,7 +261,7 @@ fn subscriptions_that_stay_are_found_once_while_others_come_and_go() {
                     interest.lookup(format!("s.{subject}").as_bytes(), &mut out);
                     let mut stable: Vec<usize> = out
                         .iter()
-                        .map(|subscription| subscription.0.1)
+                        .map(|entry| entry.id() as usize)
                         .filter(|&number| number < 100_000)
                         .collect();
                     stable.sort_unstable();
@@ -261,8 +269,8 @@ fn subscriptions_that_stay_are_found_once_while_others_come_and_go() {
                         std::iter::once(subject).chain(1_000..1_040).collect();
                     assert_eq!(stable, expected);
                     let count = out.len();
-                    out.sort_unstable_by_key(|subscription| subscription.0.1);
-                    out.dedup_by_key(|subscription| subscription.0.1);
+                    out.sort_unstable_by_key(|entry| entry.id());
+                    out.dedup_by_key(|entry| entry.id());
                     assert_eq!(out.len(), count, "a subscription was found twice");
                     lookups.fetch_add(1, Ordering::Relaxed);
                     if is_over.load(Ordering::Relaxed) {
@@ -283,11 +291,11 @@ fn subscriptions_that_stay_are_found_once_while_others_come_and_go() {
                     _ => format!("other.{i}"),
                 };
                 let subscription = Subscription::new(&pattern, 100_000 + i);
-                interest.insert(subscription.clone()).unwrap();
+                insert(&interest, &subscription);
                 live.push(subscription);
             } else {
                 let subscription = live.swap_remove(i * 31 % live.len());
-                assert!(interest.remove(&subscription));
+                assert!(is_removed(&interest, &subscription));
             }
         }
         is_over.store(true, Ordering::Relaxed);
@@ -318,14 +326,14 @@ fn a_current_stamp_never_hides_a_finished_change() {
             for round in 0..ROUNDS {
                 let subscription = &subscriptions[round as usize % patterns.len()];
                 started.store(2 * round + 1, Ordering::SeqCst);
-                interest.insert(subscription.clone()).unwrap();
+                insert(&interest, subscription);
                 announced.store(2 * round + 1, Ordering::SeqCst);
                 // Noise that moves the global generation only.
                 let noise = Subscription::new("elsewhere.y", 9);
-                interest.insert(noise.clone()).unwrap();
-                assert!(interest.remove(&noise));
+                insert(&interest, &noise);
+                assert!(is_removed(&interest, &noise));
                 started.store(2 * round + 2, Ordering::SeqCst);
-                assert!(interest.remove(subscription));
+                assert!(is_removed(&interest, subscription));
                 announced.store(2 * round + 2, Ordering::SeqCst);
             }
         });
