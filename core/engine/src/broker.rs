@@ -231,7 +231,7 @@ impl Broker {
             }
         }
         for entry in feeding {
-            self.end(&entry, false);
+            self.end(&entry, false, None);
         }
         place.close(self);
         self.polled.remove(place);
@@ -369,20 +369,28 @@ impl Broker {
         inserted.map_err(|_| Error::NO_MEMORY)
     }
 
-    fn end(&self, entry: &Entry, owns_queue: bool) {
+    fn end(&self, entry: &Entry, owns_queue: bool, deadline_ns: Option<u64>) {
         let (pattern, target) = (entry.pattern().as_bytes(), entry.value().target());
-        self.unsubscribe(pattern, entry.id(), target, owns_queue);
+        self.unsubscribe(pattern, entry.id(), target, owns_queue, deadline_ns);
     }
 
-    /// Ends a subscription, whose messages go to `target`.
-    pub(crate) fn unsubscribe(&self, pattern: &[u8], id: u32, target: &Target, owns_queue: bool) {
+    /// Ends a subscription, whose messages go to `target`. `deadline_ns`: when waiting for its
+    /// handler ends; `None`: after `close_timeout`.
+    pub(crate) fn unsubscribe(
+        &self,
+        pattern: &[u8],
+        id: u32,
+        target: &Target,
+        owns_queue: bool,
+        deadline_ns: Option<u64>,
+    ) {
         // Closing the client or the queue may have ended it; its handler may run all the same.
         let is_first = self.interest.remove(pattern, id).is_some();
         if is_first {
             self.slots.give(id);
         }
         match target {
-            Target::Inline(handler) => self.rest_inline(handler),
+            Target::Inline(handler) => self.rest_inline(handler, deadline_ns),
             Target::Queue(place) => {
                 if is_first {
                     place.subscriptions.fetch_sub(1, Ordering::AcqRel);
@@ -393,7 +401,7 @@ impl Broker {
                     }
                     self.close_queue(place);
                     if place.handler.is_some() {
-                        self.rest_served(place);
+                        self.rest_served(place, deadline_ns);
                     }
                 }
             }
@@ -401,29 +409,34 @@ impl Broker {
     }
 
     /// Waits until no other thread runs an inline handler that was unsubscribed.
-    fn rest_inline(&self, handler: &Handler) {
+    fn rest_inline(&self, handler: &Handler, deadline_ns: Option<u64>) {
         handler.is_active.store(false, Ordering::Release);
         fence::heavy();
         let what = "an inline handler still runs after unsubscribe";
-        self.rest(what, || call::is_at_rest(handler.serial));
+        self.rest(what, deadline_ns, || call::is_at_rest(handler.serial));
     }
 
     /// Waits until no other thread runs the handler of a queue that was closed.
-    fn rest_served(&self, place: &Place) {
+    fn rest_served(&self, place: &Place, deadline_ns: Option<u64>) {
         let me = std::thread::current().id();
-        self.rest("a handler still runs after unsubscribe", || {
-            lock(&place.serving).is_none_or(|thread| thread == me)
-        });
+        self.rest(
+            "a handler still runs after unsubscribe",
+            deadline_ns,
+            || lock(&place.serving).is_none_or(|thread| thread == me),
+        );
     }
 
-    fn rest(&self, what: &str, is_at_rest: impl Fn() -> bool) {
+    /// When whoever begins to close now stops waiting.
+    fn close_deadline(&self) -> u64 {
+        let now_ns = self.driver.monotonic_ns();
+        now_ns.saturating_add(self.options.close_timeout_ns)
+    }
+
+    fn rest(&self, what: &str, deadline_ns: Option<u64>, is_at_rest: impl Fn() -> bool) {
         if is_at_rest() {
             return;
         }
-        let deadline_ns = self
-            .driver
-            .monotonic_ns()
-            .saturating_add(self.options.close_timeout_ns);
+        let deadline_ns = deadline_ns.unwrap_or_else(|| self.close_deadline());
         let pause = AtomicU32::new(0);
         let mut pause_ns = 1_000;
         while !is_at_rest() {
@@ -432,7 +445,8 @@ impl Broker {
                 log::write(log::Level::Warn, "close", what);
                 return;
             }
-            self.driver.park(&pause, 0, now_ns + pause_ns);
+            self.driver
+                .park(&pause, 0, deadline_ns.min(now_ns + pause_ns));
             pause_ns = (pause_ns * 2).min(1_000_000);
         }
     }
@@ -454,13 +468,17 @@ impl Broker {
         let mut pause_ns = 1_000;
         loop {
             let (queues, messages) = self.undrained();
-            if queues == 0 {
+            let handlers = self.inline_running();
+            if queues == 0 && handlers == 0 {
                 self.end_drain();
                 return Ok(());
             }
             let now_ns = self.driver.monotonic_ns();
             if now_ns >= deadline_ns {
-                let text = format!("{messages} messages still wait in {queues} queues");
+                let text = match queues {
+                    0 => format!("{handlers} inline handlers still run on other threads"),
+                    _ => format!("{messages} messages still wait in {queues} queues"),
+                };
                 return Err(Error::with(Status::Timeout, text));
             }
             if self.is_closed() {
@@ -490,6 +508,21 @@ impl Broker {
         (queues, messages)
     }
 
+    /// Inline handlers that run on other threads now.
+    fn inline_running(&self) -> usize {
+        let running = call::running_elsewhere();
+        if running.is_empty() {
+            return 0;
+        }
+        let mut handlers = 0;
+        self.interest.for_each(|entry| {
+            if let Target::Inline(handler) = entry.value().target() {
+                handlers += usize::from(running.contains(&handler.serial));
+            }
+        });
+        handlers
+    }
+
     /// Closes the broker: every handle answers CLOSED from now on, waiting calls return, requests
     /// in queues are answered CANCELLED, library threads end. Returns within `close_timeout` even
     /// if a handler does not.
@@ -498,6 +531,7 @@ impl Broker {
             return;
         }
         fence::heavy();
+        let deadline_ns = self.close_deadline();
         let mut entries = Vec::new();
         self.interest.for_each(|entry| entries.push(entry.clone()));
         for entry in &entries {
@@ -512,12 +546,12 @@ impl Broker {
         for entry in &entries {
             let queue = entry.value().target().queue();
             let owns = queue.is_some_and(|place| place.handler.is_some());
-            self.end(entry, owns);
+            self.end(entry, owns, Some(deadline_ns));
         }
         for place in self.all_places() {
             self.close_queue(&place);
         }
-        self.threads.stop(self.options.close_timeout_ns);
+        self.threads.stop(deadline_ns);
         self.polled.wake();
         crate::thread_client::forget_thread_client(self.id);
     }

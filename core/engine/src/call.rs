@@ -22,9 +22,11 @@ pub const INLINE_DEPTH_MAX: usize = 16;
 const ANSWER_BYTES_KEPT: usize = 64 << 10;
 
 /// What one thread runs now: serials of handlers, 0 for none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Announcements {
     serials: [AtomicU64; INLINE_DEPTH_MAX],
+    /// See [`thread_number`].
+    thread: u64,
 }
 
 static THREADS: Mutex<Vec<Weak<Announcements>>> = Mutex::new(Vec::new());
@@ -54,7 +56,10 @@ pub(crate) struct Calls {
 
 impl Calls {
     fn new() -> Self {
-        let announcements = Arc::new(Announcements::default());
+        let announcements = Arc::new(Announcements {
+            serials: Default::default(),
+            thread: thread_number(),
+        });
         let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|thread| thread.strong_count() > 0);
         threads.push(Arc::downgrade(&announcements));
@@ -122,16 +127,43 @@ fn enter<'a>(calls: &'a Calls, handler: &Handler) -> Result<Depth<'a>, NotCalled
 /// Calls an inline handler with a message that expects no answer in place.
 #[inline(always)]
 pub(crate) fn call(handler: &Handler, view: &View) -> Result<(), NotCalled> {
-    CALLS.with(|calls| {
-        let _depth = enter(calls, handler)?;
-        calls.answers[_depth.depth].token.set(0);
-        (handler.call)(view);
-        handler.counts.add(calls.thread);
-        Ok(())
-    })
+    let called = CALLS.try_with(|calls| calls.call(handler, view));
+    called.unwrap_or_else(|_| call_at_end(handler, view))
+}
+
+/// Calls a handler on a thread that is ending and has lost its stack: a destructor of the user's
+/// may publish.
+#[cold]
+fn call_at_end(handler: &Handler, view: &View) -> Result<(), NotCalled> {
+    thread_local! {
+        // Without a destructor, so that it is there until the end.
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+    struct Leave(usize);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            DEPTH.set(self.0);
+        }
+    }
+    let depth = DEPTH.get();
+    if depth >= INLINE_DEPTH_MAX {
+        return Err(NotCalled::TooDeep);
+    }
+    let _leave = Leave(depth);
+    DEPTH.set(depth + 1);
+    Calls::new().call(handler, view)
 }
 
 impl Calls {
+    #[inline(always)]
+    fn call(&self, handler: &Handler, view: &View) -> Result<(), NotCalled> {
+        let depth = enter(self, handler)?;
+        self.answers[depth.depth].token.set(0);
+        (handler.call)(view);
+        handler.counts.add(self.thread);
+        Ok(())
+    }
+
     /// Calls an inline responder and says whether it answered `token` before it returned; then
     /// [`Calls::use_answer`] has the answer.
     #[inline(always)]
@@ -249,18 +281,30 @@ pub(crate) fn answer_in_place(
 /// True if no thread (this one aside) runs a handler with this serial. Called after the handler
 /// was made inactive and a heavy fence.
 pub(crate) fn is_at_rest(serial: u64) -> bool {
-    // A thread that is ending may have lost its stack already: then it runs nothing.
-    let mine = CALLS
-        .try_with(|calls| Arc::as_ptr(&calls.announcements))
-        .unwrap_or_default();
+    let me = thread_number();
     let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     threads.iter().filter_map(Weak::upgrade).all(|thread| {
-        std::ptr::eq(Arc::as_ptr(&thread), mine)
+        thread.thread == me
             || thread
                 .serials
                 .iter()
                 .all(|other| other.load(Ordering::Acquire) != serial)
     })
+}
+
+/// Serials of the handlers that other threads run now. Called after a heavy fence.
+pub(crate) fn running_elsewhere() -> Vec<u64> {
+    let me = thread_number();
+    let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut running = Vec::new();
+    for thread in threads.iter().filter_map(Weak::upgrade) {
+        if thread.thread != me {
+            let serials = thread.serials.iter();
+            running.extend(serials.map(|serial| serial.load(Ordering::Acquire)));
+        }
+    }
+    running.retain(|serial| *serial != 0);
+    running
 }
 
 /// Marks this thread as running the handler of a queue while `body` runs.

@@ -263,7 +263,7 @@ impl Subscription {
         if is_open.swap(false, Ordering::AcqRel) {
             let (pattern, owns_queue) = (self.pattern(), self.owns_queue());
             self.broker
-                .unsubscribe(pattern, self.id(), &target, owns_queue);
+                .unsubscribe(pattern, self.id(), &target, owns_queue, None);
         }
     }
 }

@@ -81,8 +81,8 @@ impl Threads {
         Ok(())
     }
 
-    /// Ends the threads; one that runs a handler is waited for until the time is up.
-    pub(crate) fn stop(&self, timeout_ns: u64) {
+    /// Ends the threads; one that runs a handler is waited for until the deadline.
+    pub(crate) fn stop(&self, deadline_ns: u64) {
         self.is_stopping.store(true, Ordering::SeqCst);
         self.list.wake();
         let running = std::mem::take(&mut *lock(&self.running));
@@ -92,10 +92,10 @@ impl Threads {
                 continue;
             }
             let driver = self.list.driver();
-            let deadline_ns = driver.monotonic_ns().saturating_add(timeout_ns);
             let mut pause_ns = 1_000;
             while !thread.is_finished() && driver.monotonic_ns() < deadline_ns {
-                driver.park(&pause, 0, driver.monotonic_ns() + pause_ns);
+                let wake_ns = driver.monotonic_ns() + pause_ns;
+                driver.park(&pause, 0, deadline_ns.min(wake_ns));
                 pause_ns = (pause_ns * 2).min(1_000_000);
             }
             if thread.is_finished() {

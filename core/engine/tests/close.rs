@@ -8,6 +8,7 @@ mod steps;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use fastmq_engine::driver::Driver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Publisher, Requester, RequesterOptions, Status,
@@ -542,4 +543,78 @@ fn a_batch_to_a_subscriber_that_leaves_is_accepted_whole() {
     }
     is_over.store(true, Ordering::SeqCst);
     publisher.join().unwrap();
+}
+
+/// Four handlers that do not return cost a close one time-out, not four.
+#[test]
+fn a_close_has_one_deadline() {
+    let (broker, driver) = open_simulated(5);
+    let gate = Arc::new(std::sync::Mutex::new(()));
+    let entered = Arc::new(AtomicU64::new(0));
+    let block = || {
+        let (gate, entered) = (gate.clone(), entered.clone());
+        move |_: &fastmq_engine::memory::View| {
+            entered.fetch_add(1, Ordering::SeqCst);
+            drop(gate.lock().unwrap());
+        }
+    };
+    let closed = gate.lock().unwrap();
+    let mut threads = Vec::new();
+    let mut subscriptions = Vec::new();
+    for subject in ["inline.0", "inline.1", "dispatched"] {
+        let delivery = match subject {
+            "dispatched" => Delivery::Dispatch,
+            _ => Delivery::Inline,
+        };
+        subscriptions.push(handle(&broker, subject, delivery, block()));
+        let there = broker.clone();
+        threads.push(std::thread::spawn(move || {
+            publish(&there, subject, b"").unwrap();
+            if delivery == Delivery::Dispatch {
+                there.dispatch(0, 0).unwrap();
+            }
+        }));
+    }
+    until("the handlers run", || entered.load(Ordering::SeqCst) == 3);
+    let before_ns = driver.monotonic_ns();
+    broker.close();
+    let waited_ns = driver.monotonic_ns() - before_ns;
+    assert_eq!(waited_ns, broker.options().close_timeout_ns);
+    drop(closed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn drain_waits_for_inline_handlers_on_other_threads() {
+    let broker = open();
+    let gate = Arc::new(std::sync::Mutex::new(()));
+    let entered = Arc::new(AtomicU64::new(0));
+    let (gate_in, entered_in) = (gate.clone(), entered.clone());
+    let _subscription = handle(&broker, "inline", Delivery::Inline, move |_| {
+        entered_in.fetch_add(1, Ordering::SeqCst);
+        drop(gate_in.lock().unwrap());
+    });
+    let closed = gate.lock().unwrap();
+    let there = broker.clone();
+    let publisher = std::thread::spawn(move || publish(&there, "inline", b"").unwrap());
+    until("the handler runs", || entered.load(Ordering::SeqCst) == 1);
+    let error = broker.drain(0).unwrap_err();
+    assert_eq!(error.status(), Status::Timeout);
+    assert!(error.text().contains("1 inline handlers"), "{error}");
+    drop(closed);
+    publisher.join().unwrap();
+    check(broker.drain(0), Status::Ok);
+}
+
+/// The handler's own run does not keep its drain.
+#[test]
+fn an_inline_handler_may_drain() {
+    let broker = open();
+    let there = Arc::downgrade(&broker);
+    let _subscription = handle(&broker, "inline", Delivery::Inline, move |_| {
+        check(there.upgrade().unwrap().drain(0), Status::Ok);
+    });
+    publish(&broker, "inline", b"").unwrap();
 }
