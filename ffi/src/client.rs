@@ -46,7 +46,7 @@ pub(crate) fn here<R>(
     let slot = find::<Client>(number)?;
     let id = slot.beside.0.load(Ordering::Relaxed);
     let find = || slot.look(number, |client| client.broker().clone()).ok();
-    with_thread_client(id, find, body).unwrap_or(Err(Error::CLOSED))
+    with_thread_client(id, find, body)?
 }
 
 /// CLOSED if the client that a handle belongs to was closed.

@@ -309,6 +309,50 @@ static void after_unsubscribe_no_callback(fastmq_delivery delivery, const char *
     fastmq_close(client);
 }
 
+/* What a destructor of the thread's own data publishes, after the library has given up its part. */
+struct last_words {
+    pthread_key_t key;
+    fastmq_client *client;
+    fastmq_publisher *publisher;
+    fastmq_status by_handle, by_subject;
+    char sentence[200];
+};
+
+static void say_last_words(void *context)
+{
+    struct last_words *own = context;
+    own->by_handle = fastmq_publisher_publish(own->publisher, text("bye!"));
+    own->by_subject = fastmq_publish(own->client, text("end"), text("bye!"));
+    snprintf(own->sentence, sizeof own->sentence, "%s", fastmq_last_error());
+}
+
+static void *live_and_end(void *context)
+{
+    struct last_words *own = context;
+    NEED(pthread_setspecific(own->key, own) == 0);
+    NEED(publish_number(own->client, "end", 1) == FASTMQ_OK);
+    NEED(fastmq_publisher_publish(own->publisher, text("live")) == FASTMQ_OK);
+    return NULL;
+}
+
+static void the_end_of_a_thread(void)
+{
+    fastmq_client *client = open_client();
+    struct scene scene = new_scene(client);
+    fastmq_subscription *s = subscribe_call(client, "end", FASTMQ_DELIVERY_INLINE, note, &scene);
+    struct last_words words = {.client = client, .publisher = open_publisher(client, "end")};
+    NEED(pthread_key_create(&words.key, say_last_words) == 0);
+    pthread_join(start_thread(live_and_end, &words), NULL);
+    CHECK_STATUS(words.by_handle, FASTMQ_OK, "a destructor of a thread publishes by handle");
+    CHECK_NUMBER(gate_count(&scene.calls), 3, "and its INLINE callback runs");
+    CHECK_STATUS(words.by_subject, FASTMQ_MISUSE, "by subject it is too late");
+    CHECK(strstr(words.sentence, "thread is ending") != NULL, "and the sentence says why");
+    NEED(pthread_key_delete(words.key) == 0);
+    fastmq_publisher_close(words.publisher);
+    fastmq_unsubscribe(s);
+    fastmq_close(client);
+}
+
 int main(void)
 {
     check_begin();
@@ -319,6 +363,7 @@ int main(void)
     a_callback_that_blocks();
     publish_wait_inside();
     nesting_is_bounded();
+    the_end_of_a_thread();
     unsubscribe_waits(FASTMQ_DELIVERY_THREAD, "THREAD: unsubscribe waits for a running callback");
     unsubscribe_waits(FASTMQ_DELIVERY_INLINE, "INLINE: unsubscribe waits for a running callback");
     after_unsubscribe_no_callback(FASTMQ_DELIVERY_THREAD,

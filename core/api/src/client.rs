@@ -8,8 +8,8 @@ use std::sync::Arc;
 use fastmq_engine::driver::{Driver, NullDriver};
 use fastmq_engine::statistics::Statistics;
 use fastmq_engine::{
-    Broker, Delivery, Error, Message, Options, Publisher, QueueOptions, Requester,
-    RequesterOptions, Result, ThreadClient, with_thread_client,
+    Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
+    Result, ThreadClient, with_thread_client,
 };
 
 use crate::queue::Queue;
@@ -52,7 +52,7 @@ impl Client {
     #[inline(always)]
     fn here<R>(&self, body: impl FnOnce(&ThreadClient) -> Result<R>) -> Result<R> {
         let find = || Some(self.broker.clone());
-        with_thread_client(self.broker.id(), find, body).unwrap_or(Err(Error::CLOSED))
+        with_thread_client(self.broker.id(), find, body)?
     }
 
     /// Publishes one message to every subscription whose pattern matches, and to one member of

@@ -24,7 +24,7 @@ pub(crate) fn here<R>(
     body: impl FnOnce(&ThreadClient) -> Result<R>,
 ) -> Result<R> {
     let find = || Some(broker.clone());
-    with_thread_client(broker.id(), find, body).unwrap_or(Err(Error::CLOSED))
+    with_thread_client(broker.id(), find, body)?
 }
 
 /// Everything of one client that belongs to one thread: its writer, and its way to ask.
@@ -386,13 +386,13 @@ thread_local! {
 }
 
 /// Runs `body` with this thread's part of the broker with this id. `find` gives the broker when the
-/// thread meets it for the first time; `None`: there is no such broker, or the thread is ending.
+/// thread meets it for the first time. CLOSED: there is no such broker. MISUSE: the thread is ending.
 #[inline(always)]
 pub fn with_thread_client<R>(
     id: u64,
     find: impl FnOnce() -> Option<Arc<Broker>>,
     body: impl FnOnce(&ThreadClient) -> R,
-) -> Option<R> {
+) -> Result<R> {
     CLIENTS
         .try_with(|clients| {
             let known = |last: &Ref<'_, Last>| matches!(&**last, Some((other, _)) if *other == id);
@@ -402,14 +402,19 @@ pub fn with_thread_client<R>(
             let client = match last.as_deref() {
                 Some(Some((_, client))) => client,
                 _ => {
-                    met = meet(clients, id, find)?;
+                    met = meet(clients, id, find).ok_or(Error::CLOSED)?;
                     &met
                 }
             };
-            Some(body(client))
+            Ok(body(client))
         })
-        .ok()?
+        .unwrap_or(Err(THREAD_ENDS))
 }
+
+const THREAD_ENDS: Error = Error::new(&Fault(
+    Status::Misuse,
+    "this thread is ending and has given up its part of the client; publish through a handle",
+));
 
 #[cold]
 #[inline(never)]
