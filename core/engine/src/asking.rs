@@ -238,13 +238,13 @@ impl Writer {
         let called =
             View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
                 Asking::Later => call::call(handler, view),
-                Asking::Now(calls, use_answer) => {
-                    calls.ask(handler, token, view).map(|is_answered| {
+                Asking::Now(calls, use_answer) => calls
+                    .ask(handler, (self.broker.id(), token), view)
+                    .map(|is_answered| {
                         if is_answered {
                             calls.use_answer(use_answer);
                         }
-                    })
-                }
+                    }),
             });
         if called == Err(NotCalled::Inactive) {
             return Ok(Fate::Cancelled);
@@ -275,7 +275,7 @@ impl Writer {
             ..Numbers::default()
         };
         let asked = View::with_borrowed(subject, payload, numbers, None, |view| {
-            calls.ask(handler, token, view)
+            calls.ask(handler, (self.broker.id(), token), view)
         });
         self.count_call(&self.counters.requests);
         match asked {
@@ -362,7 +362,7 @@ impl Writer {
         if payload.len() as u64 > self.broker.options.payload_max {
             return Err(self.too_large(payload.len()));
         }
-        match call::answer_in_place(token, status, payload, headers) {
+        match call::answer_in_place((self.broker.id(), token), status, payload, headers) {
             Ok(true) => {
                 count(&self.counters.answers, 1);
                 return Ok(());

@@ -36,6 +36,8 @@ static THREADS: Mutex<Vec<Weak<Announcements>>> = Mutex::new(Vec::new());
 pub(crate) struct Answer {
     /// The token of the request that is being asked; 0: no request.
     token: Cell<u64>,
+    /// Whose token it is: two brokers of a process may have equal ones.
+    broker: Cell<u64>,
     is_answered: Cell<bool>,
     status: Cell<u32>,
     payload: RefCell<Vec<u8>>,
@@ -170,12 +172,13 @@ impl Calls {
     pub(crate) fn ask(
         &self,
         handler: &Handler,
-        token: u64,
+        (broker, token): (u64, u64),
         view: &View,
     ) -> Result<bool, NotCalled> {
         let depth = enter(self, handler)?;
         let answer = &self.answers[depth.depth];
         answer.token.set(token);
+        answer.broker.set(broker);
         answer.is_answered.set(false);
         (handler.call)(view);
         handler.counts.add(self.thread);
@@ -208,17 +211,17 @@ impl Calls {
 
     /// True if a responder runs further up this thread's stack for this request, unanswered.
     #[cold]
-    pub(crate) fn is_asked(&self, token: u64) -> bool {
+    pub(crate) fn is_asked(&self, (broker, token): (u64, u64)) -> bool {
         let outer = &self.answers[..self.depth.get()];
         let mut outer = outer.iter().filter(|answer| !answer.is_answered.get());
-        outer.any(|answer| answer.token.get() == token)
+        outer.any(|answer| answer.is_of((broker, token)))
     }
 
     /// See [`answer_in_place`].
     #[inline(always)]
     pub(crate) fn answer(
         &self,
-        token: u64,
+        (broker, token): (u64, u64),
         status: u32,
         payload: &[u8],
         headers: &[u8],
@@ -227,7 +230,7 @@ impl Calls {
         while depth > 0 {
             depth -= 1;
             let answer = &self.answers[depth];
-            if answer.token.get() == token && token != 0 {
+            if token != 0 && answer.is_of((broker, token)) {
                 return answer.set(status, payload, headers);
             }
         }
@@ -236,6 +239,11 @@ impl Calls {
 }
 
 impl Answer {
+    #[inline(always)]
+    fn is_of(&self, (broker, token): (u64, u64)) -> bool {
+        self.token.get() == token && self.broker.get() == broker
+    }
+
     #[inline(always)]
     fn set(&self, status: u32, payload: &[u8], headers: &[u8]) -> Result<bool, ()> {
         if self.is_answered.get() {
@@ -268,12 +276,12 @@ impl Answer {
 /// not, and the answer must travel. `Err`: no memory.
 #[inline(always)]
 pub(crate) fn answer_in_place(
-    token: u64,
+    (broker, token): (u64, u64),
     status: u32,
     payload: &[u8],
     headers: &[u8],
 ) -> Result<bool, ()> {
-    let answered = CALLS.try_with(|calls| calls.answer(token, status, payload, headers));
+    let answered = CALLS.try_with(|calls| calls.answer((broker, token), status, payload, headers));
     // No stack any more: nobody asks on this thread.
     answered.unwrap_or(Ok(false))
 }

@@ -64,7 +64,10 @@ impl ThreadClient {
     pub fn reply(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
         // An answer to an asker further up this thread's stack does not travel.
         if self.calls.is_asking() && payload.len() <= self.writer.usual_bytes {
-            match self.calls.answer(token, status, payload, &[]) {
+            match self
+                .calls
+                .answer((self.writer.broker().id(), token), status, payload, &[])
+            {
                 Ok(true) => {
                     count(&self.writer.counters.answers, 1);
                     return Ok(());
@@ -275,13 +278,14 @@ impl ThreadClient {
     /// Keeps an answer for an outer question; one that nobody waits for any more is dropped.
     #[cold]
     fn keep_stray(&self, view: &View) {
+        let broker = self.writer.broker().id();
         let mut strays = self.strays.borrow_mut();
         // An outer question that was answered in place leaves its stray behind.
-        strays.retain(|stray| self.calls.is_asked(stray.token));
+        strays.retain(|stray| self.calls.is_asked((broker, stray.token)));
         let is_gone = view.flags & view_flag::GONE != 0;
         let at = strays.iter().position(|one| one.token == view.token);
         let is_late = at.is_some_and(|at| strays[at].answer.is_some());
-        if is_late || !self.calls.is_asked(view.token) {
+        if is_late || !self.calls.is_asked((broker, view.token)) {
             let late_answers = &self.writer.broker().late_answers;
             late_answers.fetch_add(u64::from(!is_gone), Ordering::Relaxed);
             return;

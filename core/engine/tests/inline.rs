@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fastmq_engine::memory::Policy;
-use fastmq_engine::{Broker, Delivery, Publisher, Status, Subscription};
+use fastmq_engine::{Broker, Delivery, Message, Publisher, Status, Subscription};
 use steps::*;
 
 #[test]
@@ -263,4 +263,25 @@ fn closing_the_broker_inside_a_handler_returns_and_later_publishes_are_closed() 
     check(queue_of(&other).receive(&broker, 1, FOREVER), Status::End);
     fn is_shared<T: Send + Sync>(_: &T) {}
     is_shared::<Arc<Broker>>(&broker);
+}
+
+/// Two clients of one process may have equal tokens: an answer in place goes to its own asker.
+#[test]
+fn an_answer_in_place_is_for_the_client_that_asked() {
+    let (ours, theirs) = (open(), open());
+    let there = Arc::downgrade(&theirs);
+    // The first request of a thread has the same token everywhere: this one answers the other.
+    let _responder = handle(&ours, "ask", Delivery::Inline, move |message| {
+        let theirs = there.upgrade().unwrap();
+        let answered = client(&theirs, |client| client.reply(message.token, 0, b"theirs"));
+        assert!(answered.is_err(), "nobody asks there");
+    });
+    let message = Message {
+        subject: b"ask",
+        ..Message::default()
+    };
+    let asked = client(&ours, |client| {
+        client.request(&message, 0, |view| view.payload().to_vec())
+    });
+    assert_eq!(asked.unwrap_err().status(), Status::Timeout);
 }

@@ -834,6 +834,8 @@ fn a_closed_queue_refuses_and_a_purge_waits_for_the_open_batch() {
         let statistics = place.queue.statistics();
         assert_eq!((statistics.lanes, statistics.pending), (0, 0));
         drop((writer, hot));
+        assert!(place.queue.purge(|_| purged += 1));
+        assert_eq!(purged, 16, "the last one is found when its writer has gone");
         assert_eq!(place.budget.used(), 0);
         assert_eq!(place.read_all(), []);
     }
