@@ -390,7 +390,8 @@ thread_local! {
 }
 
 /// Runs `body` with this thread's part of the broker with this id. `find` gives the broker when the
-/// thread meets it for the first time. CLOSED: there is no such broker. MISUSE: the thread is ending.
+/// thread meets it for the first time. CLOSED: there is no such broker. MISUSE: the thread is
+/// ending.
 #[inline(always)]
 pub fn with_thread_client<R>(
     id: u64,
