@@ -608,7 +608,7 @@ int32_t fastmq_fd(struct fastmq_client *client);
 //
 // Stops after `message_max` messages and `budget_ns` nanoseconds, FASTMQ_FOREVER or 0 for no
 // limit; `*out_ready` gets fastmq_ready bits. Does not wait. Safe from any thread.
-// Returns OK, CLOSED, INVALID, MISUSE.
+// Returns OK, NO_MEMORY, CLOSED, CORRUPT, INVALID, MISUSE.
 //
 // # Safety
 // `out_ready` is writable.
@@ -765,7 +765,8 @@ int32_t fastmq_queue_fd(struct fastmq_queue *queue);
 // `*out` is never an empty batch, and yours until fastmq_batch_free; a queue has at most one open
 // batch. One thread at a time.
 // Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (the client was
-// drained), CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
+// drained), NO_MEMORY, CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread
+// receives).
 //
 // # Safety
 // `out` is writable.

@@ -8,8 +8,6 @@ use std::slice;
 
 use fastmq::{Error, Fault, Result, Status};
 
-use crate::error::sentence;
-
 /// A pointer and a size; NULL with size 0 is empty.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -63,13 +61,13 @@ impl fastmq_bytes {
         }
         if self.data.is_null() {
             let arguments = format_args!("{name} is NULL, but its size is {}", self.size);
-            return Err(sentence(
+            return Err(Error::with(
                 &Fault(Status::Invalid, "bytes are NULL with a size"),
                 arguments,
             ));
         }
         let arguments = format_args!("{name} has {} bytes, more than there can be", self.size);
-        Err(sentence(
+        Err(Error::with(
             &Fault(Status::TooLarge, "there are more bytes than there can be"),
             arguments,
         ))
@@ -105,7 +103,7 @@ impl<T> Out<T> {
 /// The error for a parameter that may not be NULL.
 #[cold]
 pub(crate) fn is_null(name: &'static str) -> Error {
-    sentence(
+    Error::with(
         &Fault(Status::Invalid, "a parameter is NULL"),
         format_args!("{name} is NULL"),
     )

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fastmq::border::{ThreadClient, with_thread_client};
+use fastmq::border::{Broker, ThreadClient, with_thread_client};
 use fastmq::{Client, Error, Result};
 
 use crate::bytes::Out;
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn fastmq_open(
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         // SAFETY: by the contract.
         let options = unsafe { read_or_default(options) }?.convert()?;
-        let client = Client::open(options)?;
+        let client = Client::open_with(options, Broker::system_driver()?)?;
         let id = client.broker().id();
         let number = CLIENTS.open(client)?;
         find::<Client>(number)?

@@ -7,7 +7,6 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::c_char;
-use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
@@ -26,35 +25,6 @@ struct Last {
 
 thread_local! {
     static LAST: RefCell<Last> = const { RefCell::new(Last { error: None, text: Vec::new() }) };
-}
-
-/// Longest sentence that is made here in bytes.
-const SENTENCE_BYTES_MAX: usize = 512;
-
-/// An error whose sentence has values in it; without memory for it, `fallback` is the sentence.
-#[cold]
-pub(crate) fn sentence(fallback: &'static Fault, arguments: fmt::Arguments<'_>) -> Error {
-    let mut text = String::new();
-    if text.try_reserve_exact(SENTENCE_BYTES_MAX).is_err() {
-        return Error::new(fallback);
-    }
-    match Bounded(&mut text).write_fmt(arguments) {
-        Ok(()) => Error::with(fallback.0, text),
-        Err(_) => Error::new(fallback),
-    }
-}
-
-/// Refuses what would make the string grow.
-struct Bounded<'a>(&'a mut String);
-
-impl Write for Bounded<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.capacity() - self.0.len() < text.len() {
-            return Err(fmt::Error);
-        }
-        self.0.push_str(text);
-        Ok(())
-    }
 }
 
 /// Notes a failure as the thread's last one.
@@ -78,7 +48,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text");
-    sentence(
+    Error::with(
         &Fault(Status::Internal, "a bug in fastmq"),
         format_args!("a bug in fastmq: {text}"),
     )
@@ -209,7 +179,7 @@ mod tests {
         assert_eq!(boundary(|| Ok(())), fastmq_status::FASTMQ_OK);
         assert_eq!(last(), Error::FULL.text());
         let status = boundary(|| {
-            Err(sentence(
+            Err(Error::with(
                 &Fault(Status::Invalid, "x"),
                 format_args!("policy is {}\0", 99),
             ))
@@ -224,12 +194,5 @@ mod tests {
         let status = boundary(|| panic!("index {} is gone", 3));
         assert_eq!(status, fastmq_status::FASTMQ_INTERNAL);
         assert_eq!(last(), "a bug in fastmq: index 3 is gone");
-    }
-
-    #[test]
-    fn a_sentence_that_is_too_long_is_replaced() {
-        let long = "x".repeat(SENTENCE_BYTES_MAX + 1);
-        let error = sentence(&Fault(Status::Invalid, "short"), format_args!("{long}"));
-        assert_eq!(error.text(), "short");
     }
 }

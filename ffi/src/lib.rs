@@ -9,6 +9,11 @@
 
 #![allow(non_camel_case_types)]
 
+/// Hands out memory that was taken for what cannot be refused: no call ends the process for want of
+/// memory.
+#[global_allocator]
+static ALLOCATOR: fastmq::border::Allocator = fastmq::border::Allocator::new();
+
 pub mod batch;
 pub mod bytes;
 pub mod client;

@@ -1,7 +1,6 @@
 //! The log hook: the one function of the process that gets what the library has to say.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Arc;
 
 use fastmq::log::{self, Level};
 
@@ -97,7 +96,7 @@ pub unsafe extern "C" fn fastmq_set_log(level: u32, on_log: fastmq_on_log, conte
                 });
             });
         };
-        log::set(level, Some(Arc::new(hook)));
+        log::set(level, Some(log::hook(hook)?));
         Ok(())
     });
 }

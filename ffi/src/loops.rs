@@ -49,7 +49,7 @@ pub unsafe extern "C" fn fastmq_fd(client: *mut fastmq_client) -> i32 {
 ///
 /// Stops after `message_max` messages and `budget_ns` nanoseconds, FASTMQ_FOREVER or 0 for no
 /// limit; `*out_ready` gets fastmq_ready bits. Does not wait. Safe from any thread.
-/// Returns OK, CLOSED, INVALID, MISUSE.
+/// Returns OK, NO_MEMORY, CLOSED, CORRUPT, INVALID, MISUSE.
 ///
 /// # Safety
 /// `out_ready` is writable.

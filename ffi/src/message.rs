@@ -5,7 +5,6 @@ use std::mem::{align_of, offset_of, size_of};
 use fastmq::{Error, Fault, Message, Result, Status, View};
 
 use crate::bytes::fastmq_bytes;
-use crate::error::sentence;
 use crate::handle;
 use crate::headers::{HeadersObject, fastmq_headers};
 use crate::options::{Plain, read};
@@ -195,7 +194,7 @@ pub(crate) fn check_zero(what: &'static str, fields: &[(&'static str, u32)]) -> 
 #[cold]
 fn must_be_zero(what: &'static str, name: &'static str, value: u32) -> Error {
     let arguments = format_args!("{name} of {what} is {value}; this version knows 0 only");
-    sentence(
+    Error::with(
         &Fault(Status::Invalid, "a reserved field is not 0"),
         arguments,
     )

@@ -7,10 +7,9 @@ use std::ffi::c_void;
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::{ptr, slice};
 
-use fastmq::{Fault, Options, Policy, Profile, QueueOptions, Result, Status};
+use fastmq::{Error, Fault, Options, Policy, Profile, QueueOptions, Result, Status};
 
 use crate::bytes::{fastmq_bytes, is_null};
-use crate::error::sentence;
 use crate::message::{check_zero, fastmq_message};
 use crate::queue::fastmq_queue;
 
@@ -38,7 +37,7 @@ pub(crate) unsafe fn size_of_struct<T: Plain>(from: *const T) -> Result<usize> {
     }
     if !from.is_aligned() {
         let arguments = format_args!("{} is not aligned to {} bytes", T::NAME, align_of::<T>());
-        return Err(sentence(
+        return Err(Error::with(
             &Fault(Status::Invalid, "a struct is not aligned"),
             arguments,
         ));
@@ -48,7 +47,7 @@ pub(crate) unsafe fn size_of_struct<T: Plain>(from: *const T) -> Result<usize> {
     if !(T::FIRST_SIZE..=STRUCT_BYTES_MAX).contains(&size) {
         let (name, first) = (T::NAME, T::FIRST_SIZE);
         let arguments = format_args!("struct_size of {name} is {size}; it has {first} bytes");
-        return Err(sentence(
+        return Err(Error::with(
             &Fault(Status::Invalid, "struct_size is wrong"),
             arguments,
         ));
@@ -72,7 +71,7 @@ pub(crate) unsafe fn read<T: Plain>(from: *const T) -> Result<T> {
         let arguments = format_args!(
             "{name} sets a field behind its {ours} known bytes: it is made for a newer library"
         );
-        return Err(sentence(
+        return Err(Error::with(
             &Fault(Status::Invalid, "an unknown field is set"),
             arguments,
         ));
@@ -274,7 +273,7 @@ pub(crate) fn one_of<T: Copy>(name: &'static str, value: u32, values: &[T]) -> R
         Some(found) => Ok(*found),
         None => {
             let arguments = format_args!("{name} is {value}; between 0 and {}", values.len() - 1);
-            Err(sentence(
+            Err(Error::with(
                 &Fault(Status::Invalid, "an enum has an unknown value"),
                 arguments,
             ))

@@ -7,7 +7,7 @@ use fastmq::{Error, Fault, Message, Publisher, Result, Status};
 
 use crate::bytes::{Out, fastmq_bytes, is_null};
 use crate::client::{client_of, fastmq_client, here};
-use crate::error::{boundary, closing, sentence};
+use crate::error::{boundary, closing};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
 use crate::message::{fastmq_outgoing, with_message};
 use crate::options::size_of_struct;
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn fastmq_publish_batch(
 
 #[cold]
 fn unequal_sizes(index: usize) -> Error {
-    sentence(
+    Error::with(
         &Fault(Status::Invalid, "struct_size differs between messages"),
         format_args!("struct_size of message {index} differs from 0's"),
     )

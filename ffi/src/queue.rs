@@ -133,10 +133,13 @@ pub unsafe extern "C" fn fastmq_queue_open(
         // SAFETY: by the contract.
         let options = unsafe { read_or_default(options) }?.convert()?;
         let queue = client_of(client)?.queue(options)?;
-        out.set(handle::handle(QUEUES.open(QueueObject {
-            queue,
+        let opened = QUEUES.open(QueueObject {
+            queue: queue.clone(),
             is_lent: false,
-        })?));
+        });
+        // Nobody else has it: without a handle it would stay open for ever.
+        let number = opened.inspect_err(|_| queue.close())?;
+        out.set(handle::handle(number));
         Ok(())
     })
 }
@@ -164,7 +167,8 @@ pub unsafe extern "C" fn fastmq_queue_fd(queue: *mut fastmq_queue) -> i32 {
 /// `*out` is never an empty batch, and yours until fastmq_batch_free; a queue has at most one open
 /// batch. One thread at a time.
 /// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (the client was
-/// drained), CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread receives).
+/// drained), NO_MEMORY, CLOSED, CORRUPT, INVALID, MISUSE (a batch is open, or another thread
+/// receives).
 ///
 /// # Safety
 /// `out` is writable.

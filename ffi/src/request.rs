@@ -9,7 +9,7 @@ use fastmq::{
 use crate::batch::{REQUESTER_BATCH, fastmq_batch, open_detached};
 use crate::bytes::{Out, fastmq_bytes, is_null};
 use crate::client::{check_parent, client_of, fastmq_client, here};
-use crate::error::{boundary, closing, guarded, sentence};
+use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
 use crate::message::{check_zero, fastmq_outgoing, with_message};
 use crate::options::{fastmq_requester_options, read_or_default, wait_of};
@@ -113,7 +113,7 @@ impl Target {
 #[cold]
 fn too_large(size: usize, capacity: usize) -> Error {
     let arguments = format_args!("the answer has {size} bytes; reply_capacity is {capacity}");
-    sentence(
+    Error::with(
         &Fault(Status::TooLarge, "the answer is larger than reply_capacity"),
         arguments,
     )
@@ -247,7 +247,7 @@ pub unsafe extern "C" fn fastmq_reply_message(
     boundary(|| {
         if Status::from_number(status).is_none() {
             let arguments = format_args!("status is {status}, which is no status");
-            return Err(sentence(
+            return Err(Error::with(
                 &Fault(Status::Invalid, "status is unknown"),
                 arguments,
             ));

@@ -1,12 +1,13 @@
 //! Subscriptions: subscribe, their queue, unsubscribe.
 
-use std::alloc::{Layout, alloc};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq::{
     Delivery, Error, Fault, OnMessage, Result, Status, SubscribeOptions, Subscription, View,
 };
+
+use fastmq::border::try_box;
 
 use crate::bytes::{Out, fastmq_bytes};
 use crate::client::{client_of, fastmq_client};
@@ -46,20 +47,6 @@ const DELIVERIES: [Delivery; 4] = [
     Delivery::Inline,
 ];
 
-/// A value on the heap, or NO_MEMORY.
-fn try_box<T>(value: T) -> Result<Box<T>> {
-    const { assert!(size_of::<T>() > 0) };
-    // SAFETY: the layout has a size, as asserted.
-    let memory = unsafe { alloc(Layout::new::<T>()) }.cast::<T>();
-    if memory.is_null() {
-        return Err(Error::NO_MEMORY);
-    }
-    // SAFETY: not NULL, and just allocated for a `T`.
-    unsafe { memory.write(value) };
-    // SAFETY: holds a `T`, and was allocated as a box would.
-    Ok(unsafe { Box::from_raw(memory) })
-}
-
 /// The caller's function as the engine calls it.
 fn handler(options: &fastmq_subscribe_options) -> Result<Option<Box<OnMessage>>> {
     let Some(on_message) = options.on_message else {
@@ -71,7 +58,7 @@ fn handler(options: &fastmq_subscribe_options) -> Result<Option<Box<OnMessage>>>
         // until it returns.
         unsafe { on_message(for_c(view), context.get()) };
     };
-    let call: Box<OnMessage> = try_box(call)?;
+    let call: Box<OnMessage> = try_box(call).map_err(|_| Error::NO_MEMORY)?;
     Ok(Some(call))
 }
 

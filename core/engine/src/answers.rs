@@ -5,7 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::broker::{Broker, lock};
+use fastmq_memory::sync::lock;
+
+use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::{Place, QueueOptions};
 use crate::wait::Profile;
@@ -26,7 +28,7 @@ pub(crate) struct Requesters {
 
 impl Requesters {
     /// Enters a queue of answers and gives its requester's id.
-    pub(crate) fn enter(&mut self, place: &Arc<Place>) -> Option<u32> {
+    pub(crate) fn enter(&mut self, place: &Arc<Place>) -> Result<u32> {
         let index = if self.free.len() > 64 {
             self.free.pop_front()
         } else {
@@ -35,17 +37,26 @@ impl Requesters {
         let index = match index {
             Some(index) => index,
             None if self.places.len() as u32 <= REQUESTER_INDEX_MASK => {
-                self.places.try_reserve(1).ok()?;
+                let count = self.places.len() + 1;
+                let is_room = self.places.try_reserve(1).is_ok()
+                    // So that leaving needs no memory.
+                    && self.free.try_reserve(count - self.free.len()).is_ok();
+                if !is_room {
+                    return Err(Error::NO_MEMORY);
+                }
                 self.places.push((0, None));
-                self.places.len() as u32 - 1
+                count as u32 - 1
             }
-            None => self.free.pop_front()?,
+            None => self.free.pop_front().ok_or(Error::new(&Fault(
+                Status::NoSpace,
+                "there are 524,288 requesters already; close some",
+            )))?,
         };
         let (generation, slot) = &mut self.places[index as usize];
         // Generation 0 is never used, so that no token is 0.
         *generation = *generation % (REQUESTER_GENERATIONS - 1) + 1;
         *slot = Some(place.clone());
-        Some(index | *generation << REQUESTER_INDEX_BITS)
+        Ok(index | *generation << REQUESTER_INDEX_BITS)
     }
 
     /// All queues of answers.
@@ -90,12 +101,8 @@ impl Answers {
             None,
             false,
         )?;
-        let id = lock(&broker.requesters)
-            .enter(&place)
-            .ok_or(Error::new(&Fault(
-                Status::NoSpace,
-                "there are 524,288 requesters already; close some",
-            )))?;
+        let entered = lock(&broker.requesters).enter(&place);
+        let id = entered.inspect_err(|_| broker.forget_place(&place))?;
         Ok(Self {
             broker: broker.clone(),
             place,

@@ -289,6 +289,7 @@ impl Writer {
             }
             Err(NotCalled::Inactive) => None,
             Err(NotCalled::TooDeep) => Some(Err(too_deep())),
+            Err(NotCalled::NoMemory) => Some(Err(Error::NO_MEMORY)),
         }
     }
 

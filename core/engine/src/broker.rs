@@ -3,35 +3,34 @@
 //! It owns the interest table, the subscription slots, the budget and the lists of queues and
 //! requesters. Nothing here is on the path of a message.
 
-use std::collections::HashMap;
+use std::alloc::Layout;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
-use fastmq_driver::{Driver, fence, fork};
+use fastmq_driver::{Driver, NullDriver, fence, fork};
+use fastmq_memory::allocation::{try_arc, with_memory};
 use fastmq_memory::block::BlockPool;
 use fastmq_memory::budget::Budget;
-use fastmq_route::{Interest, check_pattern};
+use fastmq_memory::sync::{Mutex, lock};
+use fastmq_route::{Interest, Text, check_pattern};
 
 use crate::answers::{REQUESTER_INDEX_MASK, Requesters};
-use crate::call;
 use crate::error::{Error, Fault, Result, Status};
-use crate::log;
 pub use crate::options::Options;
 use crate::options::{check_capacity, check_group, check_options};
 use crate::place::{Place, QueueOptions};
 use crate::ready::ReadyList;
+use crate::register::Register;
 use crate::slots::Slots;
 use crate::statistics::Retired;
-use crate::subscription::{
-    Counts, Delivery, Entry, Handler, Interested, OnMessage, Subscription, Target,
-};
+use crate::subscription::{Counts, Delivery, Handler, Interested, OnMessage, Subscription, Target};
 use crate::threads::Threads;
 use crate::writer::WriterCounters;
 
-const OPEN: u32 = 0;
-const DRAINING: u32 = 1;
-const CLOSED: u32 = 2;
-const DRAINED: u32 = 3;
+pub(crate) const OPEN: u32 = 0;
+pub(crate) const DRAINING: u32 = 1;
+pub(crate) const CLOSED: u32 = 2;
+pub(crate) const DRAINED: u32 = 3;
 
 static NEXT_BROKER: AtomicU64 = AtomicU64::new(1);
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -39,7 +38,7 @@ static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 /// A broker in this process.
 pub struct Broker {
     id: u64,
-    state: AtomicU32,
+    pub(crate) state: AtomicU32,
     pub(crate) options: Options,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) interest: Interest<Interested>,
@@ -51,10 +50,10 @@ pub struct Broker {
     /// Queues for library threads.
     pub(crate) threads: Threads,
     pub(crate) requesters: Mutex<Requesters>,
-    places: Mutex<HashMap<u64, Weak<Place>>>,
+    places: Register<Weak<Place>>,
     next_place: AtomicU64,
     /// Held while a subscription is entered or a queue is marked as closed.
-    subscribing: Mutex<()>,
+    pub(crate) subscribing: Mutex<()>,
     writers: Mutex<Vec<Arc<WriterCounters>>>,
     pub(crate) retired: Mutex<Retired>,
     pub(crate) late_answers: AtomicU64,
@@ -68,9 +67,13 @@ impl std::fmt::Debug for Broker {
     }
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Bits of a queue's id that name its place in the list: 16.7 million queues at once.
+const PLACE_BITS: u32 = 24;
+const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
+/// What the standard library takes to read how many cores the process may use: a few paths and a
+/// line of a file each.
+const CORES_BLOCKS: usize = 12;
+const CORES_BYTES: usize = 512;
 
 impl Broker {
     /// Opens a broker in this process, over `driver`. Starts no thread and opens no descriptor.
@@ -79,18 +82,18 @@ impl Broker {
         // Once for the process: the fences of the publish path and the mark that a fork wipes.
         fence::register();
         fork::arm();
-        let budget = Arc::new(Budget::new(options.memory_max));
-        Ok(Arc::new(Self {
+        let budget = try_arc(Budget::new(options.memory_max))?;
+        Ok(try_arc(Self {
             id: NEXT_BROKER.fetch_add(1, Ordering::Relaxed),
             state: AtomicU32::new(OPEN),
             interest: Interest::new(driver.random()),
             slots: Slots::default(),
-            blocks: Arc::new(BlockPool::new(budget.clone())),
+            blocks: try_arc(BlockPool::new(budget.clone()))?,
             budget,
-            polled: Arc::new(ReadyList::new(driver.clone())),
-            threads: Threads::new(driver.clone(), options.threads_max),
+            polled: try_arc(ReadyList::new(driver.clone()))?,
+            threads: Threads::new(driver.clone(), options.threads_max)?,
             requesters: Mutex::default(),
-            places: Mutex::default(),
+            places: Register::default(),
             next_place: AtomicU64::new(1),
             subscribing: Mutex::default(),
             writers: Mutex::default(),
@@ -98,7 +101,13 @@ impl Broker {
             late_answers: AtomicU64::new(0),
             options,
             driver,
-        }))
+        })?)
+    }
+
+    /// The driver of an embedded broker: the real kernel.
+    pub fn system_driver() -> Result<Arc<dyn Driver>> {
+        let memory = [Layout::new::<[u128; CORES_BYTES / 16]>(); CORES_BLOCKS];
+        Ok(try_arc(with_memory(&memory, NullDriver::new)?)?)
     }
 
     /// Names the broker for as long as the process lives.
@@ -134,17 +143,6 @@ impl Broker {
         self.state.load(Ordering::Acquire) == DRAINED
     }
 
-    /// Ends a drain: readers that wait are told that nothing more will come.
-    fn end_drain(&self) {
-        let order = (Ordering::AcqRel, Ordering::Acquire);
-        let _ = self
-            .state
-            .compare_exchange(DRAINING, DRAINED, order.0, order.1);
-        for place in self.all_places() {
-            place.lanes.notify_reader();
-        }
-    }
-
     #[cold]
     pub(crate) fn closed_error(&self) -> Error {
         match self.state.load(Ordering::Relaxed) {
@@ -164,34 +162,47 @@ impl Broker {
         }
     }
 
-    pub(crate) fn next_place_id(&self) -> u64 {
-        self.next_place.fetch_add(1, Ordering::Relaxed)
+    /// An id that no other queue has or had, with a place in the list.
+    pub(crate) fn new_place_id(&self) -> Result<u64> {
+        let number = self.places.number()?;
+        if u64::from(number) > PLACE_MASK {
+            self.places.give(number);
+            let fault = &Fault(Status::NoSpace, "there are 16 million queues already");
+            return Err(Error::new(fault));
+        }
+        let serial = self.next_place.fetch_add(1, Ordering::Relaxed);
+        Ok(serial << PLACE_BITS | u64::from(number))
     }
 
-    pub(crate) fn register_place(&self, place: &Arc<Place>) -> Result<()> {
-        let mut places = lock(&self.places);
-        places.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-        places.insert(place.id(), Arc::downgrade(place));
-        Ok(())
+    /// Gives back an id that no queue got.
+    pub(crate) fn give_place_id(&self, id: u64) {
+        self.places.give((id & PLACE_MASK) as u32);
     }
 
-    pub(crate) fn all_places(&self) -> Vec<Arc<Place>> {
-        lock(&self.places)
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+    pub(crate) fn register_place(&self, place: &Arc<Place>) {
+        let number = (place.id() & PLACE_MASK) as u32;
+        self.places.put(number, Arc::downgrade(place));
+    }
+
+    pub(crate) fn all_places(&self) -> impl Iterator<Item = Arc<Place>> {
+        self.places.all().filter_map(|place| place.upgrade())
     }
 
     pub(crate) fn place_count(&self) -> u64 {
-        lock(&self.places).len() as u64
+        self.places.count()
     }
 
     pub(crate) fn subscription_count(&self) -> u64 {
         self.interest.len() as u64
     }
 
-    pub(crate) fn register_writer(&self, counters: &Arc<WriterCounters>) {
-        lock(&self.writers).push(counters.clone());
+    /// Counters for a writer, until it is retired.
+    pub(crate) fn new_counters(&self) -> Result<Arc<WriterCounters>> {
+        let counters = try_arc(WriterCounters::default())?;
+        let mut writers = lock(&self.writers);
+        writers.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        writers.push(counters.clone());
+        Ok(counters)
     }
 
     pub(crate) fn retire_writer(&self, counters: &Arc<WriterCounters>) {
@@ -213,33 +224,10 @@ impl Broker {
         Ok(place)
     }
 
-    /// Closes a queue and ends the subscriptions that feed it. An open batch stays readable until
-    /// it is dropped; requests that wait are answered CANCELLED.
-    pub fn close_queue(&self, place: &Arc<Place>) {
-        let mut feeding = Vec::new();
-        {
-            // Under the lock: whoever subscribes finds the queue closed, or is found here.
-            let _subscribing = lock(&self.subscribing);
-            place.lanes.close();
-            if place.subscriptions.load(Ordering::Acquire) > 0 {
-                self.interest.for_each(|entry| {
-                    let queue = entry.value().target().queue();
-                    if queue.is_some_and(|other| Arc::ptr_eq(other, place)) {
-                        feeding.push(entry.clone());
-                    }
-                });
-            }
-        }
-        for entry in feeding {
-            self.end(&entry, false, None);
-        }
-        place.close(self);
-        self.polled.remove(place);
-        self.forget_place(place);
-    }
-
     pub(crate) fn forget_place(&self, place: &Arc<Place>) {
-        if lock(&self.places).remove(&place.id()).is_some() {
+        let number = (place.id() & PLACE_MASK) as u32;
+        let is_it = |other: &Weak<Place>| other.as_ptr() == Arc::as_ptr(place);
+        if self.places.take(number, is_it).is_some() {
             lock(&self.retired).add_place(&place.statistics());
         }
     }
@@ -286,6 +274,7 @@ impl Broker {
             }
             (_, true, None) => {}
         }
+        let text = Text::new(pattern).map_err(|_| Error::NO_MEMORY)?;
         let id = self.slots.take(tag).ok_or(Error::NO_MEMORY)?;
         let made = self.make_target(id, tag, delivery, queue, on_message);
         let target = match made {
@@ -296,15 +285,15 @@ impl Broker {
             }
         };
         let owns_queue = queue.is_none() && delivery != Delivery::Inline;
-        if let Err(error) = self.enter(id, pattern, group, &target) {
+        let entered = self.enter(id, pattern, group, &target);
+        entered.inspect_err(|_| {
             self.slots.give(id);
             if let Some(place) = target.queue().filter(|_| owns_queue) {
                 self.close_queue(place);
             }
-            return Err(error);
-        }
+        })?;
         let broker = self.clone();
-        Ok(Subscription::new(broker, id, pattern, &target, owns_queue))
+        Ok(Subscription::new(broker, id, text, &target, owns_queue))
     }
 
     fn make_target(
@@ -316,7 +305,7 @@ impl Broker {
         on_message: Option<Box<OnMessage>>,
     ) -> Result<Target> {
         let handler = on_message.map(|call| {
-            Arc::new(Handler {
+            try_arc(Handler {
                 call,
                 id,
                 tag,
@@ -325,6 +314,7 @@ impl Broker {
                 counts: Counts::default(),
             })
         });
+        let handler = handler.transpose()?;
         match (delivery, handler, queue) {
             (Delivery::Inline, Some(handler), _) => Ok(Target::Inline(handler)),
             (_, None, Some(place)) => Ok(Target::Queue(place.clone())),
@@ -350,6 +340,7 @@ impl Broker {
 
     /// Enters a subscription into the table; from now on its messages come.
     fn enter(&self, id: u32, pattern: &[u8], group: &[u8], target: &Target) -> Result<()> {
+        let interested = Interested::new(group, target.clone())?;
         let _subscribing = lock(&self.subscribing);
         let place = target.queue();
         if place.is_some_and(|place| place.is_closed()) {
@@ -359,7 +350,6 @@ impl Broker {
         if let Some(place) = place {
             place.subscriptions.fetch_add(1, Ordering::AcqRel);
         }
-        let interested = Interested::new(group, target.clone());
         let inserted = self.interest.insert(id, pattern, interested);
         if inserted.is_err()
             && let Some(place) = place
@@ -367,193 +357,6 @@ impl Broker {
             place.subscriptions.fetch_sub(1, Ordering::AcqRel);
         }
         inserted.map_err(|_| Error::NO_MEMORY)
-    }
-
-    fn end(&self, entry: &Entry, owns_queue: bool, deadline_ns: Option<u64>) {
-        let (pattern, target) = (entry.pattern().as_bytes(), entry.value().target());
-        self.unsubscribe(pattern, entry.id(), target, owns_queue, deadline_ns);
-    }
-
-    /// Ends a subscription, whose messages go to `target`. `deadline_ns`: when waiting for its
-    /// handler ends; `None`: after `close_timeout`.
-    pub(crate) fn unsubscribe(
-        &self,
-        pattern: &[u8],
-        id: u32,
-        target: &Target,
-        owns_queue: bool,
-        deadline_ns: Option<u64>,
-    ) {
-        // Closing the client or the queue may have ended it; its handler may run all the same.
-        let is_first = self.interest.remove(pattern, id).is_some();
-        if is_first {
-            self.slots.give(id);
-        }
-        match target {
-            Target::Inline(handler) => self.rest_inline(handler, deadline_ns),
-            Target::Queue(place) => {
-                if is_first {
-                    place.subscriptions.fetch_sub(1, Ordering::AcqRel);
-                }
-                if owns_queue {
-                    if let Some(handler) = &place.handler {
-                        handler.is_active.store(false, Ordering::Release);
-                    }
-                    self.close_queue(place);
-                    if place.handler.is_some() {
-                        self.rest_served(place, deadline_ns);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits until no other thread runs an inline handler that was unsubscribed.
-    fn rest_inline(&self, handler: &Handler, deadline_ns: Option<u64>) {
-        handler.is_active.store(false, Ordering::Release);
-        fence::heavy();
-        let what = "an inline handler still runs after unsubscribe";
-        self.rest(what, deadline_ns, || call::is_at_rest(handler.serial));
-    }
-
-    /// Waits until no other thread runs the handler of a queue that was closed.
-    fn rest_served(&self, place: &Place, deadline_ns: Option<u64>) {
-        let me = std::thread::current().id();
-        self.rest(
-            "a handler still runs after unsubscribe",
-            deadline_ns,
-            || lock(&place.serving).is_none_or(|thread| thread == me),
-        );
-    }
-
-    /// When whoever begins to close now stops waiting.
-    fn close_deadline(&self) -> u64 {
-        let now_ns = self.driver.monotonic_ns();
-        now_ns.saturating_add(self.options.close_timeout_ns)
-    }
-
-    fn rest(&self, what: &str, deadline_ns: Option<u64>, is_at_rest: impl Fn() -> bool) {
-        if is_at_rest() {
-            return;
-        }
-        let deadline_ns = deadline_ns.unwrap_or_else(|| self.close_deadline());
-        let pause = AtomicU32::new(0);
-        let mut pause_ns = 1_000;
-        while !is_at_rest() {
-            let now_ns = self.driver.monotonic_ns();
-            if now_ns >= deadline_ns {
-                log::write(log::Level::Warn, "close", what);
-                return;
-            }
-            self.driver
-                .park(&pause, 0, deadline_ns.min(now_ns + pause_ns));
-            pause_ns = (pause_ns * 2).min(1_000_000);
-        }
-    }
-
-    /// Stops taking messages and waits until every queue is empty and no handler runs.
-    ///
-    /// A queue whose handler calls this is left out. TIMEOUT: something still waits; the sentence
-    /// says what.
-    pub fn drain(&self, timeout_ns: u64) -> Result<()> {
-        if self.is_closed() {
-            return Err(Error::CLOSED);
-        }
-        let _ = self
-            .state
-            .compare_exchange(OPEN, DRAINING, Ordering::AcqRel, Ordering::Acquire);
-        fence::heavy();
-        let deadline_ns = self.driver.monotonic_ns().saturating_add(timeout_ns);
-        let pause = AtomicU32::new(0);
-        let mut pause_ns = 1_000;
-        loop {
-            let (queues, messages) = self.undrained();
-            let handlers = self.inline_running();
-            if queues == 0 && handlers == 0 {
-                self.end_drain();
-                return Ok(());
-            }
-            let now_ns = self.driver.monotonic_ns();
-            if now_ns >= deadline_ns {
-                let text = match queues {
-                    0 => format!("{handlers} inline handlers still run on other threads"),
-                    _ => format!("{messages} messages still wait in {queues} queues"),
-                };
-                return Err(Error::with(Status::Timeout, text));
-            }
-            if self.is_closed() {
-                return Err(Error::CLOSED);
-            }
-            self.driver
-                .park(&pause, 0, deadline_ns.min(now_ns + pause_ns));
-            pause_ns = (pause_ns * 2).min(1_000_000);
-        }
-    }
-
-    /// Queues that are not empty, and the messages in them.
-    fn undrained(&self) -> (usize, u64) {
-        let me = std::thread::current().id();
-        let handling = call::handling();
-        let (mut queues, mut messages) = (0, 0);
-        for place in self.all_places() {
-            let is_mine = place.id() == handling || lock(&place.serving).is_some_and(|t| t == me);
-            let pending = place.statistics().pending;
-            // What comes too late for a question of this or another thread is read by nobody.
-            let is_mine = is_mine || place.is_of_a_thread();
-            if !is_mine && !place.is_closed() && pending > 0 {
-                queues += 1;
-                messages += pending;
-            }
-        }
-        (queues, messages)
-    }
-
-    /// Inline handlers that run on other threads now.
-    fn inline_running(&self) -> usize {
-        let running = call::running_elsewhere();
-        if running.is_empty() {
-            return 0;
-        }
-        let mut handlers = 0;
-        self.interest.for_each(|entry| {
-            if let Target::Inline(handler) = entry.value().target() {
-                handlers += usize::from(running.contains(&handler.serial));
-            }
-        });
-        handlers
-    }
-
-    /// Closes the broker: every handle answers CLOSED from now on, waiting calls return, requests
-    /// in queues are answered CANCELLED, library threads end. Returns within `close_timeout` even
-    /// if a handler does not.
-    pub fn close(&self) {
-        if self.state.swap(CLOSED, Ordering::AcqRel) == CLOSED {
-            return;
-        }
-        fence::heavy();
-        let deadline_ns = self.close_deadline();
-        let mut entries = Vec::new();
-        self.interest.for_each(|entry| entries.push(entry.clone()));
-        for entry in &entries {
-            // Quick first: nothing new starts anywhere while we wait for what runs.
-            if let Some(place) = entry.value().target().queue() {
-                if let Some(handler) = &place.handler {
-                    handler.is_active.store(false, Ordering::Release);
-                }
-                place.lanes.close();
-            }
-        }
-        for entry in &entries {
-            let queue = entry.value().target().queue();
-            let owns = queue.is_some_and(|place| place.handler.is_some());
-            self.end(entry, owns, Some(deadline_ns));
-        }
-        for place in self.all_places() {
-            self.close_queue(&place);
-        }
-        self.threads.stop(deadline_ns);
-        self.polled.wake();
-        crate::thread_client::forget_thread_client(self.id);
     }
 
     /// Ends a request in the place of a responder that will not answer it.
@@ -572,11 +375,5 @@ impl Broker {
             Status::NotFound,
             "this token names no request that waits for an answer",
         )))
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.close();
     }
 }

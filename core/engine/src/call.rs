@@ -5,13 +5,15 @@
 //! handler is still active; unsubscribe takes the activity away, then (after a heavy fence) waits
 //! until no other thread announces it. The announcement costs a store and a light fence.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use fastmq_driver::fence;
 use fastmq_memory::View;
+use fastmq_memory::allocation::{NoMemory, try_arc, try_rc};
+use fastmq_memory::sync::{Mutex, lock};
 use fastmq_memory::words::append;
 
 use crate::subscription::Handler;
@@ -50,40 +52,43 @@ pub(crate) struct Calls {
     depth: Cell<usize>,
     announcements: Arc<Announcements>,
     answers: [Answer; INLINE_DEPTH_MAX],
-    /// The queue whose handler this thread runs, for `publish_wait`; 0: none.
-    handling: Cell<u64>,
     /// See [`thread_number`].
     pub(crate) thread: u64,
 }
 
 impl Calls {
-    fn new() -> Self {
-        let announcements = Arc::new(Announcements {
+    fn new() -> Result<Self, NoMemory> {
+        let announcements = try_arc(Announcements {
             serials: Default::default(),
             thread: thread_number(),
-        });
-        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        })?;
+        let mut threads = lock(&THREADS);
         threads.retain(|thread| thread.strong_count() > 0);
+        threads.try_reserve(1).map_err(|_| NoMemory)?;
         threads.push(Arc::downgrade(&announcements));
-        Self {
+        Ok(Self {
             depth: Cell::new(0),
             announcements,
             answers: std::array::from_fn(|_| Answer::default()),
-            handling: Cell::new(0),
             thread: thread_number(),
-        }
+        })
     }
 }
 
 thread_local! {
-    static CALLS: Rc<Calls> = Rc::new(Calls::new());
+    static CALLS: OnceCell<Rc<Calls>> = const { OnceCell::new() };
 }
 
-/// This thread's stack.
-pub(crate) fn of_this_thread() -> Rc<Calls> {
-    CALLS
-        .try_with(Rc::clone)
-        .unwrap_or_else(|_| Rc::new(Calls::new()))
+/// This thread's stack, made when it is first needed.
+pub(crate) fn of_this_thread() -> Result<Rc<Calls>, NoMemory> {
+    let found = CALLS.try_with(|calls| calls.get().cloned());
+    if let Ok(Some(calls)) = found {
+        return Ok(calls);
+    }
+    let made = try_rc(Calls::new()?)?;
+    // A thread that is ending keeps none.
+    let _ = CALLS.try_with(|calls| calls.set(made.clone()));
+    Ok(made)
 }
 
 /// Why a handler was not called.
@@ -93,6 +98,8 @@ pub(crate) enum NotCalled {
     TooDeep,
     /// The subscription is gone.
     Inactive,
+    /// There is no memory for the first call on this thread.
+    NoMemory,
 }
 
 /// Takes the announcement back even if the handler unwinds.
@@ -129,8 +136,18 @@ fn enter<'a>(calls: &'a Calls, handler: &Handler) -> Result<Depth<'a>, NotCalled
 /// Calls an inline handler with a message that expects no answer in place.
 #[inline(always)]
 pub(crate) fn call(handler: &Handler, view: &View) -> Result<(), NotCalled> {
-    let called = CALLS.try_with(|calls| calls.call(handler, view));
+    let called = CALLS.try_with(|calls| match calls.get() {
+        Some(calls) => calls.call(handler, view),
+        None => call_first(handler, view),
+    });
     called.unwrap_or_else(|_| call_at_end(handler, view))
+}
+
+/// The first call on this thread.
+#[cold]
+fn call_first(handler: &Handler, view: &View) -> Result<(), NotCalled> {
+    let calls = of_this_thread().map_err(|_| NotCalled::NoMemory)?;
+    calls.call(handler, view)
 }
 
 /// Calls a handler on a thread that is ending and has lost its stack: a destructor of the user's
@@ -153,7 +170,8 @@ fn call_at_end(handler: &Handler, view: &View) -> Result<(), NotCalled> {
     }
     let _leave = Leave(depth);
     DEPTH.set(depth + 1);
-    Calls::new().call(handler, view)
+    let calls = Calls::new().map_err(|_| NotCalled::NoMemory)?;
+    calls.call(handler, view)
 }
 
 impl Calls {
@@ -281,38 +299,30 @@ pub(crate) fn answer_in_place(
     payload: &[u8],
     headers: &[u8],
 ) -> Result<bool, ()> {
-    let answered = CALLS.try_with(|calls| calls.answer((broker, token), status, payload, headers));
-    // No stack any more: nobody asks on this thread.
+    let answered = CALLS.try_with(|calls| {
+        let calls = calls.get()?;
+        Some(calls.answer((broker, token), status, payload, headers))
+    });
+    let answered = answered.ok().flatten();
+    // No stack, or no more: nobody asks on this thread.
     answered.unwrap_or(Ok(false))
 }
 
 /// True if no thread (this one aside) runs a handler with this serial. Called after the handler
 /// was made inactive and a heavy fence.
 pub(crate) fn is_at_rest(serial: u64) -> bool {
-    let me = thread_number();
-    let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-    threads.iter().filter_map(Weak::upgrade).all(|thread| {
-        thread.thread == me
-            || thread
-                .serials
-                .iter()
-                .all(|other| other.load(Ordering::Acquire) != serial)
-    })
+    !runs_elsewhere(|other| other == serial)
 }
 
-/// Serials of the handlers that other threads run now. Called after a heavy fence.
-pub(crate) fn running_elsewhere() -> Vec<u64> {
+/// True if another thread runs a handler now whose serial is meant. Called after a heavy fence.
+pub(crate) fn runs_elsewhere(is_meant: impl Fn(u64) -> bool) -> bool {
     let me = thread_number();
-    let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut running = Vec::new();
-    for thread in threads.iter().filter_map(Weak::upgrade) {
-        if thread.thread != me {
-            let serials = thread.serials.iter();
-            running.extend(serials.map(|serial| serial.load(Ordering::Acquire)));
-        }
-    }
-    running.retain(|serial| *serial != 0);
-    running
+    let threads = lock(&THREADS);
+    let others = threads.iter().filter_map(Weak::upgrade);
+    others.filter(|thread| thread.thread != me).any(|thread| {
+        let mut serials = thread.serials.iter();
+        serials.any(|serial| is_meant(serial.load(Ordering::Acquire)))
+    })
 }
 
 /// Marks this thread as running the handler of a queue while `body` runs.
@@ -320,19 +330,17 @@ pub(crate) fn while_handling<R>(place_id: u64, body: impl FnOnce() -> R) -> R {
     struct Restore(u64);
     impl Drop for Restore {
         fn drop(&mut self) {
-            let before = self.0;
-            let _ = CALLS.try_with(|calls| calls.handling.set(before));
+            HANDLING.set(self.0);
         }
     }
-    let before = CALLS
-        .try_with(|calls| calls.handling.replace(place_id))
-        .unwrap_or(0);
-    let _restore = Restore(before);
+    let _restore = Restore(HANDLING.replace(place_id));
     body()
 }
 
 thread_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
+    /// The queue whose handler this thread runs; 0: none.
+    static HANDLING: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A number of this thread, never 0 and never reused.
@@ -349,5 +357,5 @@ pub(crate) fn thread_number() -> u64 {
 
 /// The queue whose handler this thread runs; 0: none.
 pub(crate) fn handling() -> u64 {
-    CALLS.try_with(|calls| calls.handling.get()).unwrap_or(0)
+    HANDLING.get()
 }

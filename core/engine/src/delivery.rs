@@ -66,12 +66,9 @@ impl Writer {
                 self.send_to_group(group, message, draft, Attempt::Push)?;
             }
             Targets::Many(many) => self.send_many(many, message, draft)?,
+            // More bytes than a record in a lane may have.
             Targets::One(target) => {
-                let many = Many {
-                    plain: vec![*target],
-                    ..Many::default()
-                };
-                self.send_many(&many, message, draft)?;
+                self.send_blocks::<Group>(std::slice::from_ref(target), &[], message, draft)?;
             }
             Targets::Group(group) => {
                 self.send_blocks(&[], std::slice::from_ref(group), message, draft)?;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::broker::{Broker, lock};
+use fastmq_memory::sync::lock;
+
+use crate::broker::Broker;
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
+use crate::ready::ReadyList;
 use crate::threads;
 
 /// Most messages handled between two looks at the clock; one at first, and more while they take
@@ -24,6 +27,46 @@ pub mod ready {
     pub const DEADLINE: u32 = 8;
     /// The budget ended before the work.
     pub const MORE: u32 = 16;
+}
+
+/// Pulled queues that still hold something: back into the list, since readable means readable, but
+/// not before this dispatch has seen the others.
+struct Pulled<'a> {
+    list: &'a ReadyList,
+    places: Vec<Arc<Place>>,
+}
+
+impl Pulled<'_> {
+    /// Keeps a queue for later; false: without memory it stands in the list again, and this
+    /// dispatch must end before it meets it.
+    fn keep(&mut self, place: Arc<Place>) -> bool {
+        if self.places.try_reserve(1).is_err() {
+            self.list.push(place);
+            return false;
+        }
+        self.places.push(place);
+        true
+    }
+}
+
+impl Drop for Pulled<'_> {
+    fn drop(&mut self) {
+        for place in self.places.drain(..) {
+            self.list.push(place);
+        }
+    }
+}
+
+/// A pulled queue in the list: what it still holds.
+fn report(place: &Place) -> u32 {
+    if place.has_news() != Some(true) && threads::rearm(place) {
+        return 0;
+    }
+    if place.is_answers() {
+        ready::ANSWERS
+    } else {
+        ready::MESSAGES
+    }
 }
 
 impl Broker {
@@ -81,7 +124,10 @@ impl Broker {
         if self.polled.take_room() {
             ready |= ready::ROOM;
         }
-        let mut pulled: Vec<Arc<Place>> = Vec::new();
+        let mut pulled = Pulled {
+            list: &self.polled,
+            places: Vec::new(),
+        };
         let mut over = false;
         let mut has_served = false;
         while !over {
@@ -92,7 +138,12 @@ impl Broker {
                 continue;
             }
             if place.handler.is_none() {
-                ready |= self.report(&place, &mut pulled);
+                let found = report(&place);
+                ready |= found;
+                if found != 0 && !pulled.keep(place) {
+                    ready |= ready::MORE;
+                    over = true;
+                }
                 continue;
             }
             let mut chunk = 1;
@@ -119,10 +170,13 @@ impl Broker {
                     Ok(handled) => handled,
                     // Its handler calls dispatch: it goes on when that has returned.
                     Err(error) if error.status() == Status::Misuse => {
-                        pulled.push(place);
+                        over = !pulled.keep(place);
                         break;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        self.polled.push(place);
+                        return Err(error);
+                    }
                 };
                 if handled > 0 {
                     ready |= ready::MESSAGES;
@@ -144,10 +198,7 @@ impl Broker {
                 }
             }
         }
-        // Pulled queues that still hold something stay in the list: readable means readable.
-        for place in pulled {
-            self.polled.push(place);
-        }
+        drop(pulled);
         let now_ns = self.driver.monotonic_ns();
         if self.earliest_deadline() <= now_ns {
             ready |= ready::DEADLINE | ready::ANSWERS;
@@ -162,19 +213,6 @@ impl Broker {
             self.update_deadline();
         }
         Ok(ready)
-    }
-
-    /// A pulled queue in the list: does it still hold something?
-    fn report(&self, place: &Arc<Place>, pulled: &mut Vec<Arc<Place>>) -> u32 {
-        if place.has_news() != Some(true) && threads::rearm(place) {
-            return 0;
-        }
-        pulled.push(place.clone());
-        if place.is_answers() {
-            ready::ANSWERS
-        } else {
-            ready::MESSAGES
-        }
     }
 
     fn update_deadline(&self) {

@@ -1,6 +1,10 @@
 //! Statuses and errors: one enum for every call of every language (`docs/formats.md` §4).
 
-use std::fmt;
+use std::alloc::Layout;
+use std::fmt::{self, Write};
+use std::io;
+
+use fastmq_memory::allocation::{NoMemory, try_box, with_memory};
 
 /// What the caller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,6 +176,9 @@ enum Repr {
 
 const _: () = assert!(size_of::<Result<()>>() == 16);
 
+/// Longest sentence that is made, in bytes.
+const SENTENCE_BYTES_MAX: usize = 2048;
+
 /// The result of every call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -182,10 +189,26 @@ impl Error {
         Self(Repr::Fixed(fault))
     }
 
-    /// An error with a sentence made for it.
+    /// An error whose sentence has values in it; without memory for it, that of `fallback`.
     #[cold]
-    pub fn with(status: Status, text: String) -> Self {
-        Self(Repr::Made(Box::new((status, text))))
+    pub fn with(fallback: &'static Fault, sentence: fmt::Arguments<'_>) -> Self {
+        let mut text = Sentence(String::new());
+        if text.write_fmt(sentence).is_err() {
+            return Self::new(fallback);
+        }
+        match try_box((fallback.0, text.0)) {
+            Ok(made) => Self(Repr::Made(made)),
+            Err(NoMemory) => Self::new(fallback),
+        }
+    }
+
+    /// The same for a refusal of the system; `doing` is what it refused.
+    #[cold]
+    pub fn with_io(fallback: &'static Fault, doing: &str, error: &io::Error) -> Self {
+        // The standard library takes memory for the system's words.
+        let words = [Layout::new::<[u8; 256]>(); 4];
+        let make = || Self::with(fallback, format_args!("{doing}: {error}"));
+        with_memory(&words, make).unwrap_or(Self::new(fallback))
     }
 
     /// The status.
@@ -240,6 +263,20 @@ pub(crate) fn too_deep() -> Error {
     Error::new(fault)
 }
 
+/// A text that grows as long as there is memory.
+struct Sentence(String);
+
+impl Write for Sentence {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        if self.0.len() + more.len() > SENTENCE_BYTES_MAX {
+            return Err(fmt::Error);
+        }
+        self.0.try_reserve(more.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(more);
+        Ok(())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
@@ -270,7 +307,15 @@ impl From<fastmq_memory::Refused> for Error {
 impl From<fastmq_route::SubjectError> for Error {
     #[cold]
     fn from(error: fastmq_route::SubjectError) -> Self {
-        Self::with(Status::Invalid, error.to_string())
+        let fallback = &Fault(Status::Invalid, "this is not a subject or pattern");
+        Self::with(fallback, format_args!("{error}"))
+    }
+}
+
+impl From<NoMemory> for Error {
+    #[cold]
+    fn from(_: NoMemory) -> Self {
+        Self::NO_MEMORY
     }
 }
 
@@ -285,5 +330,18 @@ mod tests {
         }
         assert_eq!(Status::from_number(5), None);
         assert_eq!(Status::from_number(51), None);
+    }
+
+    #[test]
+    fn a_sentence_that_is_too_long_is_the_fixed_one() {
+        const FAULT: &Fault = &Fault(Status::Invalid, "short");
+        let long = "x".repeat(SENTENCE_BYTES_MAX + 1);
+        let made = |text: &str| Error::with(FAULT, format_args!("{text}"));
+        assert_eq!(made(&long).text(), "short");
+        assert_eq!(made(&long[1..]).text(), &long[1..]);
+        let error = io::Error::from_raw_os_error(24);
+        let refused = Error::with_io(FAULT, "cannot do it", &error);
+        assert_eq!(refused.text(), format!("cannot do it: {error}"));
+        assert_eq!(refused.status(), Status::Invalid);
     }
 }

@@ -23,11 +23,12 @@ impl Headers {
     /// Adds one at the end; a name may stand several times.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            let text = format!(
-                "the header name has {} bytes; between 1 and 255",
-                name.len()
-            );
-            return Err(Error::with(Status::Invalid, text));
+            let fault = &Fault(Status::Invalid, "a header name has between 1 and 255 bytes");
+            let size = name.len();
+            return Err(Error::with(
+                fault,
+                format_args!("the header name has {size} bytes; between 1 and 255"),
+            ));
         }
         let Ok(text) = std::str::from_utf8(name) else {
             return Err(Error::new(&Fault(
@@ -42,8 +43,11 @@ impl Headers {
         let size = SIZES + name.len() + value.len();
         if value.len() > u16::MAX as usize || self.bytes.len() + size > HEADERS_BYTES_MAX {
             let total = self.bytes.len() + size;
-            let text = format!("the headers would have {total} bytes; at most 65,536");
-            return Err(Error::with(Status::TooLarge, text));
+            let fault = &Fault(Status::TooLarge, "headers have at most 65,536 bytes");
+            return Err(Error::with(
+                fault,
+                format_args!("the headers would have {total} bytes; at most 65,536"),
+            ));
         }
         self.bytes.try_reserve(size).map_err(|_| Error::NO_MEMORY)?;
         self.bytes
@@ -85,11 +89,11 @@ pub fn next(headers: &[u8], cursor: usize) -> Result<Option<(&[u8], &[u8], usize
     match parse() {
         Some(found) => Ok(Some(found)),
         None => {
-            let text = format!(
-                "the bytes at {cursor} of {} are not a header",
-                headers.len()
-            );
-            Err(Error::with(Status::Invalid, text))
+            let size = headers.len();
+            Err(Error::with(
+                &Fault(Status::Invalid, "these bytes are not a header"),
+                format_args!("the bytes at {cursor} of {size} are not a header"),
+            ))
         }
     }
 }

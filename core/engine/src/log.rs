@@ -5,6 +5,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use fastmq_memory::allocation::try_arc;
+
+use crate::error::Result;
+
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
@@ -30,6 +34,15 @@ pub fn set(level: u32, hook: Option<Arc<OnLog>>) {
     let level = if hook.is_some() { level } else { 0 };
     *HOOK.write().unwrap_or_else(PoisonError::into_inner) = hook;
     LEVEL.store(level, Ordering::Release);
+}
+
+/// A hook to set.
+///
+/// # Errors
+/// NO_MEMORY.
+pub fn hook(on_log: impl Fn(Level, &str, &str) + Send + Sync + 'static) -> Result<Arc<OnLog>> {
+    let hook: Arc<OnLog> = try_arc(on_log)?;
+    Ok(hook)
 }
 
 /// Says something.

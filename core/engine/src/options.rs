@@ -47,16 +47,21 @@ impl Default for Options {
 
 pub(crate) fn check_capacity(capacity: u64) -> Result<()> {
     if capacity > fastmq_memory::lane::LANE_BYTES_MAX {
-        let text = format!("capacity is {capacity}; at most 1 GiB");
-        return Err(Error::with(Status::Invalid, text));
+        return Err(Error::with(
+            &Fault(Status::Invalid, "capacity is at most 1 GiB"),
+            format_args!("capacity is {capacity}; at most 1 GiB"),
+        ));
     }
     Ok(())
 }
 
 pub(crate) fn check_group(group: &[u8]) -> Result<()> {
     if group.len() > NAME_BYTES_MAX {
-        let text = format!("the group name has {} bytes; at most 255", group.len());
-        return Err(Error::with(Status::Invalid, text));
+        let size = group.len();
+        return Err(Error::with(
+            &Fault(Status::Invalid, "a group name has at most 255 bytes"),
+            format_args!("the group name has {size} bytes; at most 255"),
+        ));
     }
     let Ok(name) = std::str::from_utf8(group) else {
         return Err(Error::new(&Fault(
@@ -77,15 +82,18 @@ pub(crate) fn check_group(group: &[u8]) -> Result<()> {
 pub(crate) fn check_options(options: &Options) -> Result<()> {
     check_capacity(options.queue_capacity)?;
     if options.payload_max == 0 || options.payload_max > PAYLOAD_BYTES_MAX {
-        let text = format!(
-            "payload_max is {}; between 1 and 64 MiB",
-            options.payload_max
-        );
-        return Err(Error::with(Status::Invalid, text));
+        let max = options.payload_max;
+        return Err(Error::with(
+            &Fault(Status::Invalid, "payload_max is between 1 and 64 MiB"),
+            format_args!("payload_max is {max}; between 1 and 64 MiB"),
+        ));
     }
     if options.threads_max == 0 || options.threads_max > THREADS_MAX {
-        let text = format!("threads_max is {}; between 1 and 256", options.threads_max);
-        return Err(Error::with(Status::Invalid, text));
+        let max = options.threads_max;
+        return Err(Error::with(
+            &Fault(Status::Invalid, "threads_max is between 1 and 256"),
+            format_args!("threads_max is {max}; between 1 and 256"),
+        ));
     }
     Ok(())
 }

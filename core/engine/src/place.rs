@@ -5,15 +5,18 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use fastmq_driver::{FOREVER_NS, Parked, fence};
+use fastmq_memory::allocation::{try_arc, try_box};
 use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 use fastmq_memory::queue::QueueStatistics;
+use fastmq_memory::reader::FillError;
+use fastmq_memory::sync::{Mutex, lock};
 use fastmq_memory::view::{Numbers, View, Visit, view_flag};
 use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
 
-use crate::broker::{Broker, lock};
+use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
 use crate::slots::Slot;
@@ -59,13 +62,15 @@ pub struct Place {
     /// Whether requests were submitted, and whether a loop wants to know their deadlines.
     pub(crate) asking: AtomicU32,
     /// The thread that runs this queue's handler now.
-    pub(crate) serving: Mutex<Option<std::thread::ThreadId>>,
+    pub(crate) serving: Mutex<Option<u64>>,
     /// The thread that received last, so that a publisher who waits in vain can be told.
     last_reader: AtomicU64,
     /// Subscriptions that feed this queue.
     pub(crate) subscriptions: AtomicU64,
     /// True while the queue stands in a ready list: it stands there once.
     pub(crate) is_listed: AtomicBool,
+    /// The queue behind this one in the ready list; changed under that list's lock only.
+    pub(crate) next_ready: Mutex<Option<Arc<Place>>>,
 }
 
 impl std::fmt::Debug for Place {
@@ -83,20 +88,22 @@ impl Place {
         handler: Option<Arc<Handler>>,
         has_subscriptions: bool,
     ) -> Result<Arc<Self>> {
-        let sleepers = Arc::new(Sleepers::new(broker.driver.clone(), broker.polled.clone()));
+        let sleepers = Sleepers::new(broker.driver.clone(), broker.polled.clone());
+        let sleepers = try_arc(sleepers)?;
         let capacity = match options.capacity {
             0 => broker.options.queue_capacity,
             other => other,
         };
-        let lanes = Arc::new(Queue::new(fastmq_memory::QueueOptions {
+        let lanes = try_arc(Queue::new(fastmq_memory::QueueOptions {
             policy: options.policy,
             capacity,
             budget: broker.budget.clone(),
             blocks: broker.blocks.clone(),
-            wake: Box::new(Waker(sleepers.clone())),
-        }));
-        let place = Arc::new(Self {
-            id: broker.next_place_id(),
+            wake: try_box(Waker(sleepers.clone()))?,
+        }))?;
+        let id = broker.new_place_id()?;
+        let place = try_arc(Self {
+            id,
             lanes,
             sleepers,
             profile: options.wait.unwrap_or(broker.options.wait),
@@ -113,9 +120,11 @@ impl Place {
             last_reader: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
             is_listed: AtomicBool::new(false),
+            next_ready: Mutex::new(None),
         });
+        let place = place.inspect_err(|_| broker.give_place_id(id))?;
         let _ = place.sleepers.place.set(Arc::downgrade(&place));
-        broker.register_place(&place)?;
+        broker.register_place(&place);
         Ok(place)
     }
 
@@ -212,7 +221,7 @@ impl Place {
                 count => Ok(count),
             };
         }
-        found.map_err(corrupt)
+        found.map_err(unread)
     }
 
     /// Tells the asker that a responder will not answer, however full its queue of answers is.
@@ -460,16 +469,13 @@ impl Place {
 
     #[cold]
     pub(crate) fn purge(&self, broker: &Broker) {
-        let mut tokens = Vec::new();
-        let is_answers = !self.has_subscriptions;
+        // A queue of answers holds tokens too, but nobody waits for those to be answered.
+        let has_requests = self.has_subscriptions;
         self.lanes.purge(|view: &View| {
-            if !is_answers && view.token != 0 && tokens.try_reserve(1).is_ok() {
-                tokens.push(view.token);
+            if has_requests && view.token != 0 {
+                broker.answer_late(view.token, Status::Cancelled);
             }
         });
-        for token in tokens {
-            broker.answer_late(token, Status::Cancelled);
-        }
     }
 }
 
@@ -555,11 +561,14 @@ pub(crate) fn numbers_of(token: u64, status: Status) -> Numbers {
 }
 
 #[cold]
-pub(crate) fn corrupt(error: fastmq_memory::record::RecordError) -> Error {
-    Error::with(
-        Status::Corrupt,
-        format!("a lane of this queue is damaged: {error}"),
-    )
+pub(crate) fn unread(error: FillError) -> Error {
+    match error {
+        FillError::NoMemory => Error::NO_MEMORY,
+        FillError::Damaged(error) => Error::with(
+            &Fault(Status::Corrupt, "a lane of this queue is damaged"),
+            format_args!("a lane of this queue is damaged: {error}"),
+        ),
+    }
 }
 
 fn no_message() -> Error {

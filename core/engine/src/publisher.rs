@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use fastmq_memory::allocation::try_arc_bytes;
+
 use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
@@ -13,7 +15,7 @@ use crate::writer::{Message, Writer};
 /// A subject to publish to; the hot path. Used by one thread at a time.
 pub struct Publisher {
     writer: Writer,
-    subject: Box<[u8]>,
+    subject: Arc<[u8]>,
     route: Option<Route>,
     sequence: u64,
 }
@@ -31,9 +33,10 @@ impl Publisher {
     pub fn open(broker: &Arc<Broker>, subject: &[u8]) -> Result<Self> {
         broker.check_open()?;
         fastmq_route::check_subject(subject)?;
+        let subject = try_arc_bytes(subject)?;
         Ok(Self {
-            writer: Writer::new(broker, Some(subject)),
-            subject: Box::from(subject),
+            writer: Writer::new(broker, Some(subject.clone()))?,
+            subject,
             route: None,
             sequence: 0,
         })
@@ -94,7 +97,7 @@ impl Publisher {
             return first;
         }
         let broker = self.broker().clone();
-        let places = self.writer.full_places(&self.subject);
+        let places = self.writer.full_places(&self.subject)?;
         let attempt = || (self.publish(payload), self.writer.refused_by.get());
         wait(&broker, &places, timeout_ns, attempt)
     }
@@ -110,7 +113,7 @@ impl ThreadClient {
             return first;
         }
         let broker = self.writer.broker().clone();
-        let places = self.writer.full_places(message.subject);
+        let places = self.writer.full_places(message.subject)?;
         let attempt = || {
             let result = self.writer.publish_message(message);
             (result, self.writer.refused_by.get())

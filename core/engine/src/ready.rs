@@ -3,11 +3,11 @@
 //! A queue arms its gate's LIST bit and is pushed here by the first writer after that. The loop is
 //! either the user's (`dispatch`, woken by a descriptor) or a library thread's (woken by a futex).
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 
 use fastmq_driver::{Driver, LoopFd};
+use fastmq_memory::sync::{Mutex, OnceLock, lock};
 
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
@@ -15,7 +15,7 @@ use crate::place::Place;
 /// Queues with something to do, in the order in which they became ready.
 pub struct ReadyList {
     driver: Arc<dyn Driver>,
-    queue: Mutex<VecDeque<Arc<Place>>>,
+    chain: Mutex<Chain>,
     /// Changed by every push; what library threads sleep on.
     pub(crate) word: AtomicU32,
     sleeping: AtomicU32,
@@ -35,7 +35,7 @@ impl ReadyList {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
         Self {
             driver,
-            queue: Mutex::new(VecDeque::new()),
+            chain: Mutex::default(),
             word: AtomicU32::new(0),
             sleeping: AtomicU32::new(0),
             fd: OnceLock::new(),
@@ -56,11 +56,11 @@ impl ReadyList {
 
     /// Adds a queue at the end, unless it is in the list, and wakes the loop.
     pub(crate) fn push(&self, place: Arc<Place>) {
-        let mut queue = self.lock();
+        let mut chain = lock(&self.chain);
         if !place.is_listed.swap(true, Ordering::SeqCst) {
-            queue.push_back(place);
+            chain.push(place);
         }
-        drop(queue);
+        drop(chain);
         self.wake();
     }
 
@@ -91,17 +91,17 @@ impl ReadyList {
     }
 
     pub(crate) fn pop(&self) -> Option<Arc<Place>> {
-        let place = self.lock().pop_front()?;
+        let place = lock(&self.chain).pop()?;
         place.is_listed.store(false, Ordering::SeqCst);
         Some(place)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty() && !self.has_room.load(Ordering::Acquire)
+        lock(&self.chain).first.is_none() && !self.has_room.load(Ordering::Acquire)
     }
 
     pub(crate) fn remove(&self, place: &Arc<Place>) {
-        self.lock().retain(|other| !Arc::ptr_eq(other, place));
+        lock(&self.chain).remove(place);
     }
 
     /// The descriptor of the loop, made when first asked for; readable while something is here.
@@ -110,10 +110,8 @@ impl ReadyList {
             return Ok(fd);
         }
         let fd = self.driver.loop_fd().map_err(|error| {
-            Error::with(
-                Status::Io,
-                format!("cannot make the client's descriptor: {error}"),
-            )
+            let fault = &Fault(Status::Io, "cannot make the client's descriptor");
+            Error::with_io(fault, fault.1, &error)
         })?;
         let _ = self.fd.set(fd);
         let fd = self.fd.get().ok_or(Error::new(&Fault(
@@ -136,10 +134,58 @@ impl ReadyList {
         self.driver.park(&self.word, seen, deadline_ns);
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Place>>> {
-        self.queue
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner())
+/// Queues in a row, each of which knows the next: adding one needs no memory. A queue stands in one
+/// chain at a time, once.
+#[derive(Default)]
+struct Chain {
+    first: Option<Arc<Place>>,
+    last: Option<Arc<Place>>,
+}
+
+impl Chain {
+    fn push(&mut self, place: Arc<Place>) {
+        match self.last.replace(place.clone()) {
+            Some(before) => *lock(&before.next_ready) = Some(place),
+            None => self.first = Some(place),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Arc<Place>> {
+        let place = self.first.take()?;
+        self.first = lock(&place.next_ready).take();
+        if self.first.is_none() {
+            self.last = None;
+        }
+        Some(place)
+    }
+
+    fn remove(&mut self, place: &Arc<Place>) {
+        let mut before: Option<Arc<Place>> = None;
+        let mut at = self.first.clone();
+        while let Some(here) = at {
+            let next = lock(&here.next_ready).clone();
+            if !Arc::ptr_eq(&here, place) {
+                (before, at) = (Some(here), next);
+                continue;
+            }
+            lock(&here.next_ready).take();
+            if next.is_none() {
+                self.last = before.clone();
+            }
+            match before {
+                Some(before) => *lock(&before.next_ready) = next,
+                None => self.first = next,
+            }
+            return;
+        }
+    }
+}
+
+impl Drop for Chain {
+    /// One after another: a long chain must not use up the stack.
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
     }
 }

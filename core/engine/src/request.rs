@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use fastmq_memory::allocation::{try_arc_bytes, try_box};
 use fastmq_memory::view::{View, view_flag};
 use fastmq_memory::{Batch, ReaderGuard};
 
@@ -15,7 +16,7 @@ use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
-use crate::place::{Place, corrupt, numbers_of};
+use crate::place::{Place, numbers_of, unread};
 use crate::route::Route;
 use crate::thread_client::{here, with_answer};
 use crate::wait::Profile;
@@ -40,7 +41,7 @@ pub struct Requester {
     /// For other subjects than its own, of a requester that has one; made when first needed.
     other: Option<Box<Writer>>,
     answers: Answers,
-    subject: Box<[u8]>,
+    subject: Arc<[u8]>,
     route: Option<Route>,
     flight: Flight,
     until_clock: u32,
@@ -65,21 +66,24 @@ impl Requester {
             0 => IN_FLIGHT_DEFAULT,
             max if max <= IN_FLIGHT_MAX => max,
             max => {
-                let text = format!("in_flight_max is {max}; at most 65,535");
-                return Err(Error::with(Status::Invalid, text));
+                return Err(Error::with(
+                    &Fault(Status::Invalid, "in_flight_max is at most 65,535"),
+                    format_args!("in_flight_max is {max}; at most 65,535"),
+                ));
             }
         };
         if !options.subject.is_empty() {
             fastmq_route::check_subject(options.subject)?;
         }
-        let label = (!options.subject.is_empty()).then_some(options.subject);
+        let subject = try_arc_bytes(options.subject)?;
+        let label = (!subject.is_empty()).then(|| subject.clone());
         let answers = Answers::open(broker, options.wait)?;
         answers.place.join(&broker.polled);
         Ok(Self {
-            writer: Writer::new(broker, label),
+            writer: Writer::new(broker, label)?,
             other: None,
             answers,
-            subject: Box::from(options.subject),
+            subject,
             route: None,
             flight: Flight::new(max),
             until_clock: RECEIVES_PER_CLOCK,
@@ -166,11 +170,8 @@ impl Requester {
                         .request_along(route, &message, token, Asking::Later)
                 })
         } else if has_own {
-            let broker = self.writer.broker();
-            let other = self
-                .other
-                .get_or_insert_with(|| Box::new(Writer::new(broker, None)));
-            other.request_message(message, token, Asking::Later)
+            other_writer(&mut self.other, self.writer.broker())
+                .and_then(|other| other.request_message(message, token, Asking::Later))
         } else {
             self.writer.request_message(message, token, Asking::Later)
         };
@@ -334,6 +335,18 @@ impl Requester {
     }
 }
 
+/// The writer for other subjects than the requester's own.
+#[cold]
+fn other_writer<'w>(
+    other: &'w mut Option<Box<Writer>>,
+    broker: &Arc<Broker>,
+) -> Result<&'w Writer> {
+    if other.is_none() {
+        *other = Some(try_box(Writer::new(broker, None)?)?);
+    }
+    other.as_deref().ok_or(Error::NO_MEMORY)
+}
+
 const WINDOW_FULL: Error = Error::new(&Fault(
     Status::Again,
     "the requester has in_flight_max requests in flight; receive answers first",
@@ -381,7 +394,7 @@ impl Collect<'_> {
                 }
             }
         });
-        let mut count = found.map_err(corrupt)?;
+        let mut count = found.map_err(unread)?;
         if late > 0 {
             self.broker.late_answers.fetch_add(late, Ordering::Relaxed);
         }

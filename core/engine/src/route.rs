@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use fastmq_memory::allocation::{NoMemory, try_box};
 use fastmq_route::Stamp;
 use fastmq_route::balance::Run;
 use fastmq_route::cache::CachedRoute;
@@ -71,19 +72,21 @@ impl CachedRoute for Route {
 
 impl Many {
     /// The simplest form of these targets.
-    pub(crate) fn simplify(mut self) -> Targets {
-        match (self.plain.len(), self.groups.len(), self.inline.len()) {
+    pub(crate) fn simplify(mut self) -> Result<Targets, NoMemory> {
+        let targets = match (self.plain.len(), self.groups.len(), self.inline.len()) {
             (0, 0, 0) => Targets::Nobody,
             (1, 0, 0) => Targets::One(self.plain[0]),
             (0, 0, 1) => self.inline.pop().map_or(Targets::Nobody, Targets::Inline),
-            (0, 1, 0) => self
-                .groups
-                .pop()
-                .map_or(Targets::Nobody, |group| Targets::Group(Box::new(group))),
+            (0, 1, 0) => match self.groups.pop() {
+                Some(group) => Targets::Group(try_box(group)?),
+                None => Targets::Nobody,
+            },
             _ => {
-                self.plain.sort_by_key(|target| target.lane);
-                Targets::Many(Box::new(self))
+                self.plain
+                    .sort_unstable_by_key(|target| (target.lane, target.subscription));
+                Targets::Many(try_box(self)?)
             }
-        }
+        };
+        Ok(targets)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::LaneWriter;
+use fastmq_memory::allocation::{try_box, try_bytes};
 use fastmq_memory::snapshot::pin;
 use fastmq_route::check_subject;
 use fastmq_route::interest::Search;
@@ -34,13 +35,13 @@ fn add_member(targets: &mut Targets, group: &[u8], member: Member) -> Result<()>
     let mut many = match std::mem::take(targets) {
         Targets::Many(many) => many,
         few => {
-            let mut many = Box::<Many>::default();
+            let mut many = Many::default();
             match few {
                 Targets::One(target) => add(&mut many.plain, target)?,
                 Targets::Inline(handler) => add(&mut many.inline, handler)?,
                 _ => {}
             }
-            many
+            try_box(many)?
         }
     };
     if !group.is_empty() {
@@ -48,7 +49,7 @@ fn add_member(targets: &mut Targets, group: &[u8], member: Member) -> Result<()>
         let at = at.unwrap_or(many.groups.len());
         if at == many.groups.len() {
             let group = Group {
-                name: Box::from(group),
+                name: try_bytes(group)?,
                 members: Vec::new(),
                 run: RefCell::default(),
             };
@@ -122,16 +123,12 @@ impl Writer {
 
     /// The route of a checked subject.
     fn route_of(&self, hash: u64, subject: &[u8]) -> Result<Route> {
-        let mut text = Vec::new();
-        text.try_reserve_exact(subject.len())
-            .map_err(|_| Error::NO_MEMORY)?;
-        text.extend_from_slice(subject);
         // Before the lookup: a change meanwhile voids the route.
         let stamp = self.broker.interest.stamp(subject, hash);
         let pin = pin();
         let search = self.broker.interest.search(hash, &pin);
         Ok(Route {
-            subject: text.into_boxed_slice(),
+            subject: try_bytes(subject)?,
             stamp,
             targets: self.resolve(search, subject)?,
         })
@@ -150,10 +147,10 @@ impl Writer {
             }
         });
         result?;
-        Ok(match targets {
-            Targets::Many(many) => many.simplify(),
-            few => few,
-        })
+        match targets {
+            Targets::Many(many) => Ok(many.simplify()?),
+            few => Ok(few),
+        }
     }
 
     /// Adds what a subscription wants to the targets of its subject.
@@ -195,7 +192,7 @@ impl Writer {
         }
         lanes.index.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
         // Answers have no subject: the label is that of the messages.
-        let label = self.label.as_deref().filter(|_| !place.is_answers());
+        let label = self.label.as_ref().filter(|_| !place.is_answers());
         let writer = LaneWriter::new(place.lanes.clone(), label);
         let lane = Some(Lane {
             writer,
@@ -207,9 +204,13 @@ impl Writer {
                 index
             }
             None => {
+                let count = lanes.slots.len() + 1;
                 lanes.slots.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+                // So that a sweep needs no memory.
+                let free = count - lanes.free.len();
+                lanes.free.try_reserve(free).map_err(|_| Error::NO_MEMORY)?;
                 lanes.slots.push(lane);
-                lanes.slots.len() as u32 - 1
+                count as u32 - 1
             }
         };
         lanes.index.insert(place.id(), index);
@@ -289,14 +290,19 @@ impl Writer {
     }
 
     /// The queue that refuses a message with this subject now, to wait for its room.
-    pub(crate) fn full_places(&self, subject: &[u8]) -> Vec<Arc<Place>> {
+    pub(crate) fn full_places(&self, subject: &[u8]) -> Result<Vec<Arc<Place>>> {
         let mut places = Vec::new();
+        let mut result = Ok(());
         let hash = self.hash.hash(subject);
         let pin = pin();
         let search = self.broker.interest.search(hash, &pin);
         search.visit(subject, |entry| {
-            places.extend(entry.value().target().queue().cloned());
+            if let Some(place) = entry.value().target().queue()
+                && result.is_ok()
+            {
+                result = add(&mut places, place.clone());
+            }
         });
-        places
+        result.map(|()| places)
     }
 }

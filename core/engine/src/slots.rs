@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+
+use fastmq_memory::sync::{Mutex, OnceLock, lock};
 
 /// Bits of an id that name the slot: 16.7 million subscriptions at once.
 const INDEX_BITS: u32 = 24;
@@ -126,10 +127,7 @@ impl Slots {
 
     /// A new id, or `None` when the table or the memory is full.
     pub fn take(&self, tag: u64) -> Option<u32> {
-        let mut free = self
-            .free
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let mut free = lock(&self.free);
         let id = if free.returned.len() > FREE_MIN {
             let old = free.returned.pop_front()?;
             // The generation lives above the index and skips 0 of index 0.
@@ -139,6 +137,9 @@ impl Slots {
             let chunk_cell = self.chunks.get(chunk)?;
             if chunk_cell.get().is_none() {
                 let size = size_of_chunk(chunk);
+                // Room for each index, so that giving one back needs no memory.
+                let indices = free.next as usize + size - free.returned.len();
+                free.returned.try_reserve_exact(indices).ok()?;
                 let mut slots = Vec::new();
                 slots.try_reserve_exact(size).ok()?;
                 slots.resize_with(size, Slot::default);
@@ -160,13 +161,7 @@ impl Slots {
         if let Some(slot) = self.get(id) {
             slot.state.fetch_and(!USED, Ordering::Release);
         }
-        let mut free = self
-            .free
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
-        if free.returned.try_reserve(1).is_ok() {
-            free.returned.push_back(id);
-        }
+        lock(&self.free).returned.push_back(id);
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq_memory::queue::QueueStatistics;
+use fastmq_memory::sync::lock;
 
-use crate::broker::{Broker, lock};
+use crate::broker::Broker;
 
 /// Counters of one writer; written by its thread only, so on cache lines of their own.
 #[derive(Debug, Default)]

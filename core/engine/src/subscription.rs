@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use fastmq_memory::View;
+use fastmq_memory::allocation::{NoMemory, try_arc, try_bytes};
 use fastmq_route::Text;
 
 use crate::broker::Broker;
@@ -114,12 +115,12 @@ pub(crate) struct Grouped {
 
 impl Interested {
     /// An empty `group`: none.
-    pub(crate) fn new(group: &[u8], target: Target) -> Self {
+    pub(crate) fn new(group: &[u8], target: Target) -> Result<Self, NoMemory> {
         if group.is_empty() {
-            return Self::Alone(target);
+            return Ok(Self::Alone(target));
         }
-        let group = Box::from(group);
-        Self::Grouped(Arc::new(Grouped { group, target }))
+        let group = try_bytes(group)?;
+        Ok(Self::Grouped(try_arc(Grouped { group, target })?))
     }
 
     /// The group's name; empty: none.
@@ -178,7 +179,7 @@ impl Subscription {
     pub(crate) fn new(
         broker: Arc<Broker>,
         id: u32,
-        pattern: &[u8],
+        pattern: Text,
         target: &Target,
         owns_queue: bool,
     ) -> Self {
@@ -198,7 +199,7 @@ impl Subscription {
         };
         Self {
             broker,
-            pattern: Text::new(pattern),
+            pattern,
             held,
         }
     }

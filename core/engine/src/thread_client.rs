@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::Detached;
+use fastmq_memory::allocation::try_rc;
 use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 
 use crate::answers::Answers;
@@ -49,14 +50,14 @@ struct Stray {
 }
 
 impl ThreadClient {
-    pub(crate) fn new(broker: &Arc<Broker>) -> Self {
-        Self {
-            writer: Writer::new(broker, None),
-            calls: call::of_this_thread(),
+    pub(crate) fn new(broker: &Arc<Broker>) -> Result<Self> {
+        Ok(Self {
+            writer: Writer::new(broker, None)?,
+            calls: call::of_this_thread()?,
             answers: OnceCell::new(),
             next_number: Cell::new(1),
             strays: RefCell::default(),
-        }
+        })
     }
 
     /// Answers a request; see [`Writer::reply`].
@@ -292,6 +293,10 @@ impl ThreadClient {
         }
         let at = at.unwrap_or(strays.len());
         if at == strays.len() {
+            // Without memory the outer question ends by its time-out.
+            if strays.try_reserve(1).is_err() {
+                return;
+            }
             strays.push(Stray {
                 token: view.token,
                 answer: None,
@@ -338,8 +343,11 @@ pub(crate) fn fate_error(fate: Fate, subject: &[u8]) -> Error {
     match fate {
         Fate::Sent(_) | Fate::Cancelled => Error::new(&CANCELLED),
         Fate::NoResponder => Error::with(
-            Status::NoResponder,
-            format!("nobody answers {} now", String::from_utf8_lossy(subject)),
+            &Fault(Status::NoResponder, "nobody answers this subject now"),
+            format_args!(
+                "nobody answers {} now",
+                std::str::from_utf8(subject).unwrap_or("this subject")
+            ),
         ),
         Fate::Busy => Error::new(&Fault(
             Status::Busy,
@@ -391,7 +399,7 @@ thread_local! {
 
 /// Runs `body` with this thread's part of the broker with this id. `find` gives the broker when the
 /// thread meets it for the first time. CLOSED: there is no such broker. MISUSE: the thread is
-/// ending.
+/// ending. NO_MEMORY: none for the thread's part.
 #[inline(always)]
 pub fn with_thread_client<R>(
     id: u64,
@@ -407,7 +415,7 @@ pub fn with_thread_client<R>(
             let client = match last.as_deref() {
                 Some(Some((_, client))) => client,
                 _ => {
-                    met = meet(clients, id, find).ok_or(Error::CLOSED)?;
+                    met = meet(clients, id, find)?;
                     &met
                 }
             };
@@ -427,7 +435,7 @@ fn meet(
     clients: &ThreadClients,
     id: u64,
     find: impl FnOnce() -> Option<Arc<Broker>>,
-) -> Option<Rc<ThreadClient>> {
+) -> Result<Rc<ThreadClient>> {
     let known = clients
         .all
         .borrow()
@@ -437,26 +445,30 @@ fn meet(
     let client = match known {
         Some(client) => client,
         None => {
-            let broker = find()?;
-            let client = Rc::new(ThreadClient::new(&broker));
-            let closed: Vec<_> = {
-                let mut all = clients.all.borrow_mut();
-                let (closed, open) = std::mem::take(&mut *all)
-                    .into_iter()
-                    .partition(|(_, client)| client.writer.broker().is_closed());
-                *all = open;
-                all.push((id, client.clone()));
-                closed
-            };
-            // Dropped without a borrow: a writer's end may touch much.
-            drop(closed);
+            let broker = find().ok_or(Error::CLOSED)?;
+            let client = try_rc(ThreadClient::new(&broker)?)?;
+            while let Some(closed) = take_closed(clients) {
+                // Dropped without a borrow: a writer's end may touch much.
+                drop(closed);
+            }
+            let mut all = clients.all.borrow_mut();
+            all.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+            all.push((id, client.clone()));
             client
         }
     };
     if let Ok(mut last) = clients.last.try_borrow_mut() {
         *last = Some((id, client.clone()));
     }
-    Some(client)
+    Ok(client)
+}
+
+/// Takes out a client whose broker was closed.
+fn take_closed(clients: &ThreadClients) -> Option<Rc<ThreadClient>> {
+    let mut all = clients.all.borrow_mut();
+    let is_closed = |(_, client): &(u64, Rc<ThreadClient>)| client.writer.broker().is_closed();
+    let at = all.iter().position(is_closed)?;
+    Some(all.swap_remove(at).1)
 }
 
 /// Drops this thread's part of a broker that was closed.

@@ -3,16 +3,19 @@
 //! No thread exists before the first such subscription. A queue is served by one thread at a time,
 //! a bounded number of messages in a row.
 
+use std::alloc::Layout;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use fastmq_driver::{Driver, FOREVER_NS, Thread};
+use fastmq_memory::allocation::{try_arc, try_box, with_memory};
 use fastmq_memory::gate::{LEFT, LIST};
+use fastmq_memory::sync::{Mutex, lock};
 
-use crate::broker::{Broker, lock};
+use crate::broker::Broker;
 use crate::call;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::log;
 use crate::place::Place;
 use crate::ready::ReadyList;
@@ -20,6 +23,11 @@ use crate::wait::{Profile, Spin};
 
 /// Messages that one queue may have handled before the next gets its turn.
 const SERVE_MESSAGES: usize = 64;
+
+/// Blocks and their size that the standard library takes to start a thread: its name, its handle,
+/// what it runs and what it gives back; some six, and none is larger.
+const SPAWN_BLOCKS: usize = 10;
+const SPAWN_BYTES: usize = 256;
 
 /// The threads of one broker.
 #[derive(Debug)]
@@ -32,14 +40,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new(driver: Arc<dyn Driver>, max: u32) -> Self {
-        Self {
-            list: Arc::new(ReadyList::new(driver)),
+    pub(crate) fn new(driver: Arc<dyn Driver>, max: u32) -> Result<Self> {
+        Ok(Self {
+            list: try_arc(ReadyList::new(driver))?,
             running: Mutex::default(),
             max,
-            count: Arc::default(),
-            is_stopping: Arc::default(),
-        }
+            count: try_arc(AtomicU32::new(0))?,
+            is_stopping: try_arc(AtomicBool::new(false))?,
+        })
     }
 
     pub(crate) fn list(&self) -> &Arc<ReadyList> {
@@ -57,28 +65,37 @@ impl Threads {
         if running.len() as u32 >= self.max {
             return Ok(());
         }
+        running.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
         let list = self.list.clone();
         let weak = Arc::downgrade(broker);
         let is_stopping = self.is_stopping.clone();
         let driver = broker.driver.clone();
         let count = self.count.clone();
-        count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("call-{}", running.len());
-        let body = Box::new(move || {
+        let body = try_box(move || {
             run(&weak, &list, &*driver, &is_stopping);
             count.fetch_sub(1, Ordering::Relaxed);
+        })?;
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let memory = [Layout::new::<[u128; SPAWN_BYTES / 16]>(); SPAWN_BLOCKS];
+        let spawned = with_memory(&memory, || {
+            let name = format!("call-{}", running.len());
+            broker.driver.spawn(&name, body)
         });
-        match broker.driver.spawn(&name, body) {
-            Ok(thread) => running.push(thread),
-            Err(error) => {
-                self.count.fetch_sub(1, Ordering::Relaxed);
-                let text = format!(
-                    "cannot start a thread for THREAD delivery: {error}; DISPATCH needs none"
-                );
-                return Err(Error::with(Status::Unsupported, text));
+        match spawned {
+            Ok(Ok(thread)) => {
+                running.push(thread);
+                return Ok(());
             }
-        }
-        Ok(())
+            Ok(Err(_)) | Err(_) => self.count.fetch_sub(1, Ordering::Relaxed),
+        };
+        let fault = &Fault(
+            Status::Unsupported,
+            "cannot start a thread for THREAD delivery; DISPATCH needs none",
+        );
+        Err(match spawned {
+            Ok(Err(error)) => Error::with_io(fault, fault.1, &error),
+            _ => Error::NO_MEMORY,
+        })
     }
 
     /// Ends the threads; one that runs a handler is waited for until the deadline.
@@ -213,7 +230,7 @@ pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usiz
     if found == 0 {
         return Ok(0);
     }
-    *lock(&place.serving) = Some(std::thread::current().id());
+    *lock(&place.serving) = Some(call::thread_number());
     // Before the batch, so that it is dropped after it, by unwinding too.
     let served = Served { place, broker };
     let batch = guard.into_batch();

@@ -3,11 +3,12 @@
 //! [`Sleepers`] is what a queue's gates wake; [`Profile`] says how long to spin before sleeping.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use fastmq_driver::{Driver, LoopFd};
 use fastmq_memory::gate::{EVENT, FUTEX, LEFT, LIST};
 use fastmq_memory::queue::Wake;
+use fastmq_memory::sync::OnceLock;
 
 use crate::place::Place;
 use crate::ready::ReadyList;

@@ -27,10 +27,8 @@ impl Place {
             return Ok(event.fd());
         }
         let event = self.sleepers.driver.loop_fd().map_err(|error| {
-            Error::with(
-                Status::Io,
-                format!("cannot make the queue's descriptor: {error}"),
-            )
+            let fault = &Fault(Status::Io, "cannot make the queue's descriptor");
+            Error::with_io(fault, fault.1, &error)
         })?;
         let _ = self.sleepers.event.set(event);
         let Some(event) = self.sleepers.event.get() else {

@@ -77,7 +77,7 @@ pub struct Writer {
     /// Largest payload of a usual message.
     pub(crate) usual_bytes: usize,
     /// The only subject, for publisher handles.
-    pub(crate) label: Option<Box<[u8]>>,
+    pub(crate) label: Option<Arc<[u8]>>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -89,11 +89,10 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(broker: &Arc<Broker>, label: Option<&[u8]>) -> Self {
-        let counters = Arc::new(WriterCounters::default());
-        broker.register_writer(&counters);
+    pub(crate) fn new(broker: &Arc<Broker>, label: Option<Arc<[u8]>>) -> Result<Self> {
+        let counters = broker.new_counters()?;
         let usual_bytes = (broker.options.payload_max as usize).min(BLOCK_BYTES);
-        Self {
+        Ok(Self {
             usual_bytes,
             hash: broker.interest.hasher(),
             routes: RefCell::new(RouteCache::new()),
@@ -102,9 +101,9 @@ impl Writer {
             random: Cell::new(broker.driver.random() | 1),
             refused_by: Cell::new(0),
             counters,
-            label: label.map(Box::from),
+            label,
             broker: broker.clone(),
-        }
+        })
     }
 
     /// The broker.
@@ -413,8 +412,10 @@ impl Writer {
     #[cold]
     pub(crate) fn too_large(&self, size: usize) -> Error {
         let max = self.broker.options.payload_max;
-        let text = format!("the payload has {size} bytes; the client's payload_max is {max}");
-        Error::with(Status::TooLarge, text)
+        Error::with(
+            &Fault(Status::TooLarge, "the payload is above payload_max"),
+            format_args!("the payload has {size} bytes; the client's payload_max is {max}"),
+        )
     }
 
     #[cold]
@@ -585,6 +586,7 @@ impl Writer {
             }
             Err(NotCalled::Inactive) => Ok(()),
             Err(NotCalled::TooDeep) => Err(too_deep()),
+            Err(NotCalled::NoMemory) => Err(Error::NO_MEMORY),
         }
     }
 }

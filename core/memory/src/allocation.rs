@@ -12,7 +12,7 @@
 use std::alloc::{GlobalAlloc, Layout, System, alloc, dealloc};
 use std::cell::Cell;
 use std::hint::black_box;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +56,18 @@ pub fn try_bytes(bytes: &[u8]) -> Result<Box<[u8]>, NoMemory> {
 /// There is no memory; the value is dropped.
 pub fn try_arc<T>(value: T) -> Result<Arc<T>, NoMemory> {
     with_memory(&[counted::<T>()], || Arc::new(value))
+}
+
+/// A copy of bytes that several owners share.
+///
+/// # Errors
+/// There is no memory.
+pub fn try_arc_bytes(bytes: &[u8]) -> Result<Arc<[u8]>, NoMemory> {
+    let words = Layout::new::<[usize; 2]>();
+    let (layout, _) = words
+        .extend(Layout::for_value(bytes))
+        .map_err(|_| NoMemory)?;
+    with_memory(&[layout.pad_to_align()], || Arc::from(bytes))
 }
 
 /// A value that several owners of one thread share.
@@ -242,7 +254,21 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Allocator<A> {
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the memory came from the other allocator, as all of it does.
-        unsafe { self.0.realloc(memory, layout, size) }
+        let moved = unsafe { self.0.realloc(memory, layout, size) };
+        if !moved.is_null() {
+            return moved;
+        }
+        // SAFETY: by the contract, `size` makes a layout with this alignment.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let Some(block) = taken(wanted) else {
+            return ptr::null_mut();
+        };
+        let kept = size.min(layout.size());
+        // SAFETY: both blocks have so many bytes, and the new one was nobody's.
+        unsafe { ptr::copy_nonoverlapping(memory, block.as_ptr(), kept) };
+        // SAFETY: the old block was not moved, and nobody uses it any more.
+        unsafe { self.0.dealloc(memory, layout) };
+        block.as_ptr()
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {

@@ -28,12 +28,12 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::slice;
 use std::alloc::{alloc, dealloc};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use self::class::{CLASS_COUNT, class_bytes, class_of, layout_of};
 use self::slot::{CHUNK_BITS_MIN, CHUNK_COUNT, Lists, Slot, place_of};
 use crate::budget::Budget;
-use crate::sync::{Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{Mutex, MutexGuard, OnceLock, Ordering, lock};
 
 pub use self::class::BLOCK_BYTES_MAX;
 pub use self::descriptor::Descriptor;

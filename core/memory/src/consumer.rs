@@ -276,8 +276,14 @@ impl<W: Words> Consumer<W> {
         let Some(next) = lock(&self.link.next).clone() else {
             return Ok(false);
         };
+        // Without memory to keep the ring for the open batch, it is left once that is gone.
+        if self.read != self.released && self.behind.try_reserve(1).is_err() {
+            return Ok(false);
+        }
         let old = std::mem::replace(&mut self.link, next);
-        self.behind.push(old);
+        if self.read != self.released {
+            self.behind.push(old);
+        }
         self.mask = self.link.words.capacity() as u64 - 1;
         self.left_bytes += self.read;
         self.read = 0;
@@ -399,6 +405,18 @@ impl<W: Words> Consumer<W> {
         assert_eq!(bytes.len() as u64, taken.parsed.step);
         // SAFETY: the record was just taken from the current ring and is not released.
         unsafe { self.link.words.copy_out(taken.offset, bytes) }
+    }
+
+    /// Copies the payload of a record that `next` gave, if it has exactly the size of `bytes`.
+    pub(crate) fn copy_payload(&self, taken: &Taken, bytes: &mut [u8]) -> bool {
+        let is_same = taken.parsed.payload_size as usize == bytes.len();
+        if is_same {
+            let at = taken.offset + taken.parsed.payload_at as usize;
+            // SAFETY: the record was just taken from the current ring and is not released; its
+            // payload lies inside it (`parse` has checked the sizes).
+            unsafe { self.link.words.copy_out(at, bytes) };
+        }
+        is_same
     }
 
     /// Takes the next record as a copy, header included; for callers without views.

@@ -22,6 +22,8 @@ pub(crate) struct Fill<'a, V> {
     /// Records taken that gave no view.
     pub(crate) skipped: u64,
     pub(crate) waiting: u64,
+    /// There was no memory for more views.
+    pub(crate) is_refused: bool,
     /// Where the view stands, or will, that tells the losses which the lane has not told.
     pub(crate) gap_at: usize,
 }
@@ -45,6 +47,7 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
             break;
         }
         if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
+            fill.is_refused = true;
             break;
         }
         let before = consumer.read;
@@ -115,6 +118,11 @@ pub(crate) fn next_unusual<V: FnMut(&mut Visit<'_>) -> bool>(
     blocks: &mut Vec<BlockRef>,
     fill: &mut Fill<'_, V>,
 ) -> Result<bool, RecordError> {
+    // Before the record is taken, which may need it.
+    if blocks.try_reserve(1).is_err() {
+        fill.is_refused = true;
+        return Ok(false);
+    }
     let Some(taken) = consumer.next()? else {
         return Ok(false);
     };
@@ -209,7 +217,10 @@ pub(crate) fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
     let mut result = Ok(());
     fill.gap_at = views.len();
     while views.len() < fill.limit {
-        if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
+        if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err()
+            || blocks.try_reserve(1).is_err()
+        {
+            fill.is_refused = true;
             break;
         }
         let step = match consumer.peek_step() {
@@ -225,6 +236,7 @@ pub(crate) fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
             let room = (step.max(COPY_BYTES) / 8) as usize;
             copies.clear();
             if copies.try_reserve(room).is_err() {
+                fill.is_refused = true;
                 break;
             }
         }
@@ -252,7 +264,7 @@ pub(crate) fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
     result
 }
 
-/// Adds the view of a record whose bytes start at `address`.
+/// Adds the view of a record whose bytes start at `address`. There is room for a block.
 #[inline(always)]
 pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     queue: &Queue,
@@ -263,6 +275,41 @@ pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     blocks: &mut Vec<BlockRef>,
     fill: &mut Fill<'_, V>,
 ) -> Result<(), RecordError> {
+    let mut block = None;
+    let (mut view, is_expired) = view_of(queue, consumer, taken, address, &mut block, fill.clock)?;
+    blocks.extend(block);
+    if is_expired {
+        fill.expired += 1;
+        if view.flags & view_flag::REQUEST != 0 {
+            let view = &mut view;
+            (fill.visit)(&mut Visit { view, is_expired });
+        }
+        pass_lost(consumer, taken, views, fill);
+        return Ok(());
+    }
+    let is_shown = (fill.visit)(&mut Visit {
+        view: &mut view,
+        is_expired,
+    });
+    if is_shown {
+        views.push(view);
+    } else {
+        pass_lost(consumer, taken, views, fill);
+    }
+    Ok(())
+}
+
+/// The view of a record whose bytes start at `address`, and the block where its payload is, if it
+/// is in one. `None`: the message has expired.
+#[inline(always)]
+pub(crate) fn view_of(
+    queue: &Queue,
+    consumer: &Consumer,
+    taken: &Taken,
+    address: *const u8,
+    block: &mut Option<BlockRef>,
+    clock: &dyn Fn() -> u64,
+) -> Result<(View, bool), RecordError> {
     let parsed = &taken.parsed;
     let mut view = View::EMPTY;
     let payload = address.wrapping_add(parsed.payload_at as usize);
@@ -298,26 +345,9 @@ pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     }
     const RARE: u16 =
         flag::EXPIRY | flag::TIMESTAMP | flag::LOST | flag::SIZES | flag::BLOCK | flag::MORE;
-    if parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, blocks, fill.clock)?
-    {
-        fill.expired += 1;
-        if view.flags & view_flag::REQUEST != 0 {
-            let (view, is_expired) = (&mut view, true);
-            (fill.visit)(&mut Visit { view, is_expired });
-        }
-        pass_lost(consumer, taken, views, fill);
-        return Ok(());
-    }
-    let is_shown = (fill.visit)(&mut Visit {
-        view: &mut view,
-        is_expired: false,
-    });
-    if is_shown {
-        views.push(view);
-    } else {
-        pass_lost(consumer, taken, views, fill);
-    }
-    Ok(())
+    let is_expired =
+        parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, block, clock)?;
+    Ok((view, is_expired))
 }
 
 /// The fields that few messages have. False: the message has expired.
@@ -327,7 +357,7 @@ pub(crate) fn add_rare(
     consumer: &Consumer,
     taken: &Taken,
     view: &mut View,
-    blocks: &mut Vec<BlockRef>,
+    block: &mut Option<BlockRef>,
     clock: &dyn Fn() -> u64,
 ) -> Result<bool, RecordError> {
     let parsed: &Parsed = &taken.parsed;
@@ -352,20 +382,15 @@ pub(crate) fn add_rare(
     view.reply_to = field(parsed.reply_to_size);
     view.key = field(parsed.key_size);
     view.headers = field(parsed.headers_size);
-    let block = if parsed.flags & flag::BLOCK != 0 {
+    if parsed.flags & flag::BLOCK != 0 {
         let bytes: [u8; DESCRIPTOR_BYTES] =
             view.payload().try_into().map_err(|_| RecordError::Block)?;
-        Some(
-            queue
-                .blocks()
-                .get(&Descriptor::from_bytes(&bytes))
-                .ok_or(RecordError::Block)?,
-        )
-    } else {
-        None
-    };
+        let found = queue.blocks().get(&Descriptor::from_bytes(&bytes));
+        *block = Some(found.ok_or(RecordError::Block)?);
+    }
     if parsed.flags & flag::EXPIRY != 0 && consumer.word(taken, flag::EXPIRY) < clock() {
         // Dropping the block gives its reference back.
+        *block = None;
         return Ok(false);
     }
     if let Some(block) = block {
@@ -373,7 +398,6 @@ pub(crate) fn add_rare(
             data: block.as_ptr(),
             size: block.len(),
         };
-        blocks.push(block);
     }
     Ok(true)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use crate::allocation::{NoMemory, try_arc};
 use crate::budget::{Budget, Reservation};
 use crate::consumer::Consumer;
 use crate::record::{self, Draft, Plain};
@@ -35,6 +36,12 @@ pub enum NoRoom {
     TooLarge,
 }
 
+impl From<NoMemory> for NoRoom {
+    fn from(_: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
 /// One ring of a lane; on cache lines of its own, as both ends read it for every record.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -56,13 +63,13 @@ impl<W: Words> Link<W> {
             }
             None => None,
         };
-        let words = W::allocate(capacity as usize).map_err(|_| NoRoom::NoMemory)?;
-        Ok(Arc::new(Self {
+        let words = W::allocate(capacity as usize)?;
+        Ok(try_arc(Self {
             words,
             has_next: AtomicBool::new(false),
             next: Mutex::new(None),
             _reservation: reservation,
-        }))
+        })?)
     }
 }
 
@@ -71,7 +78,7 @@ impl<W: Words> Link<W> {
 pub struct LaneState {
     pub(crate) capacity_max: u64,
     pub(crate) budget: Option<Arc<Budget>>,
-    pub(crate) label: Option<Box<[u8]>>,
+    pub(crate) label: Option<Arc<[u8]>>,
     pub(crate) producer: CachePadded<ProducerCounters>,
     pub(crate) consumer: CachePadded<ConsumerCounters>,
     pub(crate) is_orphan: AtomicBool,
@@ -146,13 +153,13 @@ impl LaneState {
 /// With `label`, records carry id 0 instead of the subject text.
 pub fn lane<W: Words>(
     capacity_max: u64,
-    label: Option<Box<[u8]>>,
+    label: Option<Arc<[u8]>>,
     budget: Option<Arc<Budget>>,
 ) -> Result<(Producer<W>, Consumer<W>), NoRoom> {
     debug_assert!(capacity_max.is_power_of_two() && capacity_max <= LANE_BYTES_MAX);
     let capacity = RING_BYTES_MIN.min(capacity_max);
     let link = Link::allocate(capacity, budget.as_ref())?;
-    let state = Arc::new(LaneState {
+    let state = try_arc(LaneState {
         capacity_max,
         budget,
         label,
@@ -167,7 +174,7 @@ pub fn lane<W: Words>(
             evicted: AtomicU64::new(0),
         }),
         is_orphan: AtomicBool::new(false),
-    });
+    })?;
     let producer = Producer {
         tail: 0,
         head_seen: 0,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use crate::allocation::{NoMemory, try_arc};
 use crate::batch::Batch;
 use crate::block::BlockPool;
 use crate::budget::Budget;
@@ -269,21 +270,14 @@ impl Queue {
     /// Makes a lane and hands its reading end to the reader, who reads it only `after`.
     pub(crate) fn new_lane(
         &self,
-        label: Option<Box<[u8]>>,
+        label: Option<Arc<[u8]>>,
         after: Option<After>,
     ) -> Result<WriteEnd, NoRoom> {
         let (producer, consumer) =
             lane::<HeapWords>(self.capacity, label, Some(self.budget.clone()))?;
-        let mut incoming = lock(&self.incoming);
-        let mut registry = lock(&self.registry);
-        if registry.lanes.try_reserve(1).is_err() || incoming.try_reserve(1).is_err() {
-            return Err(NoRoom::NoMemory);
-        }
-        registry.lanes.push(producer.state().clone());
-        drop(registry);
         let (read, evict) = match self.policy {
             Policy::DropOldest => {
-                let consumer = Arc::new(Mutex::new(consumer));
+                let consumer = try_arc(Mutex::new(consumer))?;
                 let read = ReadEnd::Evicting {
                     consumer: consumer.clone(),
                     after,
@@ -292,6 +286,13 @@ impl Queue {
             }
             _ => (ReadEnd::Plain { consumer, after }, None),
         };
+        let mut incoming = lock(&self.incoming);
+        let mut registry = lock(&self.registry);
+        if registry.lanes.try_reserve(1).is_err() || incoming.try_reserve(1).is_err() {
+            return Err(NoRoom::NoMemory);
+        }
+        registry.lanes.push(producer.state().clone());
+        drop(registry);
         incoming.push(read);
         // Under the lock, so that the reader never sees a count without its lane.
         let count = self.incoming_count.load(Ordering::Relaxed);
@@ -316,12 +317,20 @@ impl Queue {
 
     /// Moves new lanes to the reader.
     #[inline(always)]
-    pub(crate) fn adopt(&self, seen: &mut u32, lanes: &mut Vec<ReadEnd>) {
+    pub(crate) fn adopt(&self, seen: &mut u32, lanes: &mut Vec<ReadEnd>) -> Result<(), NoMemory> {
         let count = self.incoming_count.load(Ordering::Acquire);
         if count != *seen {
+            let mut incoming = lock(&self.incoming);
+            lanes.try_reserve(incoming.len()).map_err(|_| NoMemory)?;
+            lanes.append(&mut incoming);
             *seen = count;
-            lanes.append(&mut lock(&self.incoming));
         }
+        Ok(())
+    }
+
+    /// Keeps those of the new lanes that `keep` says yes to, where there is no memory to move them.
+    pub(crate) fn retain_incoming(&self, keep: impl FnMut(&mut ReadEnd) -> bool) {
+        lock(&self.incoming).retain_mut(keep);
     }
 
     /// Takes a finished lane out of the statistics' list.

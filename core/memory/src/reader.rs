@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::block::BlockRef;
-use crate::fill::{Fill, fill_copies, fill_plain};
+use crate::consumer::Consumer;
+use crate::fill::{Fill, fill_copies, fill_plain, view_of};
 use crate::queue::{Queue, ReadEnd};
 use crate::record::RecordError;
 use crate::sync::{Ordering, lock};
@@ -40,6 +41,15 @@ pub(crate) struct Reader {
     pub(crate) has_orphan: bool,
 }
 
+/// Why there is no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillError {
+    /// The memory of a lane is damaged.
+    Damaged(RecordError),
+    /// Messages wait, and there is no memory for their views; they stay.
+    NoMemory,
+}
+
 /// The right to read a queue.
 #[derive(Debug)]
 pub struct ReaderGuard<'q> {
@@ -65,18 +75,20 @@ impl<'q> ReaderGuard<'q> {
     ///
     /// `clock` gives monotonic nanoseconds; it is asked only for a message that can expire. `visit`
     /// may change a message's numbers, and leaves it out by returning false; it sees requests that
-    /// have expired, too, which are left out whatever it returns. An error names damaged lane
-    /// memory; the messages before it stay.
+    /// have expired, too, which are left out whatever it returns.
+    ///
+    /// # Errors
+    /// A lane is damaged: the messages before it stay. Or there is no memory to make a batch.
     #[inline(always)]
     pub fn fill(
         &mut self,
         limit: usize,
         clock: &dyn Fn() -> u64,
         mut visit: impl FnMut(&mut Visit<'_>) -> bool,
-    ) -> Result<usize, RecordError> {
+    ) -> Result<usize, FillError> {
         let queue = self.queue;
         let reader = self.state();
-        queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
+        let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
         let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
         let before = reader.views.len();
         let mut fill = Fill {
@@ -86,6 +98,7 @@ impl<'q> ReaderGuard<'q> {
             expired: 0,
             skipped: 0,
             waiting: 0,
+            is_refused: adopted.is_err(),
             gap_at: 0,
         };
         let mut result = Ok(());
@@ -139,7 +152,10 @@ impl<'q> ReaderGuard<'q> {
             let expired = counters.expired.load(Ordering::Relaxed) + fill.expired;
             counters.expired.store(expired, Ordering::Relaxed);
         }
-        result.map(|()| total)
+        if fill.is_refused && total == 0 {
+            return Err(FillError::NoMemory);
+        }
+        result.map(|()| total).map_err(FillError::Damaged)
     }
 
     /// Adds a message that never was in a lane, such as the fate of a request. False: there is no
@@ -173,7 +189,11 @@ impl<'q> ReaderGuard<'q> {
     pub(crate) fn has_waiting(&mut self) -> bool {
         let queue = self.queue;
         let reader = self.state();
-        queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
+        let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
+        // A lane for which there is no memory has something, or it would not be there.
+        if adopted.is_err() {
+            return true;
+        }
         reader.lanes.iter_mut().any(|lane| match lane {
             ReadEnd::Plain { consumer, .. } => !matches!(consumer.peek_step(), Ok(None)),
             ReadEnd::Evicting { consumer, .. } => !matches!(lock(consumer).peek_step(), Ok(None)),
@@ -187,43 +207,46 @@ impl<'q> ReaderGuard<'q> {
         Batch::resume(self.queue)
     }
 
-    /// Empties all lanes; `visit` sees each message. Lanes whose writer is gone are dropped.
+    /// Empties all lanes; `visit` sees each message, one at a time: this needs no memory. Lanes
+    /// whose writer is gone are dropped.
     pub(crate) fn purge(&mut self, mut visit: impl FnMut(&View)) {
         let queue = self.queue;
-        // A bad descriptor is an error, but not the end: behind it there may be requests.
-        let mut errors = 0;
-        while errors < BATCH_MESSAGES_MAX {
-            let found = self.fill(BATCH_MESSAGES_MAX, &|| 0, |_| true);
-            errors += usize::from(found.is_err());
-            let reader = self.state();
-            for view in &reader.views {
-                visit(view);
-            }
-            let count = reader.views.len() as u64;
-            reader.release();
-            // What is thrown away was not delivered.
-            let counters = queue.counters();
-            let delivered = counters
-                .delivered
-                .load(Ordering::Relaxed)
-                .saturating_sub(count);
-            counters.delivered.store(delivered, Ordering::Relaxed);
-            if found == Ok(0) {
-                break;
-            }
-        }
         let reader = self.state();
+        let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
         // A lane whose writer is still there may get one more record, and somebody must find it.
-        reader.lanes.retain_mut(|lane| match lane {
-            ReadEnd::Plain { consumer, .. } => !consumer.is_finished(),
-            ReadEnd::Evicting { consumer, .. } => !lock(consumer).is_finished(),
-        });
-        reader.lanes.shrink_to_fit();
+        let mut has_writer = |lane: &mut ReadEnd| match lane {
+            ReadEnd::Plain { consumer, .. } => purge_lane(queue, consumer, &mut visit),
+            ReadEnd::Evicting { consumer, .. } => {
+                purge_lane(queue, &mut lock(consumer), &mut visit)
+            }
+        };
+        reader.lanes.retain_mut(&mut has_writer);
+        if adopted.is_err() {
+            queue.retain_incoming(has_writer);
+        }
+        if reader.lanes.is_empty() {
+            reader.lanes = Vec::new();
+        }
         reader.start = 0;
         reader.views = Vec::new();
         reader.copies = Vec::new();
         reader.blocks = Vec::new();
+        queue.notify_writers();
     }
+}
+
+/// Throws away what is in a lane; says whether more may come.
+fn purge_lane(queue: &Queue, consumer: &mut Consumer, visit: &mut impl FnMut(&View)) -> bool {
+    while let Ok(Some(taken)) = consumer.next() {
+        let address = consumer.address(&taken);
+        let mut block = None;
+        // A bad descriptor is an error, but not the end: behind it there may be requests.
+        if let Ok((view, _)) = view_of(queue, consumer, &taken, address, &mut block, &|| 0) {
+            visit(&view);
+        }
+        consumer.release();
+    }
+    !consumer.is_finished()
 }
 
 impl Drop for ReaderGuard<'_> {

@@ -1,17 +1,21 @@
-//! The atomics and locks of this crate: the real ones, or loom's when it explores interleavings.
+//! The atomics and locks of this crate and of those above it: the real ones, loom's when it
+//! explores interleavings, or ones that the thread sanitizer sees.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence},
-};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence};
+#[cfg(loom)]
+pub use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(fastmq_tsan))]
+pub use std::sync::OnceLock;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 #[cfg(not(any(loom, fastmq_tsan)))]
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub use std::sync::{Mutex, MutexGuard};
 
+#[cfg(fastmq_tsan)]
+pub use seen::OnceLock;
 #[cfg(all(fastmq_tsan, not(loom)))]
-pub(crate) use spin::{Mutex, MutexGuard};
+pub use seen::{Mutex, MutexGuard};
 
 pub(crate) use std::sync::atomic::Ordering;
 
@@ -48,13 +52,13 @@ pub(crate) fn fence_of_model() {
 /// Locks a mutex. A panic while it was held cannot leave our data half done (no user code runs
 /// under these locks), so poison is ignored.
 #[inline]
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 /// Locks a mutex if nobody holds it.
 #[inline]
-pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
         Err(std::sync::TryLockError::Poisoned(poison)) => Some(poison.into_inner()),
@@ -62,18 +66,18 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// A lock for the thread sanitizer alone: the standard one is compiled without it, so that what is
-/// behind that lock would look like a race. The interface is that of the standard one.
-#[cfg(all(fastmq_tsan, not(loom)))]
-mod spin {
+/// For the thread sanitizer alone: what the standard library has is compiled without it, so that
+/// what is behind would look like a race. The interfaces are those of the standard ones.
+#[cfg(fastmq_tsan)]
+mod seen {
     use std::cell::UnsafeCell;
     use std::ops::{Deref, DerefMut};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
     use std::sync::{LockResult, TryLockError, TryLockResult};
 
     /// A value behind a flag.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T> {
+    pub struct Mutex<T> {
         is_held: AtomicBool,
         value: UnsafeCell<T>,
     }
@@ -82,14 +86,16 @@ mod spin {
     unsafe impl<T: Send> Sync for Mutex<T> {}
 
     impl<T> Mutex<T> {
-        pub(crate) const fn new(value: T) -> Self {
+        /// A lock that nobody holds.
+        pub const fn new(value: T) -> Self {
             Self {
                 is_held: AtomicBool::new(false),
                 value: UnsafeCell::new(value),
             }
         }
 
-        pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        /// Waits for the lock.
+        pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
             loop {
                 match self.try_lock() {
                     Ok(guard) => return Ok(guard),
@@ -98,7 +104,8 @@ mod spin {
             }
         }
 
-        pub(crate) fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        /// Takes the lock if nobody holds it.
+        pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
             if self.is_held.swap(true, Ordering::Acquire) {
                 return Err(TryLockError::WouldBlock);
             }
@@ -107,7 +114,8 @@ mod spin {
     }
 
     /// The right to the value, given back when dropped.
-    pub(crate) struct MutexGuard<'a, T> {
+    #[derive(Debug)]
+    pub struct MutexGuard<'a, T> {
         mutex: &'a Mutex<T>,
     }
 
@@ -131,6 +139,59 @@ mod spin {
     impl<T> Drop for MutexGuard<'_, T> {
         fn drop(&mut self) {
             self.mutex.is_held.store(false, Ordering::Release);
+        }
+    }
+
+    const EMPTY: u8 = 0;
+    const BUSY: u8 = 1;
+    const FULL: u8 = 2;
+
+    /// A value that is set once.
+    #[derive(Debug)]
+    pub struct OnceLock<T> {
+        state: AtomicU8,
+        value: UnsafeCell<Option<T>>,
+    }
+
+    // SAFETY: one thread writes the value, before the state says that it is there.
+    unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
+
+    impl<T> OnceLock<T> {
+        /// No value yet.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self {
+                state: AtomicU8::new(EMPTY),
+                value: UnsafeCell::new(None),
+            }
+        }
+
+        /// The value, if it is there.
+        pub fn get(&self) -> Option<&T> {
+            if self.state.load(Ordering::Acquire) != FULL {
+                return None;
+            }
+            // SAFETY: nobody writes it once it is there.
+            unsafe { &*self.value.get() }.as_ref()
+        }
+
+        /// Sets the value, unless there is one.
+        pub fn set(&self, value: T) -> Result<(), T> {
+            let order = (Ordering::Relaxed, Ordering::Relaxed);
+            let taken = self.state.compare_exchange(EMPTY, BUSY, order.0, order.1);
+            if taken.is_err() {
+                return Err(value);
+            }
+            // SAFETY: only whoever made the state BUSY writes, and nobody reads before FULL.
+            unsafe { *self.value.get() = Some(value) };
+            self.state.store(FULL, Ordering::Release);
+            Ok(())
+        }
+    }
+
+    impl<T> Default for OnceLock<T> {
+        fn default() -> Self {
+            Self::new()
         }
     }
 }

@@ -69,7 +69,7 @@ pub struct Evicted {
 pub struct LaneWriter {
     own: Option<WriteEnd>,
     queue: Arc<Queue>,
-    label: Option<Box<[u8]>>,
+    label: Option<Arc<[u8]>>,
     /// The lane and count of the last record that went through the shared lane.
     last_shared: Option<(Arc<LaneState>, u64)>,
     shared_count: u32,
@@ -94,11 +94,11 @@ impl std::fmt::Debug for LaneWriter {
 impl LaneWriter {
     /// A writer for `queue`. With `label`, every message has that subject, and an own lane need
     /// not repeat it.
-    pub fn new(queue: Arc<Queue>, label: Option<&[u8]>) -> Self {
+    pub fn new(queue: Arc<Queue>, label: Option<&Arc<[u8]>>) -> Self {
         Self {
             own: None,
             queue,
-            label: label.map(Box::from),
+            label: label.cloned(),
             last_shared: None,
             shared_count: 0,
             reserved: 0,
@@ -494,6 +494,10 @@ fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Ve
     let goal = (2 * step).max(consumer.capacity() / 16);
     let (mut bytes, mut count) = (0, 0);
     while bytes < goal {
+        // Without memory to report it nothing is dropped.
+        if evicted.try_reserve(1).is_err() {
+            break;
+        }
         // An error ends the lane for the reader too; there is nothing to make room for.
         let Ok(Some(taken)) = consumer.next() else {
             break;
@@ -519,13 +523,8 @@ fn make_room(consumer: &mut Consumer, queue: &Queue, step: u64, evicted: &mut Ve
 }
 
 fn release_block(consumer: &Consumer, queue: &Queue, taken: &crate::consumer::Taken) {
-    let mut record = vec![0; taken.parsed.step as usize];
-    consumer.copy_record(taken, &mut record);
-    let at = taken.parsed.payload_at as usize;
-    if let Some(bytes) = record.get(at..at + DESCRIPTOR_BYTES)
-        && let Ok(bytes) = <[u8; DESCRIPTOR_BYTES]>::try_from(bytes)
-        && let Some(block) = queue.blocks().get(&Descriptor::from_bytes(&bytes))
-    {
-        drop(block);
+    let mut bytes = [0; DESCRIPTOR_BYTES];
+    if consumer.copy_payload(taken, &mut bytes) {
+        drop(queue.blocks().get(&Descriptor::from_bytes(&bytes)));
     }
 }

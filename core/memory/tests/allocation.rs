@@ -58,6 +58,21 @@ fn memory_that_was_taken_serves_what_cannot_ask() {
 }
 
 #[test]
+fn memory_that_was_taken_serves_growth_that_is_refused() {
+    let layouts = [Layout::new::<[u64; 2]>(), Layout::new::<[u64; 8]>()];
+    let grow = || {
+        let mut numbers = Vec::with_capacity(2);
+        numbers.extend([1_u64, 2]);
+        numbers.extend([3, 4, 5]);
+        numbers
+    };
+    // The third request is the growth.
+    let (grown, is_refused) = refusing(3, || with_memory(&layouts, grow));
+    assert!(is_refused);
+    assert_eq!(grown.unwrap(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn what_was_taken_and_not_used_is_given_back() {
     let before = count();
     let layouts = [Layout::new::<u64>(); 3];

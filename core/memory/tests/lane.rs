@@ -147,7 +147,7 @@ struct Pair {
 impl Pair {
     fn new(capacity_max: u64, label: Option<&[u8]>, budget: Option<Arc<Budget>>) -> Self {
         let (producer, consumer) =
-            lane::<HeapWords>(capacity_max, label.map(Box::from), budget).unwrap();
+            lane::<HeapWords>(capacity_max, label.map(Arc::from), budget).unwrap();
         Self {
             producer,
             consumer,

@@ -4,7 +4,8 @@
 
 mod fixture;
 
-use fastmq_memory::record::{Draft, flag};
+use fastmq_memory::reader::FillError;
+use fastmq_memory::record::{Draft, RecordError, flag};
 use fastmq_memory::{LaneWriter, Policy, Pushed, Refused};
 
 use fixture::{Owned, Place, Random, message, with_seeds};
@@ -141,7 +142,7 @@ fn a_descriptor_that_names_no_block_is_an_error_and_the_next_record_is_read() {
         let _ = writer.push(&message(b"s", b"after", 2), 0).unwrap();
         let mut reader = place.queue.reader().unwrap();
         let error = reader.fill(10, &|| 0, |_| true).unwrap_err();
-        assert_eq!(error.to_string(), "block descriptor names no block");
+        assert_eq!(error, FillError::Damaged(RecordError::Block));
         drop(reader);
         assert_eq!(place.read_all()[0].payload, b"after");
         let _ = writer.push(&draft, 0).unwrap();

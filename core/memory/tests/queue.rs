@@ -6,6 +6,8 @@
 
 mod fixture;
 
+use std::sync::Arc;
+
 use fastmq_memory::record::{Draft, Plain, flag};
 use fastmq_memory::writer::HOT_MESSAGES;
 use fastmq_memory::{Batch, Detached, LaneWriter, Policy, Pushed, Refused};
@@ -507,7 +509,7 @@ fn a_label_stands_for_the_subject_in_the_own_lane_and_in_the_shared_one() {
     for policy in POLICIES {
         let place = Place::new(policy, 1 << 16);
         let label = b"flight.LAX.JFK";
-        let mut writer = LaneWriter::new(place.queue.clone(), Some(label));
+        let mut writer = LaneWriter::new(place.queue.clone(), Some(&Arc::from(&label[..])));
         for sequence in 1..=100 {
             let _ = writer
                 .push(&message(label, b"delayed", sequence), 3)

@@ -5,6 +5,8 @@
 
 mod fixture;
 
+use std::sync::Arc;
+
 use fastmq_memory::consumer::Consumer;
 use fastmq_memory::lane::{Producer, lane};
 use fastmq_memory::record::{Draft, Kind, Parsed, flag};
@@ -149,8 +151,8 @@ impl Case {
         self.kind != Kind::Skip && self.lost < 1000 && self.subject_id.unwrap_or(0) == 0
     }
 
-    fn label(&self) -> Option<Box<[u8]>> {
-        self.subject_id.map(|_| Box::from(LABEL))
+    fn label(&self) -> Option<Arc<[u8]>> {
+        self.subject_id.map(|_| Arc::from(LABEL))
     }
 
     fn check_parsed(&self, parsed: &Parsed, record: &[u8]) {
@@ -216,7 +218,7 @@ impl Case {
 }
 
 /// A lane whose ring has `capacity` bytes and is empty, and the position of its ends.
-fn ring(capacity: u64, label: Option<Box<[u8]>>) -> (Producer, Consumer, u64) {
+fn ring(capacity: u64, label: Option<Arc<[u8]>>) -> (Producer, Consumer, u64) {
     let (mut producer, mut consumer) = lane::<HeapWords>(capacity, label, None).unwrap();
     if consumer.capacity() == capacity {
         return (producer, consumer, 0);
@@ -420,8 +422,8 @@ fn a_view_shows_what_the_vectors_say() {
             continue;
         }
         let place = Place::new(Policy::Backpressure, case.capacity);
-        let label = case.subject_id.map(|_| LABEL);
-        let mut writer = LaneWriter::new(place.queue.clone(), label);
+        let label = case.label();
+        let mut writer = LaneWriter::new(place.queue.clone(), label.as_ref());
         let _ = writer.push(&case.draft(), case.subscription).unwrap();
         let seen = place.read_all();
         assert_eq!(seen.len(), 1, "{}", case.name);

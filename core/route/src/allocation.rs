@@ -4,13 +4,19 @@
 //! A vector can be asked (`try_reserve`), and one of length one turns into a box of an array
 //! without moving, so this crate keeps its shared values as `[T; 1]` and needs no unsafe code.
 //!
-//! Not here: `Arc`, which stable Rust cannot make fallibly. `page` and `text` each use one.
+//! Not here: `Arc`, for which `fastmq_memory::allocation` takes memory first.
 
 use std::fmt;
 
 /// The allocator had no memory for this call; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
+
+impl From<fastmq_memory::allocation::NoMemory> for NoMemory {
+    fn from(_: fastmq_memory::allocation::NoMemory) -> Self {
+        Self
+    }
+}
 
 impl fmt::Display for NoMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

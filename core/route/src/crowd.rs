@@ -265,7 +265,7 @@ mod tests {
 
     fn members(count: usize) -> Vec<Member> {
         (0..count)
-            .map(|i| Entry::new(1, i as u32, b"p", Arc::default()))
+            .map(|i| Entry::new(1, i as u32, b"p", Arc::default()).unwrap())
             .collect()
     }
 

@@ -1,5 +1,6 @@
 //! A subscription as the interest table holds it.
 
+use crate::allocation::NoMemory;
 use crate::text::Text;
 
 /// A pattern that somebody has subscribed to, and what the caller keeps with it.
@@ -21,14 +22,14 @@ pub trait Value: Clone + Send + Sync + 'static {}
 impl<V: Clone + Send + Sync + 'static> Value for V {}
 
 impl<V> Entry<V> {
-    pub(crate) fn new(tag: u32, id: u32, pattern: &[u8], value: V) -> Self {
-        let pattern = Text::new(pattern);
-        Self {
+    pub(crate) fn new(tag: u32, id: u32, pattern: &[u8], value: V) -> Result<Self, NoMemory> {
+        let pattern = Text::new(pattern)?;
+        Ok(Self {
             tag,
             id,
             pattern,
             value,
-        }
+        })
     }
 
     /// Names it among the entries of its table.

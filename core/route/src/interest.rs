@@ -18,9 +18,8 @@
 //!
 //! Not here: groups, queues and delivery; the caller sorts what a lookup gives.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use fastmq_memory::snapshot::{Pin, pin};
+use fastmq_memory::sync::{Mutex, MutexGuard, lock};
 
 use crate::allocation::NoMemory;
 use crate::entry::{Entry, Value};
@@ -189,7 +188,7 @@ impl<V: Value> Interest<V> {
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
         // Nothing panics with the lock held but a destructor or `pattern` of the caller's.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.writer)
     }
 }
 

@@ -14,13 +14,13 @@
 //!
 //! Changes are made under the writers' lock of the interest table.
 //! Not here: which page (`table`), and whether the text matches (`interest`).
-//! The `Arc` of a crowd cannot be refused (some 40 bytes, once for each pattern with more than
-//! `CROWD_MIN` subscriptions).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
+use fastmq_memory::allocation::try_arc;
 use fastmq_memory::snapshot::Pin;
+use fastmq_memory::sync::OnceLock;
 
 use crate::allocation::{NoMemory, boxed};
 use crate::crowd::Crowd;
@@ -176,10 +176,10 @@ impl<V: Value> Page<V> {
             Members::One(entry) if entry.tag == tag => Some(entry),
             _ => None,
         });
-        let crowd = Crowd::new(together.chain([&entry]))?;
+        let crowd = try_arc(Crowd::new(together.chain([&entry]))?)?;
         let others = self.which(|home, members| !is_same(home, members));
         let page = Self::copy_of(self, others, self.depth())?;
-        page[0].put(home, Members::Crowd(tag, Arc::new(crowd)));
+        page[0].put(home, Members::Crowd(tag, crowd));
         Ok(Inserted::Copied(page))
     }
 
@@ -406,7 +406,7 @@ mod tests {
 
         /// False: it is full.
         fn insert(&mut self, home: usize, tag: u32, id: u32) -> bool {
-            let entry = Entry::new(tag, id, b"p", ());
+            let entry = Entry::new(tag, id, b"p", ()).unwrap();
             match self.0[0].insert(home, entry, &pin()).unwrap() {
                 Inserted::InPlace => true,
                 Inserted::Copied(copy) => {

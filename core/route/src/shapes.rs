@@ -13,6 +13,9 @@ use crate::allocation::{NoMemory, boxed, filled, vector};
 use crate::pattern::Shape;
 use crate::subject::SUBJECT_TOKENS_MAX;
 
+/// Counts for which there is memory once there was a shape.
+const COUNTS_MIN: usize = 16;
+
 /// The shapes as readers see them.
 pub(crate) struct Shapes {
     list: Snapshot<[List; 1]>,
@@ -80,7 +83,7 @@ impl Shapes {
             counts.counts.remove(index);
             // Without memory readers keep a shape too many: a wasted probe until the next change.
             let _ = self.publish(counts);
-            counts.counts.shrink_to(counts.counts.len() * 2);
+            counts.shrink();
         }
     }
 
@@ -98,6 +101,18 @@ impl Shapes {
 impl Counts {
     pub(crate) const fn new() -> Self {
         Self { counts: Vec::new() }
+    }
+
+    /// Gives memory back when much of it is unused. A vector that shrinks by itself aborts when the
+    /// smaller block is refused.
+    fn shrink(&mut self) {
+        let count = self.counts.len();
+        if self.counts.capacity() > 4 * count.max(COUNTS_MIN)
+            && let Ok(mut smaller) = vector(2 * count)
+        {
+            smaller.append(&mut self.counts);
+            self.counts = smaller;
+        }
     }
 
     fn find(&self, shape: Shape) -> Result<usize, usize> {

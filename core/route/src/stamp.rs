@@ -26,10 +26,10 @@
 //! Not here: what changed, and the lookup itself (`interest`).
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use fastmq_memory::sync::OnceLock;
 
 use crate::allocation::{NoMemory, filled};
 use crate::hash::SubjectHash;

@@ -18,10 +18,10 @@
 //! Changes are made under the writers' lock of the interest table.
 //! Not here: how a page finds its entries (`page`), and whether a hit matches (`interest`).
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use fastmq_memory::snapshot::{Pin, Snapshot};
+use fastmq_memory::sync::OnceLock;
 
 use crate::allocation::{NoMemory, filled};
 use crate::entry::{Entry, Value};
@@ -87,7 +87,7 @@ impl<V: Value> Table<V> {
         value: V,
         pin: &Pin,
     ) -> Result<(), NoMemory> {
-        let mut entry = Entry::new(tag_of(key), id, pattern, value);
+        let mut entry = Entry::new(tag_of(key), id, pattern, value)?;
         loop {
             let Some((index, page)) = self.find(key, pin) else {
                 self.make_root()?;

@@ -6,6 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use fastmq_memory::allocation::try_arc_bytes;
+
+use crate::allocation::NoMemory;
+
 /// The longest text that is kept in place: what fits beside its size in 24 bytes.
 const SHORT_BYTES_MAX: usize = 22;
 
@@ -26,15 +30,17 @@ const _: () = assert!(size_of::<Text>() <= 24);
 
 impl Text {
     /// A copy of `text`.
-    #[must_use]
-    pub fn new(text: &[u8]) -> Self {
+    ///
+    /// # Errors
+    /// There is no memory for a long one.
+    pub fn new(text: &[u8]) -> Result<Self, NoMemory> {
         if text.len() > SHORT_BYTES_MAX {
-            return Self(Form::Long(Arc::from(text)));
+            return Ok(Self(Form::Long(try_arc_bytes(text)?)));
         }
         let mut bytes = [0; SHORT_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text);
         let size = text.len() as u8;
-        Self(Form::Short { size, bytes })
+        Ok(Self(Form::Short { size, bytes }))
     }
 
     /// The text.
@@ -62,12 +68,12 @@ mod tests {
     fn a_text_of_any_size_comes_back() {
         for size in 0..100 {
             let bytes: Vec<u8> = (0..size).collect();
-            let text = Text::new(&bytes);
+            let text = Text::new(&bytes).unwrap();
             assert_eq!(text.as_bytes(), bytes);
             assert_eq!(text.clone().as_bytes(), bytes);
             let is_short = matches!(text.0, Form::Short { .. });
             assert_eq!(is_short, usize::from(size) <= SHORT_BYTES_MAX);
         }
-        assert_eq!(format!("{:?}", Text::new(b"a.b")), "\"a.b\"");
+        assert_eq!(format!("{:?}", Text::new(b"a.b").unwrap()), "\"a.b\"");
     }
 }
