@@ -5,8 +5,8 @@
 //! set, so that a cache which is half full has room for nearly every subject and a cycle through
 //! sequential names does not evict what it needs next. The cache starts with nothing, then
 //! doubles from 64 to 16,384 routes whenever a subject finds both sets full (and a quarter of the
-//! cache is, which a few equal hashes do not achieve): in practice when it is half full. Without
-//! memory it stays as large as it is.
+//! cache is, which a few equal hashes do not achieve): in practice when it is half full. It does
+//! not grow for subjects that do not come back. Without memory it stays as large as it is.
 //!
 //! A *doorkeeper* remembers, in three bits a subject, who missed lately. The first miss of a
 //! subject is not worth a route: a storm of subjects that are used once leaves no trace but bits.
@@ -28,6 +28,10 @@ const DOOR_BITS: usize = DOOR_SUBJECTS * 8;
 /// Subjects that the doorkeeper remembers before it starts anew.
 const DOOR_SUBJECTS: usize = ROUTES_MAX;
 
+/// Nobody has to leave, and the cache does not grow, unless one miss of so many is of a subject
+/// that comes back.
+const MISSES_FOR_A_RETURN: usize = 16;
+
 /// What a cache holds: something that knows its subject.
 pub trait CachedRoute {
     /// The subject that the route belongs to; it never changes.
@@ -44,7 +48,9 @@ pub struct RouteCache<R> {
     /// The way that is evicted next; one for all sets, which is random enough.
     hand: usize,
     door: Box<[u64]>,
+    /// Subjects in the doorkeeper, and how many misses of them it has seen again.
     door_count: usize,
+    admitted: usize,
 }
 
 impl<R: CachedRoute> RouteCache<R> {
@@ -58,6 +64,7 @@ impl<R: CachedRoute> RouteCache<R> {
             hand: 0,
             door: Box::default(),
             door_count: 0,
+            admitted: 0,
         }
     }
 
@@ -130,12 +137,16 @@ impl<R: CachedRoute> RouteCache<R> {
     }
 
     /// Keeps `route` under the hash of its subject, and gives back what had to leave: the route
-    /// that the subject had, or a stranger's, or `route` itself if there is no memory at all.
+    /// that the subject had, or a stranger's, or `route` itself if there is no memory at all or
+    /// no room where hardly a subject comes back.
     pub fn insert(&mut self, hash: u64, route: R) -> Option<R> {
         if let Some((set, way)) = self.find(hash, route.subject()) {
             return self.routes[set][way].replace(route);
         }
         let mut place = self.room(hash);
+        if place.is_none() && !self.hashes.is_empty() && !self.is_useful() {
+            return Some(route);
+        }
         while place.is_none() && self.is_crowded() && self.grow().is_ok() {
             place = self.room(hash);
         }
@@ -163,6 +174,7 @@ impl<R: CachedRoute> RouteCache<R> {
         let bits = [36, 44, 52].map(|at| 1 << (hash >> at & 63));
         let mask = bits[0] | bits[1] | bits[2];
         if *word & mask == mask {
+            self.admitted += 1;
             return true;
         }
         *word |= mask;
@@ -170,6 +182,7 @@ impl<R: CachedRoute> RouteCache<R> {
         if self.door_count == DOOR_SUBJECTS {
             self.door.fill(0);
             self.door_count = 0;
+            self.admitted = 0;
         }
         false
     }
@@ -231,6 +244,12 @@ impl<R: CachedRoute> RouteCache<R> {
 
     fn is_crowded(&self) -> bool {
         self.capacity() < ROUTES_MAX && self.count * 4 >= self.capacity()
+    }
+
+    /// Whether enough of those who miss come back. Where hardly one does, a larger cache finds no
+    /// more and costs more to miss, and whoever is in it is worth more than who comes.
+    fn is_useful(&self) -> bool {
+        self.admitted * MISSES_FOR_A_RETURN >= self.door_count
     }
 
     /// Doubles the cache. A route that finds no room in the new sets is dropped; with three
@@ -373,6 +392,26 @@ mod tests {
         assert_eq!(cache.capacity(), ROUTES_MAX);
         assert!(cache.len() + evicted <= 40_000 && cache.len() + evicted > 39_900);
         assert!(cache.len() > ROUTES_MAX * 95 / 100);
+    }
+
+    #[test]
+    fn a_cache_does_not_grow_for_subjects_that_do_not_come_back() {
+        let mut cache = RouteCache::new();
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        for _ in 0..200_000 {
+            touch(&mut cache, &format!("player.{}", next(1_000_000)));
+        }
+        assert_eq!(cache.capacity(), ROUTES_MIN);
+        for _ in 0..100_000 {
+            touch(&mut cache, &format!("player.{}", next(1_000)));
+        }
+        assert!(cache.capacity() >= 1_000 && cache.len() > 900);
     }
 
     #[test]
