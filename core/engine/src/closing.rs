@@ -33,7 +33,9 @@ impl Broker {
             self.end_those(is_feeding, None);
         }
         place.close(self);
-        self.polled.remove(place);
+        if let Some(list) = place.sleepers.list.get() {
+            list.remove(place);
+        }
         self.forget_place(place);
     }
 

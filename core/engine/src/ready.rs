@@ -54,10 +54,12 @@ impl ReadyList {
         self.is_watched.load(Ordering::SeqCst)
     }
 
-    /// Adds a queue at the end, unless it is in the list, and wakes the loop.
+    /// Adds a queue at the end, unless it is in the list or closed, and wakes the loop.
     pub(crate) fn push(&self, place: Arc<Place>) {
         let mut chain = lock(&self.chain);
-        if !place.is_listed.swap(true, Ordering::SeqCst) {
+        // Its closer removes it afterwards: a queue that stayed here would keep itself alive, as it
+        // knows the list.
+        if !place.is_closed() && !place.is_listed.swap(true, Ordering::SeqCst) {
             chain.push(place);
         }
         drop(chain);
@@ -100,8 +102,12 @@ impl ReadyList {
         lock(&self.chain).first.is_none() && !self.has_room.load(Ordering::Acquire)
     }
 
+    /// Takes a queue out that was closed.
     pub(crate) fn remove(&self, place: &Arc<Place>) {
-        lock(&self.chain).remove(place);
+        let mut chain = lock(&self.chain);
+        if place.is_listed.swap(false, Ordering::SeqCst) {
+            chain.remove(place);
+        }
     }
 
     /// The descriptor of the loop, made when first asked for; readable while something is here.

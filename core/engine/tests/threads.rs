@@ -6,14 +6,15 @@
 mod steps;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
+use fastmq_engine::driver::{Driver, NullDriver};
 use fastmq_engine::wait::Profile;
-use fastmq_engine::{Delivery, Options, Status};
+use fastmq_engine::{Broker, Delivery, Options, Status};
 use steps::*;
 
 #[test]
-fn a_thread_starts_with_the_first_subscription_that_needs_one() {
+fn a_thread_starts_with_thefirst_subscription_that_needs_one() {
     let broker = open_with(Options {
         threads_max: 3,
         ..Options::default()
@@ -213,4 +214,33 @@ fn a_handler_that_panics_stops_neither_its_thread_nor_others() {
     assert_eq!(broker.statistics().threads, 1);
     broker.close();
     assert_eq!(broker.statistics().threads, 0);
+}
+
+#[test]
+fn a_queue_that_waits_for_its_thread_goes_with_the_broker() {
+    let driver: Arc<dyn Driver> = Arc::new(NullDriver::new());
+    let broker = Broker::open(Options::default(), driver.clone()).unwrap();
+    let (is_inside, may_leave) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+    let (inside, leave) = (is_inside.clone(), may_leave.clone());
+    let first = handle(&broker, "first", Delivery::Thread, move |_| {
+        inside.store(true, Ordering::SeqCst);
+        leave.wait();
+    });
+    let second = handle(&broker, "second", Delivery::Thread, |_| {
+        panic!("nobody is left to call")
+    });
+    publish(&broker, "first", b"").unwrap();
+    until("the only thread is busy", || {
+        is_inside.load(Ordering::SeqCst)
+    });
+    // In the list of the threads, where it stays.
+    publish(&broker, "second", b"").unwrap();
+    second.unsubscribe();
+    drop(second);
+    may_leave.wait();
+    broker.close();
+    drop((first, broker));
+    until("nobody holds the driver", || {
+        Arc::strong_count(&driver) == 1
+    });
 }
