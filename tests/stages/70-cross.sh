@@ -84,8 +84,8 @@ else
     link=("$library/libfastmq_c.so" "-Wl,-rpath,$library")
     run=("${emulator[@]}")
     except=(the_hook_and_the_page_each_notice_a_fork a_child_knows_and_its_parent_does_not
-        tests/c/fork.c)
-    because="qemu-user says yes to MADV_WIPEONFORK and does not do it"
+        tests/c/fork.c tests/c/no_memory.c)
+    because="qemu-user does not do MADV_WIPEONFORK, nor start a program of its target"
     cross $arm
 fi
 
@@ -98,7 +98,7 @@ else
     link=("$CARGO_TARGET_DIR/$musl/debug/libfastmq_c.a"
         "-L$(libraries $musl)/self-contained" -lunwind)
     run=(env)
-    except=()
-    because=
+    except=(tests/c/no_memory.c)
+    because="it refuses the requests of a shared library, by glibc's names"
     cross $musl
 fi
