@@ -22,7 +22,9 @@ pub struct SubscribeOptions<'a> {
     pub queue: Option<&'a Queue>,
     /// Comes back with each message.
     pub tag: u64,
-    /// For the other deliveries: what is called.
+    /// For the other deliveries: what is called. What it owns is dropped some time after the
+    /// subscription has ended, on any thread that subscribes, unsubscribes or closes something; it
+    /// may use the client then.
     pub on_message: Option<Box<OnMessage>>,
 }
 

@@ -15,6 +15,7 @@ use fastmq_memory::sync::{Mutex, lock};
 use fastmq_route::{Interest, Text, check_pattern};
 
 use crate::answers::{REQUESTER_INDEX_MASK, Requesters};
+use crate::ended::{self, DropEnded};
 use crate::error::{Error, Fault, Result, Status};
 pub use crate::options::Options;
 use crate::options::{check_capacity, check_group, check_options};
@@ -57,6 +58,7 @@ pub struct Broker {
     writers: Mutex<Vec<Arc<WriterCounters>>>,
     pub(crate) retired: Mutex<Retired>,
     pub(crate) late_answers: AtomicU64,
+    _ended: DropEnded,
 }
 
 impl std::fmt::Debug for Broker {
@@ -101,6 +103,7 @@ impl Broker {
             late_answers: AtomicU64::new(0),
             options,
             driver,
+            _ended: DropEnded,
         })?)
     }
 
@@ -243,6 +246,7 @@ impl Broker {
         tag: u64,
         on_message: Option<Box<OnMessage>>,
     ) -> Result<Subscription> {
+        let _ended = DropEnded;
         self.check_open()?;
         check_pattern(pattern)?;
         check_group(group)?;
@@ -305,6 +309,7 @@ impl Broker {
         on_message: Option<Box<OnMessage>>,
     ) -> Result<Target> {
         let handler = on_message.map(|call| {
+            ended::expect()?;
             try_arc(Handler {
                 call,
                 id,

@@ -11,6 +11,7 @@ use fastmq_memory::sync::lock;
 
 use crate::broker::{Broker, CLOSED, DRAINED, DRAINING, OPEN};
 use crate::call;
+use crate::ended::DropEnded;
 use crate::error::{Error, Fault, Result, Status};
 use crate::log;
 use crate::place::Place;
@@ -73,6 +74,7 @@ impl Broker {
         owns_queue: bool,
         deadline_ns: Option<u64>,
     ) {
+        let _ended = DropEnded;
         // Closing the client or the queue may have ended it; its handler may run all the same.
         let is_first = self.interest.remove(pattern, id).is_some();
         if is_first {

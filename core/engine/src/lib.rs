@@ -15,6 +15,7 @@ pub mod call;
 mod closing;
 pub mod delivery;
 pub mod dispatch;
+pub(crate) mod ended;
 pub mod error;
 pub mod flight;
 pub mod headers;

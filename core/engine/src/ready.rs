@@ -93,7 +93,9 @@ impl ReadyList {
     }
 
     pub(crate) fn pop(&self) -> Option<Arc<Place>> {
-        let place = lock(&self.chain).pop()?;
+        let mut chain = lock(&self.chain);
+        let place = chain.pop()?;
+        // Under the lock, or a queue that is taken out and listed again would stand there twice.
         place.is_listed.store(false, Ordering::SeqCst);
         Some(place)
     }

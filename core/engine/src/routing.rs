@@ -306,3 +306,10 @@ impl Writer {
         result.map(|()| places)
     }
 }
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.drop_lanes();
+        self.broker.retire_writer(&self.counters);
+    }
+}

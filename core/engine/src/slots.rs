@@ -2,7 +2,8 @@
 //!
 //! A slot holds what a reader needs for each message (is it still subscribed, its tag, its
 //! counters) in atomics, so nothing is ever freed under a reader. An id is the slot's index with a
-//! generation; slots are reused late, so that an id left in a record names nobody else.
+//! generation; slots are reused late, so that an id left in a record names nobody else before
+//! 262,144 subscriptions have come and gone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ const FREE_MIN: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Slot {
     /// In use, and the generation; below them how many messages were dropped, which does not
-    /// overflow in the life of a machine.
+    /// overflow in ten years of a drop every ten nanoseconds.
     state: AtomicU64,
     tag: AtomicU64,
     delivered: AtomicU64,
@@ -33,8 +34,8 @@ pub struct Slot {
 // A subscription is there without a message, too: bytes count.
 const _: () = assert!(size_of::<Slot>() == 24);
 
-const DROPPED_BITS: u32 = 48;
-const USED: u64 = 1 << 63;
+const DROPPED_BITS: u32 = u64::BITS - 1 - (u32::BITS - INDEX_BITS);
+const USED: u64 = 1 << (u64::BITS - 1);
 
 /// The upper part of the state of a slot that `id` names.
 #[inline(always)]
@@ -128,7 +129,7 @@ impl Slots {
     /// A new id, or `None` when the table or the memory is full.
     pub fn take(&self, tag: u64) -> Option<u32> {
         let mut free = lock(&self.free);
-        let id = if free.returned.len() > FREE_MIN {
+        let id = if free.returned.len() > FREE_MIN || free.next > INDEX_MASK {
             let old = free.returned.pop_front()?;
             // The generation lives above the index and skips 0 of index 0.
             old.wrapping_add(1 << INDEX_BITS)
@@ -194,6 +195,23 @@ mod tests {
         assert_eq!((slot.tag(), slot.counts()), (7, (3, 1000)));
         slots.give(id);
         assert!(!slot.is(id));
+    }
+
+    #[test]
+    fn the_last_index_is_given_once_and_names_no_other_slot() {
+        let slots = Slots::default();
+        let first = slots.take(7).unwrap();
+        lock(&slots.free).next = INDEX_MASK;
+        let last = slots.take(8).unwrap();
+        assert_eq!(last, INDEX_MASK);
+        assert_eq!(slots.take(9), None);
+        assert_eq!(slots.take(9), None);
+        assert_eq!(slots.get(first).unwrap().tag(), 7);
+        assert_eq!(slots.get(last).unwrap().tag(), 8);
+        // What is given back is all that there is.
+        slots.give(first);
+        assert_eq!(slots.take(9), Some(first + (1 << INDEX_BITS)));
+        assert_eq!(slots.take(9), None);
     }
 
     #[test]

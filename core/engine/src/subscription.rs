@@ -11,6 +11,7 @@ use fastmq_memory::allocation::{NoMemory, try_arc, try_bytes};
 use fastmq_route::Text;
 
 use crate::broker::Broker;
+use crate::ended::{self, DropEnded};
 use crate::place::Place;
 
 /// How messages reach the application.
@@ -70,6 +71,13 @@ pub struct Handler {
     pub(crate) is_active: AtomicBool,
     /// Calls of an inline handler.
     pub(crate) counts: Counts,
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        // A function that owns nothing takes no memory.
+        ended::keep(std::mem::replace(&mut self.call, Box::new(|_| ())));
+    }
 }
 
 impl fmt::Debug for Handler {
@@ -154,6 +162,7 @@ pub struct Subscription {
     pub(crate) broker: Arc<Broker>,
     pattern: Text,
     held: Held,
+    _ended: DropEnded,
 }
 
 // Most of what a subscription costs is this hold: bytes count.
@@ -201,6 +210,7 @@ impl Subscription {
             broker,
             pattern,
             held,
+            _ended: DropEnded,
         }
     }
 

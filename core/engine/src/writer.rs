@@ -19,6 +19,7 @@ use fastmq_route::{SubjectHash, check_subject};
 
 use crate::broker::Broker;
 use crate::call::{self, NotCalled};
+use crate::ended::DropEnded;
 use crate::error::{Error, Fault, Result, Status, too_deep};
 pub use crate::message::Message;
 use crate::message::optional_of;
@@ -78,6 +79,7 @@ pub struct Writer {
     pub(crate) usual_bytes: usize,
     /// The only subject, for publisher handles.
     pub(crate) label: Option<Arc<[u8]>>,
+    _ended: DropEnded,
 }
 
 impl std::fmt::Debug for Writer {
@@ -103,6 +105,7 @@ impl Writer {
             counters,
             label,
             broker: broker.clone(),
+            _ended: DropEnded,
         })
     }
 
@@ -588,12 +591,5 @@ impl Writer {
             Err(NotCalled::TooDeep) => Err(too_deep()),
             Err(NotCalled::NoMemory) => Err(Error::NO_MEMORY),
         }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.drop_lanes();
-        self.broker.retire_writer(&self.counters);
     }
 }
