@@ -5,9 +5,9 @@
 //! Not here: telling a thread to end. Its body watches a word of the engine's.
 
 use core::mem::MaybeUninit;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use crate::counters::Tally;
@@ -107,8 +107,17 @@ pub fn pin_current_thread(core: usize) -> io::Result<()> {
 /// 1. Remembered, so that a thread which has pinned itself does not see one.
 #[must_use]
 pub fn core_count() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let known = COUNT.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    // Who asks at the same time hears the same.
+    match COUNT.compare_exchange(0, count, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => count,
+        Err(first) => first,
+    }
 }
 
 /// Counts a thread for as long as it runs.

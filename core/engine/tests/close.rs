@@ -399,18 +399,14 @@ fn dropping_the_last_handle_closes_and_ends_the_threads() {
 }
 
 /// How often the tests below let two threads meet.
-const MEETINGS: u64 = 3000;
+const MEETINGS: u64 = if cfg!(fastmq_tsan) { 300 } else { 3000 };
 
 /// A queue that is closed while others subscribe to it, publish to it and open new queues: what
 /// goes to one subject is never seen by a queue of another.
 #[test]
 fn a_queue_that_closes_beside_subscribe_leaves_no_subscription_behind() {
     let broker = open();
-    let current = Arc::new(std::sync::Mutex::new(queue(
-        &broker,
-        Policy::Backpressure,
-        SMALL,
-    )));
+    let current = Arc::new(Mutex::new(queue(&broker, Policy::Backpressure, SMALL)));
     let is_over = Arc::new(AtomicBool::new(false));
     let subscriber = std::thread::spawn({
         let (broker, current, is_over) = (broker.clone(), current.clone(), is_over.clone());
@@ -549,7 +545,7 @@ fn a_batch_to_a_subscriber_that_leaves_is_accepted_whole() {
 #[test]
 fn a_close_has_one_deadline() {
     let (broker, driver) = open_simulated(5);
-    let gate = Arc::new(std::sync::Mutex::new(()));
+    let gate = Arc::new(Mutex::new(()));
     let entered = Arc::new(AtomicU64::new(0));
     let block = || {
         let (gate, entered) = (gate.clone(), entered.clone());
@@ -589,7 +585,7 @@ fn a_close_has_one_deadline() {
 #[test]
 fn drain_waits_for_inline_handlers_on_other_threads() {
     let broker = open();
-    let gate = Arc::new(std::sync::Mutex::new(()));
+    let gate = Arc::new(Mutex::new(()));
     let entered = Arc::new(AtomicU64::new(0));
     let (gate_in, entered_in) = (gate.clone(), entered.clone());
     let _subscription = handle(&broker, "inline", Delivery::Inline, move |_| {

@@ -460,7 +460,7 @@ fn room_in_a_queue_of_a_thread_is_reported() {
         queue_capacity: SMALL,
         ..Options::default()
     });
-    let gate = Arc::new(std::sync::Mutex::new(()));
+    let gate = Arc::new(Mutex::new(()));
     let gate_in = gate.clone();
     let _subscription = handle(&broker, "room", Delivery::Thread, move |_| {
         drop(gate_in.lock().unwrap());

@@ -6,8 +6,8 @@
 mod steps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Message, Publisher, Status, Subscription};

@@ -374,7 +374,7 @@ fn publish_wait_inside_a_handler_waits_for_another_queue_that_is_full() {
     let _full = subscribe_on(&broker, "both", "", &full, 0);
     fill(&broker, "both");
     let there = Arc::downgrade(&broker);
-    let outcomes = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let outcomes = Arc::new(Mutex::new(Vec::new()));
     let outcomes_in = outcomes.clone();
     // The handler's own queue has room for what it publishes; the other one has not.
     let _own = handle(&broker, "*", Delivery::Dispatch, move |message| {

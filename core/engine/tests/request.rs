@@ -498,7 +498,7 @@ fn an_inline_responder_answers_in_place_and_nests() {
 fn an_inline_responder_may_answer_later_from_another_thread() {
     let broker = open();
     let (sender, receiver) = std::sync::mpsc::channel();
-    let sender = std::sync::Mutex::new(sender);
+    let sender = Mutex::new(sender);
     let _later = handle(&broker, "inline.later", Delivery::Inline, move |view| {
         sender.lock().unwrap().send(view.token).unwrap();
     });
@@ -739,7 +739,7 @@ fn an_outer_question_keeps_its_answer_however_many_are_asked_inside() {
     let broker = open();
     let inner = subscribe(&broker, "inner");
     let (sender, receiver) = std::sync::mpsc::channel();
-    let sender = std::sync::Mutex::new(sender);
+    let sender = Mutex::new(sender);
     let there = Arc::downgrade(&broker);
     let _outer = handle(&broker, "outer", Delivery::Inline, move |view| {
         let broker = there.upgrade().unwrap();

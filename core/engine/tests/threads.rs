@@ -6,7 +6,7 @@
 mod steps;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier};
 
 use fastmq_engine::driver::{Driver, NullDriver};
 use fastmq_engine::wait::Profile;

@@ -2,6 +2,8 @@
 //! call per message. And when memory is refused, a publish says so and nothing is broken.
 
 #![forbid(unsafe_code)]
+// The thread sanitizer allocates and calls the kernel itself.
+#![cfg(not(fastmq_tsan))]
 
 mod steps;
 
@@ -187,10 +189,6 @@ impl Stage {
 }
 
 #[test]
-#[cfg_attr(
-    fastmq_tsan,
-    ignore = "the sanitizer allocates and calls the kernel itself"
-)]
 fn a_warm_path_allocates_nothing_and_asks_nobody() {
     let _alone = alone();
     let mut stage = Stage::new();
@@ -209,10 +207,6 @@ fn a_warm_path_allocates_nothing_and_asks_nobody() {
 }
 
 #[test]
-#[cfg_attr(
-    fastmq_tsan,
-    ignore = "the sanitizer allocates and calls the kernel itself"
-)]
 fn the_counters_would_see_what_the_warm_paths_must_not_do() {
     let _alone = alone();
     let stage = Stage::new();
@@ -225,10 +219,6 @@ fn the_counters_would_see_what_the_warm_paths_must_not_do() {
 }
 
 #[test]
-#[cfg_attr(
-    fastmq_tsan,
-    ignore = "the sanitizer allocates and calls the kernel itself"
-)]
 fn a_warm_path_makes_no_system_call() {
     let _alone = alone();
     for path in PATHS {
@@ -274,10 +264,6 @@ fn publish_without_memory(k: u64) -> Vec<Status> {
 }
 
 #[test]
-#[cfg_attr(
-    fastmq_tsan,
-    ignore = "the sanitizer allocates and calls the kernel itself"
-)]
 fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
     let _alone = alone();
     let mut refused = 0;
@@ -294,10 +280,6 @@ fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
 }
 
 #[test]
-#[cfg_attr(
-    fastmq_tsan,
-    ignore = "the sanitizer allocates and calls the kernel itself"
-)]
 fn a_request_without_memory_is_refused_or_ends() {
     let _alone = alone();
     let broker = open();

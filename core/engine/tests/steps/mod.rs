@@ -5,12 +5,14 @@
 //! Not here: what is promised.
 
 // Each test binary uses some of the steps.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastmq_engine::driver::{NullDriver, SimulatedDriver};
+/// Whose order the thread sanitizer sees.
+pub(crate) use fastmq_engine::memory::sync::Mutex;
 use fastmq_engine::memory::{Policy, View};
 use fastmq_engine::{
     Broker, Delivery, Error, Options, Place, QueueOptions, Result, Status, Subscription,
