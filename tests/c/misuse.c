@@ -8,7 +8,7 @@
  */
 /* valgrind */
 #define _POSIX_C_SOURCE 200809L
-#include "steps.h"
+#include "calls.h"
 
 #define GARBAGE(type) ((type *)(uintptr_t)0x1234)
 #define CHECK_REFUSED(call, name) CHECK(is_refusal(call), (name))
@@ -17,109 +17,6 @@ static int is_refusal(fastmq_status status)
 {
     return status == FASTMQ_INVALID || status == FASTMQ_MISUSE;
 }
-
-static const fastmq_bytes subject = {(const uint8_t *)"misuse", 6};
-static const fastmq_bytes payload = {(const uint8_t *)"payload", 7};
-
-/* Calls every function that takes a client; returns how many did not answer as wanted. */
-static int client_calls(fastmq_client *client, int (*wanted)(fastmq_status))
-{
-    fastmq_outgoing message = outgoing("misuse", payload);
-    fastmq_client_statistics figures = {.struct_size = sizeof figures};
-    fastmq_publisher *publisher = NULL;
-    fastmq_queue *queue = NULL;
-    fastmq_subscription *subscription = NULL;
-    fastmq_requester *requester = NULL;
-    fastmq_batch *batch = NULL;
-    char reply[8];
-    size_t size = 0;
-    uint32_t ready = 0;
-    int wrong = 0;
-    wrong += !wanted(fastmq_publish(client, subject, payload));
-    wrong += !wanted(fastmq_publish_message(client, &message));
-    wrong += !wanted(fastmq_publish_batch(client, &message, 1, &size));
-    wrong += !wanted(fastmq_publish_wait(client, &message, 0));
-    wrong += !wanted(fastmq_publisher_open(client, subject, &publisher)) || publisher != NULL;
-    wrong += !wanted(fastmq_queue_open(client, NULL, &queue)) || queue != NULL;
-    wrong += !wanted(fastmq_subscribe(client, subject, NULL, &subscription))
-        || subscription != NULL;
-    wrong += !wanted(fastmq_requester_open(client, NULL, &requester)) || requester != NULL;
-    wrong += !wanted(fastmq_request(client, &message, 0, &batch)) || batch != NULL;
-    wrong += !wanted(fastmq_request_into(client, subject, payload, 0, reply, sizeof reply, &size));
-    wrong += !wanted(fastmq_reply(client, 1, payload));
-    wrong += !wanted(fastmq_reply_message(client, 1, &message, FASTMQ_OK));
-    wrong += !wanted(fastmq_dispatch(client, 1, 0, &ready));
-    wrong += !wanted(fastmq_drain(client, 0));
-    wrong += !wanted(fastmq_client_statistics_read(client, &figures));
-    wrong += fastmq_fd(client) != -1;
-    wrong += fastmq_next_deadline(client) != FASTMQ_FOREVER;
-    return wrong;
-}
-
-static int queue_calls(fastmq_queue *queue, int (*wanted)(fastmq_status))
-{
-    fastmq_queue_statistics figures = {.struct_size = sizeof figures};
-    fastmq_batch *batch = NULL;
-    int wrong = 0;
-    wrong += !wanted(fastmq_receive(queue, 1, 0, &batch)) || batch != NULL;
-    wrong += !wanted(fastmq_queue_statistics_read(queue, &figures));
-    wrong += fastmq_queue_fd(queue) != -1;
-    return wrong;
-}
-
-static int subscription_calls(fastmq_subscription *subscription, int (*wanted)(fastmq_status))
-{
-    fastmq_subscription_statistics figures = {.struct_size = sizeof figures};
-    int wrong = 0;
-    wrong += !wanted(fastmq_subscription_statistics_read(subscription, &figures));
-    wrong += fastmq_subscription_queue(subscription) != NULL;
-    wrong += fastmq_subscription_id(subscription) != 0;
-    return wrong;
-}
-
-static int publisher_calls(fastmq_publisher *publisher, int (*wanted)(fastmq_status))
-{
-    fastmq_outgoing message = outgoing("", payload);
-    size_t accepted = 0;
-    int wrong = 0;
-    wrong += !wanted(fastmq_publisher_publish(publisher, payload));
-    wrong += !wanted(fastmq_publisher_publish_message(publisher, &message));
-    wrong += !wanted(fastmq_publisher_publish_batch(publisher, &payload, 1, &accepted));
-    wrong += !wanted(fastmq_publisher_publish_wait(publisher, payload, 0));
-    return wrong;
-}
-
-static int requester_calls(fastmq_requester *requester, int (*wanted)(fastmq_status))
-{
-    fastmq_outgoing message = outgoing("misuse", payload);
-    fastmq_batch *batch = NULL;
-    char reply[8];
-    size_t size = 0;
-    int wrong = 0;
-    wrong += !wanted(fastmq_requester_submit(requester, payload, 1, 0));
-    wrong += !wanted(fastmq_requester_submit_to(requester, subject, payload, 1, 0));
-    wrong += !wanted(fastmq_requester_submit_message(requester, &message, 0));
-    wrong += !wanted(fastmq_requester_receive(requester, 1, 0, &batch)) || batch != NULL;
-    wrong += !wanted(fastmq_requester_request_into(requester, payload, 0, reply, 8, &size));
-    wrong += !wanted(fastmq_requester_cancel(requester, 1));
-    wrong += fastmq_requester_in_flight(requester) != 0;
-    wrong += fastmq_requester_fd(requester) != -1;
-    return wrong;
-}
-
-static int batch_calls(fastmq_batch *batch, int (*wanted)(fastmq_status))
-{
-    fastmq_batch *copy = NULL;
-    size_t count = 77;
-    int wrong = 0;
-    wrong += fastmq_batch_messages(batch, &count) != NULL || count != 0;
-    wrong += !wanted(fastmq_batch_detach(batch, &copy)) || copy != NULL;
-    return wrong;
-}
-
-static int is_invalid(fastmq_status status) { return status == FASTMQ_INVALID; }
-static int is_misuse(fastmq_status status) { return status == FASTMQ_MISUSE; }
-static int is_closed(fastmq_status status) { return status == FASTMQ_CLOSED; }
 
 static void null_and_garbage_handles(void)
 {

@@ -1,7 +1,7 @@
 /* A malloc that refuses: this program's own, which the library calls too.
  *
  * It counts the library's requests and refuses those that the test says; what the C library needs
- * for itself is none of them. Include it once. Not under a sanitizer, which has a malloc of its own.
+ * for itself is none of them. Include it once. A sanitizer has a malloc of its own: not under one.
  */
 #ifndef FASTMQ_TESTS_REFUSING_H
 #define FASTMQ_TESTS_REFUSING_H
@@ -25,8 +25,8 @@ extern void __libc_free(void *memory);
 enum { THREAD_HANDLE_BYTES = 48 };
 
 static uintptr_t library_start, library_end;
-/* Blocks that the process holds. Not the library's alone: who frees cannot be seen, a call of `free`
- * that ends a function returns to that function's caller. */
+/* Blocks that the process holds. Not the library's alone: who frees cannot be seen, since a call of
+ * `free` that ends a function returns to that function's caller. */
 static atomic_llong live;
 static atomic_ullong asked;   /* requests of the library since `refuse` */
 static atomic_ullong refused; /* how many of them were refused */
