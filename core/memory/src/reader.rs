@@ -324,20 +324,23 @@ impl Reader {
         }
         self.has_orphan = false;
         self.lanes.retain_mut(|lane| {
-            let (state, is_finished) = match lane {
+            let (state, is_finished, untold) = match lane {
                 ReadEnd::Plain { consumer, .. } => {
                     consumer.release();
                     let is_finished = consumer.is_finished();
-                    (consumer.state().clone(), is_finished)
+                    (consumer.state().clone(), is_finished, consumer.untold)
                 }
                 ReadEnd::Evicting { consumer, .. } => {
                     let mut consumer = lock(consumer);
                     let is_finished = consumer.is_finished();
-                    (consumer.state().clone(), is_finished)
+                    (consumer.state().clone(), is_finished, consumer.untold)
                 }
             };
             if is_finished {
                 queue.retire(&state);
+                if untold > 0 {
+                    lock(queue.shared()).lost += untold;
+                }
             }
             !is_finished
         });

@@ -381,6 +381,38 @@ fn losses_told_by_a_record_that_is_not_read_are_told_by_the_next() {
 }
 
 #[test]
+fn losses_that_nobody_was_told_outlive_their_lane() {
+    for policy in [Policy::DropNewest, Policy::DropOldest] {
+        let place = Place::new(policy, 4096);
+        let mut writer = place.writer();
+        let payload = [0; 200];
+        for sequence in 1..=61 {
+            let mut brief = message(b"s", &payload, sequence);
+            brief.flags |= flag::EXPIRY;
+            brief.expiry = 5;
+            // The last one, when there is room again, tells what was lost before it.
+            if sequence == 61 {
+                assert_eq!(place.read_at(1000, 10), []);
+            }
+            let _ = writer.push(&brief, 0).unwrap();
+        }
+        assert_eq!(place.read_at(1000, 10), []);
+        assert!(writer.is_own());
+        drop(writer);
+        for _ in 0..100 {
+            assert_eq!(place.read_all(), []);
+        }
+        assert_eq!(place.queue.statistics().lanes, 0);
+        let mut other = place.writer();
+        let _ = other.push(&message(b"s", &payload, 62), 0).unwrap();
+        let told: u64 = place.read_all().iter().map(|seen| seen.lost).sum();
+        let dropped = place.queue.statistics().dropped;
+        assert!(dropped > 10, "{dropped}");
+        assert_eq!(told, dropped, "{policy:?}");
+    }
+}
+
+#[test]
 fn drop_oldest_keeps_the_newest_across_every_growth() {
     for bits in 12..=17 {
         let place = Place::new(Policy::DropOldest, 1 << bits);
