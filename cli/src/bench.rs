@@ -11,8 +11,8 @@ use std::thread;
 
 use fastmq::border::{core_count, pin_current_thread};
 use fastmq::{
-    Client, Delivery, Driver, Error, FOREVER_NS, Fault, NullDriver, Options, Requester,
-    RequesterOptions, Status, SubscribeOptions,
+    Client, Delivery, Driver, Error, FOREVER_NS, Fault, NullDriver, Options, ReplyBuffer,
+    Requester, RequesterOptions, Status, SubscribeOptions,
 };
 
 const SUBJECT: &str = "bench.subject.16";
@@ -133,10 +133,12 @@ fn requester(client: &Client) -> fastmq::Result<Requester> {
 fn inline_by_handle(stopwatch: &Stopwatch<'_>) -> fastmq::Result<u64> {
     let (client, _responder) = echoing_client()?;
     let mut requester = requester(&client)?;
+    let mut bytes = [0; PAYLOAD.len()];
+    let mut reply = ReplyBuffer::new(&mut bytes);
     let mut count = 0;
     loop {
         for _ in 0..STEP {
-            requester.request_parts(&PAYLOAD, FOREVER_NS, |_, _, _| ())?;
+            requester.request_into(&PAYLOAD, FOREVER_NS, &mut reply)?;
         }
         count += STEP;
         if stopwatch.is_over() {

@@ -3,7 +3,8 @@
 use std::slice;
 
 use fastmq::{
-    Detached, Error, Fault, Message, Queue, Requester, RequesterOptions, Result, Status, View,
+    Detached, Error, Fault, Message, Queue, ReplyBuffer, Requester, RequesterOptions, Result,
+    Status, View,
 };
 
 use crate::batch::{REQUESTER_BATCH, fastmq_batch, open_detached};
@@ -60,55 +61,48 @@ fn with_open_requester<R>(
     })
 }
 
-/// Where an answer is copied to.
-struct Target {
-    reply: *mut u8,
+/// Asks by `ask` and says what came.
+///
+/// # Safety
+/// `payload` is readable; unless it is NULL, `reply` is writable for `capacity` bytes; `out_size` is
+/// writable; nobody else uses these two meanwhile.
+#[inline(always)]
+unsafe fn ask_into(
+    payload: fastmq_bytes,
+    reply: *mut std::ffi::c_void,
     capacity: usize,
-    out_size: Out<usize>,
-}
-
-impl Target {
-    /// # Safety
-    /// Unless it is NULL, `reply` is writable for `capacity` bytes; `out_size` is writable.
-    #[inline(always)]
-    unsafe fn new(
-        reply: *mut std::ffi::c_void,
-        capacity: usize,
-        out_size: *mut usize,
-    ) -> Result<Self> {
-        // SAFETY: by the contract.
-        let out_size = unsafe { Out::new(out_size, 0, "out_size") }?;
-        if reply.is_null() && capacity > 0 {
-            return Err(is_null("reply"));
-        }
-        Ok(Self {
-            reply: reply.cast(),
-            capacity,
-            out_size,
-        })
+    out_size: *mut usize,
+    ask: impl FnOnce(&[u8], &mut ReplyBuffer<'_>) -> Result<()>,
+) -> Result<()> {
+    // SAFETY: by the contract.
+    let out_size = unsafe { Out::new(out_size, 0, "out_size") }?;
+    if reply.is_null() && capacity > 0 {
+        return Err(is_null("reply"));
     }
-
-    #[inline(always)]
-    fn copy(&self, status: u32, payload: &[u8]) -> Result<()> {
-        self.out_size.set(payload.len());
-        if payload.len() > self.capacity {
-            return Err(too_large(payload.len(), self.capacity));
-        }
-        if !payload.is_empty() {
-            // SAFETY: writable for `capacity` bytes by the contract of `new`, and not NULL as that
-            // is not 0; the payload is in the library's own memory.
-            unsafe {
-                self.reply
-                    .copy_from_nonoverlapping(payload.as_ptr(), payload.len())
-            };
-        }
-        if status != 0 {
-            Err(answered_with(status))
-        } else {
-            Ok(())
-        }
+    // SAFETY: by the contract.
+    let payload = unsafe { payload.read("payload") }?;
+    let (start, from) = (reply.addr(), payload.as_ptr().addr());
+    let is_before = from.wrapping_sub(start) < capacity && !payload.is_empty();
+    if is_before || start.wrapping_sub(from) < payload.len() && capacity > 0 {
+        return Err(OVERLAP);
+    }
+    // SAFETY: by the contract.
+    let mut reply = unsafe { ReplyBuffer::from_raw(reply.cast(), capacity) };
+    ask(payload, &mut reply)?;
+    out_size.set(reply.size());
+    if reply.is_too_small() {
+        return Err(too_large(reply.size(), capacity));
+    }
+    match reply.status() {
+        0 => Ok(()),
+        status => Err(answered_with(status)),
     }
 }
+
+const OVERLAP: Error = Error::new(&Fault(
+    Status::Invalid,
+    "reply overlaps the payload; the answer needs memory of its own",
+));
 
 #[cold]
 fn too_large(size: usize, capacity: usize) -> Error {
@@ -166,10 +160,12 @@ pub unsafe extern "C" fn fastmq_request(
     })
 }
 
-/// Asks and copies the answer's payload into `reply`.
+/// Asks and writes the answer's payload to `reply`.
 ///
 /// `*out_size` is the payload's size, also when it is larger than `reply_capacity`. Everything is
-/// borrowed until the call returns. Safe from any thread.
+/// borrowed until the call returns; until then nobody else reads or writes `reply`, which must not
+/// overlap the subject or the payload: a responder on this thread answers straight into it. Safe
+/// from any thread.
 /// Returns the responder's status; TOO_LARGE (larger than `reply_capacity`); else as
 /// fastmq_request.
 ///
@@ -187,17 +183,15 @@ pub unsafe extern "C" fn fastmq_request_into(
     out_size: *mut usize,
 ) -> fastmq_status {
     boundary(|| {
-        // SAFETY: by the contract.
-        let target = unsafe { Target::new(reply, reply_capacity, out_size) }?;
-        // SAFETY: by the contract.
-        let subject = unsafe { subject.read("subject") }?;
-        // SAFETY: by the contract.
-        let payload = unsafe { payload.read("payload") }?;
-        here(client, |here| {
-            here.request_parts(subject, payload, timeout_ns, |status, payload, _| {
-                target.copy(status, payload)
+        let ask = |payload: &[u8], reply: &mut ReplyBuffer<'_>| {
+            // SAFETY: by the contract.
+            let subject = unsafe { subject.read("subject") }?;
+            here(client, |here| {
+                here.request_into(subject, payload, timeout_ns, reply)
             })
-        })?
+        };
+        // SAFETY: by the contract.
+        unsafe { ask_into(payload, reply, reply_capacity, out_size, ask) }
     })
 }
 
@@ -413,7 +407,7 @@ pub unsafe extern "C" fn fastmq_requester_receive(
     })
 }
 
-/// Asks the requester's own subject and copies the answer's payload into `reply`.
+/// Asks the requester's own subject and writes the answer's payload to `reply`.
 ///
 /// As fastmq_request_into, by handle. One thread at a time.
 ///
@@ -430,15 +424,13 @@ pub unsafe extern "C" fn fastmq_requester_request_into(
     out_size: *mut usize,
 ) -> fastmq_status {
     boundary(|| {
-        // SAFETY: by the contract.
-        let target = unsafe { Target::new(reply, reply_capacity, out_size) }?;
-        // SAFETY: by the contract.
-        let payload = unsafe { payload.read("payload") }?;
-        with_requester(requester, |requester| {
-            requester.request_parts(payload, timeout_ns, |status, payload, _| {
-                target.copy(status, payload)
+        let ask = |payload: &[u8], reply: &mut ReplyBuffer<'_>| {
+            with_requester(requester, |requester| {
+                requester.request_into(payload, timeout_ns, reply)
             })
-        })?
+        };
+        // SAFETY: by the contract.
+        unsafe { ask_into(payload, reply, reply_capacity, out_size, ask) }
     })
 }
 

@@ -141,6 +141,19 @@ static void inline_responder(void)
                  FASTMQ_TOO_LARGE, "a reply larger than the caller's buffer is TOO_LARGE");
     CHECK_NUMBER(size, 12, "with the size that it needs");
     CHECK(reply[6] == '#', "and not a byte beyond the buffer");
+    CHECK_STATUS(fastmq_request_into(client, text("ask.inline.a"), bytes(reply + 4, 4), SECOND,
+                                     reply, 8, &size),
+                 FASTMQ_INVALID, "a reply that overlaps the payload is INVALID");
+    CHECK_STATUS(fastmq_request_into(client, text("ask.inline.a"), bytes(reply, 8), SECOND,
+                                     reply + 7, 1, &size),
+                 FASTMQ_INVALID, "from either side");
+    CHECK_STATUS(fastmq_request_into(client, text("ask.inline.a"), bytes(reply, 8), SECOND,
+                                     reply + 8, 8, &size),
+                 FASTMQ_OK, "beside it is fine");
+    CHECK(size == 8 && memcmp(reply, reply + 8, 8) == 0, "and has the answer");
+    CHECK_STATUS(fastmq_request_into(client, text("ask.inline.a"), bytes(reply, 0), SECOND,
+                                     reply, 8, &size),
+                 FASTMQ_OK, "nothing overlaps nothing");
     CHECK_STATUS(fastmq_request_into(client, text("ask.inline.a"), bytes(NULL, 0), SECOND, NULL, 0,
                                      &size),
                  FASTMQ_OK, "an empty reply needs no buffer");

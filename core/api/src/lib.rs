@@ -35,7 +35,7 @@ pub use fastmq_engine::driver::{Driver, NullDriver, SimulatedDriver};
 pub use fastmq_engine::headers::{self, Headers};
 pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
-pub use fastmq_engine::memory::{Batch, Detached, Policy, View};
+pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{

@@ -3,10 +3,10 @@
 
 use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, Optional, View, view_flag};
-use fastmq_memory::{Draft, Kind, Plain, Refused};
+use fastmq_memory::{Draft, Kind, Plain, Refused, ReplyBuffer};
 
-use crate::call::{self, Calls, NotCalled};
-use crate::error::{Error, Fault, Result, Status, too_deep};
+use crate::call::{self, Calls, Came, NotCalled};
+use crate::error::{Error, Fault, Result, Status};
 use crate::message::optional_of;
 use crate::route::{Route, Targets};
 use crate::subscription::Handler;
@@ -28,12 +28,21 @@ pub(crate) enum Fate {
 // A result that travels in two registers, as `Error` says.
 const _: () = assert!(size_of::<Result<Fate>>() == 16);
 
-/// What came of asking a responder on this thread.
-pub(crate) enum Here<R> {
-    /// It answered.
-    Answer(R),
+/// What came of asking a responder on this thread, on the shortest way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Here {
+    /// It answered, into the asker's memory.
+    Answered,
+    /// It answered; [`Calls::use_answer`] has the answer.
+    Kept,
     /// It has the request; its answer may come later.
     Pending,
+    /// Nobody was asked: go the long way.
+    Elsewhere,
+    /// Handlers are nested too deep.
+    TooDeep,
+    /// There was no memory.
+    NoMemory,
 }
 
 /// Gets an answer as (status, payload, encoded headers).
@@ -239,9 +248,10 @@ impl Writer {
             View::with_borrowed(subject, payload, numbers, optional, |view| match asking {
                 Asking::Later => call::call(handler, view),
                 Asking::Now(calls, use_answer) => calls
-                    .ask(handler, (self.broker.id(), token), view)
-                    .map(|is_answered| {
-                        if is_answered {
+                    .ask(handler, (self.broker.id(), token), view, None)
+                    .map(|came| {
+                        if came != Came::Nothing {
+                            count(&self.counters.answers, 1);
                             calls.use_answer(use_answer);
                         }
                     }),
@@ -253,19 +263,18 @@ impl Writer {
     }
 
     /// Asks the subject's responder on this thread, if there is exactly one and it is inline: the
-    /// shortest way. `None`: ask by `request`.
+    /// shortest way.
     #[inline(always)]
-    pub(crate) fn ask_here<R>(
+    fn ask_here(
         &self,
         calls: &Calls,
         targets: &Targets,
-        subject: &[u8],
-        payload: &[u8],
+        (subject, payload): (&[u8], &[u8]),
         token: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Option<Result<Here<R>>> {
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Here {
         let Targets::Inline(handler) = targets else {
-            return None;
+            return Here::Elsewhere;
         };
         let numbers = Numbers {
             token,
@@ -275,61 +284,63 @@ impl Writer {
             ..Numbers::default()
         };
         let asked = View::with_borrowed(subject, payload, numbers, None, |view| {
-            calls.ask(handler, (self.broker.id(), token), view)
+            calls.ask(handler, (self.broker.id(), token), view, Some(reply))
         });
-        self.count_call(&self.counters.requests);
-        match asked {
-            Ok(true) => {
-                count(&self.counters.inline, 1);
-                Some(Ok(Here::Answer(calls.use_answer(use_answer))))
-            }
-            Ok(false) => {
-                count(&self.counters.inline, 1);
-                Some(Ok(Here::Pending))
-            }
-            Err(NotCalled::Inactive) => None,
-            Err(NotCalled::TooDeep) => Some(Err(too_deep())),
-            Err(NotCalled::NoMemory) => Some(Err(Error::NO_MEMORY)),
+        if let Err(NotCalled::Inactive) = asked {
+            return Here::Elsewhere;
         }
+        self.count_call(&self.counters.requests);
+        let here = match asked {
+            Ok(Came::Written) => Here::Answered,
+            Ok(Came::Kept) => Here::Kept,
+            Ok(Came::Nothing) => Here::Pending,
+            Err(NotCalled::NoMemory) => return Here::NoMemory,
+            Err(_) => return Here::TooDeep,
+        };
+        count(&self.counters.inline, 1);
+        if here != Here::Pending {
+            count(&self.counters.answers, 1);
+        }
+        here
     }
 
     /// As `ask_here` for a subject in the cache.
     #[inline(always)]
-    pub(crate) fn ask_here_by_subject<R>(
+    pub(crate) fn ask_here_by_subject(
         &self,
         calls: &Calls,
-        subject: &[u8],
-        payload: &[u8],
+        (subject, payload): (&[u8], &[u8]),
         token: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Option<Result<Here<R>>> {
-        if !self.is_usual(payload) {
-            return None;
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Here {
+        if self.is_usual(payload) {
+            let hash = self.hash.hash(subject);
+            if let Ok(routes) = self.routes.try_borrow()
+                && let Some(route) = routes.get(hash, subject)
+                && self.is_current(route)
+            {
+                return self.ask_here(calls, &route.targets, (subject, payload), token, reply);
+            }
         }
-        let hash = self.hash.hash(subject);
-        let routes = self.routes.try_borrow().ok()?;
-        let route = routes.get(hash, subject)?;
-        if !self.is_current(route) {
-            return None;
-        }
-        self.ask_here(calls, &route.targets, subject, payload, token, use_answer)
+        Here::Elsewhere
     }
 
     /// As `ask_here` along a kept route.
     #[inline(always)]
-    pub(crate) fn ask_here_by_route<R>(
+    pub(crate) fn ask_here_by_route(
         &self,
         calls: &Calls,
         route: &Option<Route>,
         (subject, payload): (&[u8], &[u8]),
         token: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Option<Result<Here<R>>> {
-        let route = route.as_ref()?;
-        if !self.is_usual(payload) || !self.is_current(route) {
-            return None;
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Here {
+        match route {
+            Some(route) if self.is_usual(payload) && self.is_current(route) => {
+                self.ask_here(calls, &route.targets, (subject, payload), token, reply)
+            }
+            _ => Here::Elsewhere,
         }
-        self.ask_here(calls, &route.targets, subject, payload, token, use_answer)
     }
 
     /// Asks an inline responder with a message that may have optional fields.
@@ -364,10 +375,8 @@ impl Writer {
             return Err(self.too_large(payload.len()));
         }
         match call::answer_in_place((self.broker.id(), token), status, payload, headers) {
-            Ok(true) => {
-                count(&self.counters.answers, 1);
-                return Ok(());
-            }
+            // The asker counts it.
+            Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(()) => return Err(Error::NO_MEMORY),
         }

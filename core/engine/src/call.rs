@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use fastmq_driver::fence;
-use fastmq_memory::View;
 use fastmq_memory::allocation::{NoMemory, try_arc, try_rc};
+use fastmq_memory::reply::Loan;
 use fastmq_memory::sync::{Mutex, lock};
 use fastmq_memory::words::append;
+use fastmq_memory::{ReplyBuffer, View};
 
 use crate::subscription::Handler;
 
@@ -40,11 +41,26 @@ pub(crate) struct Answer {
     token: Cell<u64>,
     /// Whose token it is: two brokers of a process may have equal ones.
     broker: Cell<u64>,
-    is_answered: Cell<bool>,
+    came: Cell<Came>,
     status: Cell<u32>,
+    /// The asker's memory for the payload.
+    loan: Loan,
+    /// The payload, if it is not there.
     payload: RefCell<Vec<u8>>,
     has_headers: Cell<bool>,
     headers: RefCell<Vec<u8>>,
+}
+
+/// What came of a request before its responder returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// No answer yet.
+    #[default]
+    Nothing,
+    /// An answer, written to the asker's memory.
+    Written,
+    /// An answer; [`Calls::use_answer`] has it.
+    Kept,
 }
 
 /// One thread's stack of handlers. A client of the thread holds it too, to reach it directly.
@@ -184,28 +200,36 @@ impl Calls {
         Ok(())
     }
 
-    /// Calls an inline responder and says whether it answered `token` before it returned; then
-    /// [`Calls::use_answer`] has the answer.
+    /// Calls an inline responder and says what came of it. Without memory of the asker's the
+    /// answer is kept.
     #[inline(always)]
     pub(crate) fn ask(
         &self,
         handler: &Handler,
         (broker, token): (u64, u64),
         view: &View,
-    ) -> Result<bool, NotCalled> {
+        reply: Option<&mut ReplyBuffer<'_>>,
+    ) -> Result<Came, NotCalled> {
         let depth = enter(self, handler)?;
         let answer = &self.answers[depth.depth];
         answer.token.set(token);
         answer.broker.set(broker);
-        answer.is_answered.set(false);
-        (handler.call)(view);
+        answer.came.set(Came::Nothing);
+        match reply {
+            Some(reply) => {
+                answer.loan.lend(reply, || (handler.call)(view));
+                if answer.came.get() == Came::Written {
+                    reply.set_written(answer.status.get(), &answer.loan);
+                }
+            }
+            None => (handler.call)(view),
+        }
         handler.counts.add(self.thread);
         answer.token.set(0);
-        Ok(answer.is_answered.get())
+        Ok(answer.came.get())
     }
 
-    /// Hands the answer that `ask` has just caught to `body` as (status, payload, encoded headers).
-    #[inline(always)]
+    /// Hands the answer that `ask` has just kept to `body` as (status, payload, encoded headers).
     pub(crate) fn use_answer<R>(&self, body: impl FnOnce(u32, &[u8], &[u8]) -> R) -> R {
         let answer = &self.answers[self.depth.get()];
         let payload = answer.payload.borrow();
@@ -231,7 +255,9 @@ impl Calls {
     #[cold]
     pub(crate) fn is_asked(&self, (broker, token): (u64, u64)) -> bool {
         let outer = &self.answers[..self.depth.get()];
-        let mut outer = outer.iter().filter(|answer| !answer.is_answered.get());
+        let mut outer = outer
+            .iter()
+            .filter(|answer| answer.came.get() == Came::Nothing);
         outer.any(|answer| answer.is_of((broker, token)))
     }
 
@@ -264,10 +290,20 @@ impl Answer {
 
     #[inline(always)]
     fn set(&self, status: u32, payload: &[u8], headers: &[u8]) -> Result<bool, ()> {
-        if self.is_answered.get() {
+        if self.came.get() != Came::Nothing {
             // The first answer counts.
             return Ok(true);
         }
+        if headers.is_empty() && self.loan.write(payload) {
+            self.status.set(status);
+            self.came.set(Came::Written);
+            return Ok(true);
+        }
+        self.keep(status, payload, headers)
+    }
+
+    #[inline(never)]
+    fn keep(&self, status: u32, payload: &[u8], headers: &[u8]) -> Result<bool, ()> {
         // Borrowed: whoever uses the previous answer at this depth asks again. This one travels.
         let Ok(mut bytes) = self.payload.try_borrow_mut() else {
             return Ok(false);
@@ -285,7 +321,7 @@ impl Answer {
             kept.extend_from_slice(headers);
         }
         self.status.set(status);
-        self.is_answered.set(true);
+        self.came.set(Came::Kept);
         Ok(true)
     }
 }

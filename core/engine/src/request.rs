@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use fastmq_memory::allocation::{try_arc_bytes, try_box};
 use fastmq_memory::view::{View, view_flag};
-use fastmq_memory::{Batch, ReaderGuard};
+use fastmq_memory::{Batch, ReaderGuard, ReplyBuffer};
 
 use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Here};
@@ -298,37 +298,26 @@ impl Requester {
         })
     }
 
-    /// Asks the requester's own subject and waits for the answer, which `use_answer` gets as
-    /// (status, payload, encoded headers).
+    /// Asks the requester's own subject and waits for the answer, which goes to `reply`.
     #[inline(always)]
-    pub fn request_parts<R>(
+    pub fn request_into(
         &mut self,
         payload: &[u8],
         timeout_ns: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Result<R> {
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Result<()> {
         if self.subject.is_empty() {
             return Err(NO_SUBJECT);
         }
         let (route, writer, subject) = (&mut self.route, &self.writer, &*self.subject);
         here(writer.broker(), |client| {
             let token = client.next_token()?;
-            let mut use_answer = Some(use_answer);
-            let asked = writer.ask_here_by_route(
-                &client.calls,
-                route,
-                (subject, payload),
-                token,
-                |status, payload, headers| {
-                    use_answer
-                        .take()
-                        .map(|use_answer| use_answer(status, payload, headers))
-                },
-            );
-            if let Some(Ok(Here::Answer(Some(result)))) = asked {
-                return Ok(result);
+            let message = (subject, payload);
+            let asked = writer.ask_here_by_route(&client.calls, route, message, token, reply);
+            if asked == Here::Answered {
+                return Ok(());
             }
-            client.ask_on(asked, subject, token, timeout_ns, use_answer, |asking| {
+            client.ask_on(asked, subject, token, timeout_ns, reply, |asking| {
                 writer.request_by(route, subject, payload, token, asking)
             })
         })

@@ -7,16 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fastmq_memory::Detached;
 use fastmq_memory::allocation::try_rc;
 use fastmq_memory::view::{Numbers, Optional, View, view_flag};
+use fastmq_memory::{Detached, ReplyBuffer};
 
 use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::call::{self, Calls};
-use crate::error::{Error, Fault, Result, Status};
-use crate::writer::{Message, Writer, count};
+use crate::error::{Error, Fault, Result, Status, too_deep};
+use crate::writer::{Message, Writer};
 
 /// Runs `body` with this thread's part of the broker.
 #[inline(always)]
@@ -69,10 +69,8 @@ impl ThreadClient {
                 .calls
                 .answer((self.writer.broker().id(), token), status, payload, &[])
             {
-                Ok(true) => {
-                    count(&self.writer.counters.answers, 1);
-                    return Ok(());
-                }
+                // The asker counts it.
+                Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(()) => return Err(Error::NO_MEMORY),
             }
@@ -95,33 +93,24 @@ impl ThreadClient {
         })
     }
 
-    /// The same for a message without optional fields; the answer comes as (status, payload,
-    /// encoded headers).
+    /// The same for a message without optional fields; the answer goes to `reply`.
     #[inline(always)]
-    pub fn request_parts<R>(
+    pub fn request_into(
         &self,
         subject: &[u8],
         payload: &[u8],
         timeout_ns: u64,
-        use_answer: impl FnOnce(u32, &[u8], &[u8]) -> R,
-    ) -> Result<R> {
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Result<()> {
         let token = self.next_token()?;
-        let mut use_answer = Some(use_answer);
-        let asked = self.writer.ask_here_by_subject(
-            &self.calls,
-            subject,
-            payload,
-            token,
-            |status, payload, headers| {
-                use_answer
-                    .take()
-                    .map(|use_answer| use_answer(status, payload, headers))
-            },
-        );
-        if let Some(Ok(Here::Answer(Some(result)))) = asked {
-            return Ok(result);
+        let (calls, message) = (&*self.calls, (subject, payload));
+        let asked = self
+            .writer
+            .ask_here_by_subject(calls, message, token, reply);
+        if asked == Here::Answered {
+            return Ok(());
         }
-        self.ask_on(asked, subject, token, timeout_ns, use_answer, |asking| {
+        self.ask_on(asked, subject, token, timeout_ns, reply, |asking| {
             self.writer.request(subject, payload, token, asking)
         })
     }
@@ -139,27 +128,28 @@ impl ThreadClient {
 
     /// Goes on with a question that was not answered on the shortest way.
     #[inline(never)]
-    pub(crate) fn ask_on<R>(
+    pub(crate) fn ask_on(
         &self,
-        asked: Option<Result<Here<Option<R>>>>,
+        asked: Here,
         subject: &[u8],
         token: u64,
         timeout_ns: u64,
-        use_answer: Option<impl FnOnce(u32, &[u8], &[u8]) -> R>,
+        reply: &mut ReplyBuffer<'_>,
         send: impl FnOnce(Asking<'_>) -> Result<Fate>,
-    ) -> Result<R> {
-        let Some(use_answer) = use_answer else {
-            return Err(Error::new(&Fault(
-                Status::Internal,
-                "an answer was used twice",
-            )));
-        };
+    ) -> Result<()> {
+        let mut put = |status, payload: &[u8], _: &[u8]| reply.put(status, payload);
         match asked {
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) => self.wait_for(token, 1, timeout_ns, |view| {
-                use_answer(view.status, view.payload(), view.headers())
+            Here::Answered => Ok(()),
+            Here::Kept => {
+                self.calls.use_answer(put);
+                Ok(())
+            }
+            Here::Pending => self.wait_for(token, 1, timeout_ns, |view| {
+                put(view.status, view.payload(), &[]);
             }),
-            None => self.ask_with(subject, token, timeout_ns, use_answer, send),
+            Here::Elsewhere => self.ask_with(subject, token, timeout_ns, put, send),
+            Here::TooDeep => Err(too_deep()),
+            Here::NoMemory => Err(Error::NO_MEMORY),
         }
     }
 

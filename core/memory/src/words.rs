@@ -212,7 +212,7 @@ impl Drop for HeapWords {
 /// # Safety
 /// As `ptr::copy_nonoverlapping`.
 #[inline(always)]
-unsafe fn copy(source: *const u8, target: *mut u8, size: usize) {
+pub(crate) unsafe fn copy(source: *const u8, target: *mut u8, size: usize) {
     /// One unaligned move of a fixed size.
     ///
     /// # Safety
