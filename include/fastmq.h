@@ -799,10 +799,12 @@ fastmq_status fastmq_request(struct fastmq_client *client,
                              uint64_t timeout_ns,
                              struct fastmq_batch **out_reply);
 
-// Asks and copies the answer's payload into `reply`.
+// Asks and writes the answer's payload to `reply`.
 //
 // `*out_size` is the payload's size, also when it is larger than `reply_capacity`. Everything is
-// borrowed until the call returns. Safe from any thread.
+// borrowed until the call returns; until then nobody else reads or writes `reply`, which must not
+// overlap the subject or the payload: a responder on this thread answers straight into it. Safe
+// from any thread.
 // Returns the responder's status; TOO_LARGE (larger than `reply_capacity`); else as
 // fastmq_request.
 //
@@ -906,7 +908,7 @@ fastmq_status fastmq_requester_receive(struct fastmq_requester *requester,
                                        uint64_t timeout_ns,
                                        struct fastmq_batch **out);
 
-// Asks the requester's own subject and copies the answer's payload into `reply`.
+// Asks the requester's own subject and writes the answer's payload to `reply`.
 //
 // As fastmq_request_into, by handle. One thread at a time.
 //

@@ -33,6 +33,11 @@ use fastmq::{Error, Fault, Result, Status};
 const CHUNK_FIRST: u32 = 16;
 /// Chunks: room for 33.5 million handles of one type at once.
 const CHUNKS: usize = 21;
+/// An index is `chunk << CHUNK_SHIFT | slot`; chunks that an index could name are all in the table.
+const CHUNK_SHIFT: u32 = 27;
+const CHUNK_AT_END: u32 = 1 << CHUNK_SHIFT;
+const CHUNK_NAMES: usize = 1 << (32 - CHUNK_SHIFT);
+const _: () = assert!(CHUNKS < CHUNK_NAMES && CHUNK_FIRST << (CHUNKS - 1) <= CHUNK_AT_END);
 /// Slots that stay unused before the oldest of them is used again.
 const FREE_MIN: usize = 1024;
 const TYPE_SHIFT: u32 = 32;
@@ -118,7 +123,7 @@ struct Free {
 
 /// All slots of one type.
 pub(crate) struct Table<T: Object> {
-    chunks: [AtomicPtr<Slot<T>>; CHUNKS],
+    chunks: [AtomicPtr<Slot<T>>; CHUNK_NAMES],
     free: Mutex<Free>,
 }
 
@@ -126,14 +131,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Chunk and place in it of an index.
+/// Chunk and slot in it of an index, which has them in separate bits: a warm call does not look
+/// for its chunk. `None`: no index.
 #[inline(always)]
-fn locate(index: u32) -> (usize, usize) {
-    let chunk = (index / CHUNK_FIRST + 1).ilog2();
-    (
-        chunk as usize,
-        (index - CHUNK_FIRST * ((1 << chunk) - 1)) as usize,
-    )
+fn locate(index: u32) -> Option<(usize, usize)> {
+    let (chunk, at) = (index >> CHUNK_SHIFT, index & (CHUNK_AT_END - 1));
+    (at < CHUNK_FIRST << chunk).then_some((chunk as usize, at as usize))
+}
+
+/// The index after this one.
+fn next_index(index: u32) -> u32 {
+    match locate(index + 1) {
+        Some(_) => index + 1,
+        None => ((index >> CHUNK_SHIFT) + 1) << CHUNK_SHIFT,
+    }
 }
 
 /// The number of a handle.
@@ -167,7 +178,7 @@ impl<T: Object> Table<T> {
     /// No slots yet.
     pub(crate) const fn new() -> Self {
         Self {
-            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
+            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNK_NAMES],
             free: Mutex::new(Free {
                 next: 0,
                 returned: VecDeque::new(),
@@ -178,7 +189,7 @@ impl<T: Object> Table<T> {
     /// The slot of any handle, if there is one.
     #[inline(always)]
     pub(crate) fn slot(&self, number: u64) -> Option<&Slot<T>> {
-        let (chunk, at) = locate(number as u32);
+        let (chunk, at) = locate(number as u32)?;
         let first = self.chunks.get(chunk)?.load(Ordering::Acquire);
         if first.is_null() {
             return None;
@@ -211,8 +222,7 @@ impl<T: Object> Table<T> {
             return Ok(index);
         }
         let index = free.next;
-        let (chunk, _) = locate(index);
-        let Some(cell) = self.chunks.get(chunk) else {
+        let Some(cell) = self.chunks[..CHUNKS].get((index >> CHUNK_SHIFT) as usize) else {
             let fault = &Fault(
                 Status::NoSpace,
                 "there are 33 million handles of this type; close some",
@@ -220,16 +230,16 @@ impl<T: Object> Table<T> {
             return free.returned.pop_front().ok_or(Error::new(fault));
         };
         if cell.load(Ordering::Relaxed).is_null() {
-            let Some(slots) = self.make_chunk(chunk, &mut free) else {
+            let Some(slots) = self.make_chunk(index >> CHUNK_SHIFT, &mut free) else {
                 return free.returned.pop_front().ok_or(Error::NO_MEMORY);
             };
             cell.store(slots, Ordering::Release);
         }
-        free.next += 1;
+        free.next = next_index(index);
         Ok(index)
     }
 
-    fn make_chunk(&self, chunk: usize, free: &mut Free) -> Option<*mut Slot<T>> {
+    fn make_chunk(&self, chunk: u32, free: &mut Free) -> Option<*mut Slot<T>> {
         let size = (CHUNK_FIRST as usize) << chunk;
         // Room for each index, so that giving one back never allocates.
         free.returned.try_reserve(2 * size).ok()?;
@@ -567,13 +577,20 @@ mod tests {
 
     #[test]
     fn indices_fill_the_chunks_without_gap() {
-        let mut expected = (0, 0);
-        for index in 0..10_000 {
-            assert_eq!(locate(index), expected, "index {index}");
+        let (mut index, mut expected) = (0, (0, 0));
+        for _ in 0..10_000 {
+            assert_eq!(locate(index), Some(expected), "index {index}");
+            index = next_index(index);
             expected.1 += 1;
             if expected.1 == (CHUNK_FIRST as usize) << expected.0 {
                 expected = (expected.0 + 1, 0);
             }
+        }
+        for index in [16, 1 << CHUNK_SHIFT | 32, 31 << CHUNK_SHIFT | 9, u32::MAX] {
+            assert!(
+                locate(index).is_none_or(|(chunk, _)| chunk >= CHUNKS),
+                "{index:#x}"
+            );
         }
     }
 

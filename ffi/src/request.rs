@@ -64,8 +64,8 @@ fn with_open_requester<R>(
 /// Asks by `ask` and says what came.
 ///
 /// # Safety
-/// `payload` is readable; unless it is NULL, `reply` is writable for `capacity` bytes; `out_size` is
-/// writable; nobody else uses these two meanwhile.
+/// `payload` is readable; unless it is NULL, `reply` is writable for `capacity` bytes; `out_size`
+/// is writable; nobody else uses these two meanwhile.
 #[inline(always)]
 unsafe fn ask_into(
     payload: fastmq_bytes,

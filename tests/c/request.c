@@ -178,7 +178,7 @@ static void inline_responder(void)
     CHECK_STATUS(fastmq_request(client, &request, 0, &batch), FASTMQ_OK,
                  "with a time-out of 0 an answer that needs no waiting still comes");
     fastmq_batch_free(batch);
-    CHECK_NUMBER(asked, 9, "each request reached the responder once");
+    CHECK_NUMBER(asked, 11, "each request reached the responder once");
     fastmq_requester_close(requester);
     fastmq_unsubscribe(responder);
 }

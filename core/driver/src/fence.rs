@@ -36,13 +36,18 @@ const TRIES_MAX: u32 = 1_000;
 static MODE: AtomicU8 = AtomicU8::new(UNDECIDED);
 
 /// The frequent side: put it between the write of one's own word and the read of the other's.
-#[inline]
+#[inline(always)]
 pub fn light() {
-    if MODE.load(Ordering::Relaxed) == EXPEDITED {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        fence(Ordering::SeqCst);
+    compiler_fence(Ordering::SeqCst);
+    if MODE.load(Ordering::Relaxed) != EXPEDITED {
+        full();
     }
+}
+
+#[cold]
+#[inline(never)]
+fn full() {
+    fence(Ordering::SeqCst);
 }
 
 /// The seldom side: the same place between write and read, at the price of a system call.

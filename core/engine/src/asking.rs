@@ -3,7 +3,7 @@
 
 use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, Optional, View, view_flag};
-use fastmq_memory::{Draft, Kind, Plain, Refused, ReplyBuffer};
+use fastmq_memory::{Draft, Kind, Plain, Refused, ReplyBuffer, Tried};
 
 use crate::call::{self, Calls, Came, NotCalled};
 use crate::error::{Error, Fault, Result, Status};
@@ -155,41 +155,71 @@ impl Writer {
         token: u64,
         asking: Asking<'_>,
     ) -> Result<Fate> {
-        let fate = match targets {
-            Targets::One(target) => {
-                let plain = Plain {
-                    kind: Kind::Request,
-                    flags: flag::TOKEN,
-                    status: 0,
-                    word: token,
-                    subject,
-                    payload,
-                };
-                let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else {
-                    return Ok(Fate::NoResponder);
-                };
-                match lane.writer.push_plain(&plain, target.subscription) {
-                    Ok(_) => Ok(Fate::Sent(1)),
-                    Err(refused) => fate_of(refused),
-                }
+        let Targets::One(target) = targets else {
+            return self.send_usual_request_slow(targets, subject, payload, token, asking);
+        };
+        let plain = Plain {
+            kind: Kind::Request,
+            flags: flag::TOKEN,
+            status: 0,
+            word: token,
+            subject,
+            payload,
+        };
+        match self.try_plain(*target, &plain) {
+            Tried::Written => {
+                self.count_call(&self.counters.requests);
+                Ok(Fate::Sent(1))
             }
+            Tried::Unnoticed => self.notice_request(target.lane),
+            Tried::Not => self.send_usual_request_slow(targets, subject, payload, token, asking),
+        }
+    }
+
+    /// After `try_plain`: wakes the reader of the queue.
+    #[cold]
+    #[inline(never)]
+    fn notice_request(&self, lane: u32) -> Result<Fate> {
+        self.count_call(&self.counters.requests);
+        let mut lanes = self.lanes.borrow_mut();
+        let Some(lane) = lanes.get(lane) else {
+            return Ok(Fate::Cancelled);
+        };
+        match lane.writer.notify() {
+            Ok(_) => Ok(Fate::Sent(1)),
+            Err(refused) => fate_of(refused),
+        }
+    }
+
+    #[inline(never)]
+    fn send_usual_request_slow(
+        &self,
+        targets: &Targets,
+        subject: &[u8],
+        payload: &[u8],
+        token: u64,
+        asking: Asking<'_>,
+    ) -> Result<Fate> {
+        match targets {
             Targets::Inline(handler) => {
-                self.ask_inline(handler, subject, payload, None, token, asking)
+                let fate = self.ask_inline(handler, subject, payload, None, token, asking);
+                self.count_call(&self.counters.requests);
+                fate
             }
-            Targets::Nobody => Ok(Fate::NoResponder),
-            Targets::Group(_) | Targets::Many(_) => {
+            Targets::Nobody => {
+                self.count_call(&self.counters.requests);
+                Ok(Fate::NoResponder)
+            }
+            _ => {
                 let message = Message {
                     subject,
                     payload,
                     ..Message::default()
                 };
                 let draft = self.request_draft(&message, token)?;
-                return self.send_request(targets, &message, &draft, asking);
+                self.send_request(targets, &message, &draft, asking)
             }
-        };
-        self.count_call(&self.counters.requests);
-        fate
+        }
     }
 
     #[inline(always)]
@@ -408,10 +438,10 @@ impl Writer {
         if payload.len() <= self.usual_bytes {
             let mut lanes = self.lanes.borrow_mut();
             let index = requester & crate::answers::REQUESTER_INDEX_MASK;
-            if let Some((id, lane)) = lanes.replies.get(index as usize).copied()
+            if let Some((id, at)) = lanes.replies.get(index as usize).copied()
                 && id == requester
                 && id != 0
-                && let Some(lane) = lanes.get(lane)
+                && let Some(lane) = lanes.get(at)
             {
                 let plain = Plain {
                     kind: Kind::Reply,
@@ -421,19 +451,38 @@ impl Writer {
                     subject: &[],
                     payload,
                 };
-                return match lane.writer.push_plain(&plain, 0) {
-                    Ok(_) => {
+                match lane.writer.try_plain(&plain, 0) {
+                    Tried::Written => {
                         count(&self.counters.answers, 1);
-                        Ok(())
+                        return Ok(());
                     }
-                    Err(refused) => Err(reply_refused(refused)),
-                };
+                    Tried::Unnoticed => {
+                        drop(lanes);
+                        return self.notice_reply(at);
+                    }
+                    Tried::Not => {}
+                }
             }
         }
         self.reply_first(token, status, payload)
     }
 
-    /// The first answer to a requester, or a large one.
+    /// After `try_plain`: wakes the asker.
+    #[cold]
+    #[inline(never)]
+    fn notice_reply(&self, lane: u32) -> Result<()> {
+        let mut lanes = self.lanes.borrow_mut();
+        match lanes.get(lane).map(|lane| lane.writer.notify()) {
+            Some(Ok(_)) => {
+                count(&self.counters.answers, 1);
+                Ok(())
+            }
+            Some(Err(refused)) => Err(reply_refused(refused)),
+            None => Err(reply_refused(Refused::Closed)),
+        }
+    }
+
+    /// The first answer to a requester, a large one, or one whose lane needs more than a look.
     #[cold]
     #[inline(never)]
     fn reply_first(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {

@@ -29,6 +29,7 @@ mod register;
 pub mod request;
 pub mod route;
 pub mod routing;
+mod runs;
 pub mod slots;
 pub mod statistics;
 pub mod subscription;

@@ -197,15 +197,23 @@ impl Requester {
 
     #[inline(always)]
     fn sent(&mut self, number: u32, sent: Result<Fate>) -> Result<()> {
+        if !matches!(sent, Ok(Fate::Sent(1))) {
+            return self.sent_otherwise(number, sent);
+        }
+        if self.answers.place.is_deadline_watched() {
+            self.stamp_now();
+        }
+        Ok(())
+    }
+
+    /// Notes what became of a request that not exactly one responder has.
+    #[cold]
+    #[inline(never)]
+    fn sent_otherwise(&mut self, number: u32, sent: Result<Fate>) -> Result<()> {
         match sent {
             Ok(Fate::Sent(responders)) => {
-                if responders > 1 {
-                    self.flight.share(number, responders);
-                }
-                if self.answers.place.is_deadline_watched() {
-                    self.stamp_now();
-                }
-                Ok(())
+                self.flight.share(number, responders);
+                self.sent(number, Ok(Fate::Sent(1)))
             }
             Ok(fate) => {
                 self.settle(number, status_of(fate));

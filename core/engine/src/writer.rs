@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, Optional, View};
-use fastmq_memory::{Draft, Kind, LaneWriter, Plain, Pushed, Refused};
+use fastmq_memory::{Draft, Kind, LaneWriter, Plain, Pushed, Refused, Tried};
 use fastmq_route::cache::RouteCache;
 use fastmq_route::{SubjectHash, check_subject};
 
@@ -169,36 +169,52 @@ impl Writer {
         flags: u16,
         sequence: u64,
     ) -> Result<()> {
-        match targets {
-            Targets::One(target) => {
-                let plain = Plain {
-                    kind: Kind::Message,
-                    flags,
-                    status: 0,
-                    word: sequence,
-                    subject,
-                    payload,
-                };
-                let mut lanes = self.lanes.borrow_mut();
-                let Some(lane) = lanes.get(target.lane) else {
-                    return Ok(());
-                };
-                let pushed = lane.writer.push_plain(&plain, target.subscription);
-                if pushed != Ok(Pushed::Written) || lane.writer.has_evicted() {
-                    drop(lanes);
-                    self.note_push(*target, pushed)?;
-                }
-            }
-            Targets::Inline(handler) => {
-                self.call_inline(handler, subject, payload, None, sequence)?;
-            }
-            Targets::Nobody => {}
-            Targets::Group(_) | Targets::Many(_) => {
+        let Targets::One(target) = targets else {
+            return self.send_usual_slow(targets, subject, payload, flags, sequence);
+        };
+        let plain = Plain {
+            kind: Kind::Message,
+            flags,
+            status: 0,
+            word: sequence,
+            subject,
+            payload,
+        };
+        match self.try_plain(*target, &plain) {
+            Tried::Written => {}
+            Tried::Unnoticed => self.notice(*target)?,
+            Tried::Not => {
                 return self.send_usual_slow(targets, subject, payload, flags, sequence);
             }
         }
         self.count_call(&self.counters.published);
         Ok(())
+    }
+
+    /// Writes a plain message to one queue if that needs nothing unusual.
+    #[inline(always)]
+    pub(crate) fn try_plain(&self, target: LaneTarget, plain: &Plain<'_>) -> Tried {
+        let mut lanes = self.lanes.borrow_mut();
+        match lanes.get(target.lane) {
+            Some(lane) => lane.writer.try_plain(plain, target.subscription),
+            None => Tried::Not,
+        }
+    }
+
+    /// After `try_plain`: wakes the reader of the queue.
+    #[cold]
+    #[inline(never)]
+    fn notice(&self, target: LaneTarget) -> Result<()> {
+        let mut lanes = self.lanes.borrow_mut();
+        let Some(lane) = lanes.get(target.lane) else {
+            return Ok(());
+        };
+        let pushed = lane.writer.notify();
+        drop(lanes);
+        if pushed == Ok(Pushed::Written) {
+            return Ok(());
+        }
+        self.note_push(target, pushed)
     }
 
     #[inline(never)]
@@ -210,6 +226,11 @@ impl Writer {
         flags: u16,
         sequence: u64,
     ) -> Result<()> {
+        if let Targets::Inline(handler) = targets {
+            self.call_inline(handler, subject, payload, None, sequence)?;
+            self.count_call(&self.counters.published);
+            return Ok(());
+        }
         let message = Message {
             subject,
             payload,
@@ -218,7 +239,7 @@ impl Writer {
         let mut draft = self.draft(&message)?;
         draft.sequence = sequence;
         draft.flags |= flags;
-        self.send_slow(targets, &message, &draft)
+        self.send(targets, &message, &draft)
     }
 
     /// Publishes along a route that the caller keeps, renewing it when it is stale.
@@ -278,116 +299,6 @@ impl Writer {
         *route = None;
         *route = Some(self.make_route(self.hash.hash(subject), subject)?);
         Ok(())
-    }
-
-    /// Publishes several payloads by a kept route; returns how many were accepted, and why not
-    /// more.
-    #[inline(always)]
-    pub(crate) fn publish_many_by<'m>(
-        &self,
-        route: &mut Option<Route>,
-        subject: &[u8],
-        sequence: &mut u64,
-        mut payloads: impl Iterator<Item = &'m [u8]>,
-    ) -> (usize, Result<()>) {
-        let mut accepted = 0;
-        let mut next = payloads.next();
-        while let Some(payload) = next {
-            // Again for each run: a subscriber may leave meanwhile.
-            let route = match self.renewed(route, subject) {
-                Ok(route) => route,
-                Err(error) => return (accepted, Err(error)),
-            };
-            // A run of usual messages for one queue becomes visible at once.
-            if let Targets::One(target) = &route.targets
-                && self.is_usual(payload)
-            {
-                let before = *sequence;
-                let run = self.publish_run(*target, subject, sequence, payload, &mut payloads);
-                accepted += (*sequence - before) as usize;
-                match run {
-                    Ok(rest) => next = rest,
-                    Err(error) => return (accepted, Err(error)),
-                }
-                continue;
-            }
-            let message = Message {
-                subject,
-                payload,
-                ..Message::default()
-            };
-            if let Err(error) = self.send_numbered(route, &message, *sequence + 1) {
-                return (accepted, Err(error));
-            }
-            *sequence += 1;
-            accepted += 1;
-            next = payloads.next();
-        }
-        (accepted, Ok(()))
-    }
-
-    /// Writes usual messages to one queue and publishes them together, counting them in
-    /// `sequence`. Gives the first payload that is not usual, or that comes after the queue was
-    /// closed, if one stopped it.
-    #[inline(always)]
-    pub(crate) fn publish_run<'m>(
-        &self,
-        target: LaneTarget,
-        subject: &[u8],
-        sequence: &mut u64,
-        first: &'m [u8],
-        payloads: &mut impl Iterator<Item = &'m [u8]>,
-    ) -> Result<Option<&'m [u8]>> {
-        let before = *sequence;
-        let mut next = Some(first);
-        let mut pushed = Ok(Pushed::Written);
-        let mut lanes = self.lanes.borrow_mut();
-        let (published, has_evicted) = match lanes.get(target.lane) {
-            Some(lane) => {
-                while let Some(payload) = next {
-                    if payload.len() > self.usual_bytes {
-                        break;
-                    }
-                    let plain = Plain {
-                        kind: Kind::Message,
-                        flags: flag::SEQUENCE,
-                        status: 0,
-                        word: *sequence + 1,
-                        subject,
-                        payload,
-                    };
-                    pushed = lane.writer.push_plain_quiet(&plain, target.subscription);
-                    match pushed {
-                        Ok(Pushed::Written) => {}
-                        Ok(Pushed::Dropped) => self.count_dropped(target.subscription),
-                        Err(Refused::Unread) => {}
-                        Err(_) => break,
-                    }
-                    *sequence += 1;
-                    next = payloads.next();
-                    if pushed.is_err() {
-                        break;
-                    }
-                }
-                (lane.writer.publish(), lane.writer.has_evicted())
-            }
-            None => (Err(Refused::Closed), false),
-        };
-        drop(lanes);
-        if has_evicted {
-            self.report_evicted(target.lane);
-        }
-        let refused = pushed.map(|_| ()).and(published);
-        if refused == Err(Refused::Closed) && next.is_some() {
-            // The queue is no longer a target; nobody was left for this one.
-            *sequence += 1;
-            next = payloads.next();
-        }
-        count(&self.counters.published, *sequence - before);
-        match refused {
-            Ok(()) => Ok(next),
-            Err(refused) => self.note_push(target, Err(refused)).map(|()| next),
-        }
     }
 
     /// Checks the limits and makes the draft that all targets share.

@@ -74,11 +74,14 @@ impl Gate {
     /// always; each armed bit goes to exactly one notifier.
     #[inline(always)]
     pub fn notify(&self) -> u32 {
+        if self.is_quiet() { 0 } else { self.take() }
+    }
+
+    /// The first half of [`Gate::notify`]: true if there is nothing to act on.
+    #[inline(always)]
+    pub fn is_quiet(&self) -> bool {
         fence_light();
-        if self.bits.load(Ordering::Relaxed) == 0 {
-            return 0;
-        }
-        self.take()
+        self.bits.load(Ordering::Relaxed) == 0
     }
 
     #[cold]

@@ -177,6 +177,8 @@ pub fn lane<W: Words>(
     })?;
     let producer = Producer {
         tail: 0,
+        free_end: 0,
+        half: capacity / 2,
         head_seen: 0,
         mask: capacity - 1,
         pushed: 0,
@@ -206,6 +208,11 @@ pub fn lane<W: Words>(
 #[derive(Debug)]
 pub struct Producer<W: Words = HeapWords> {
     tail: u64,
+    /// Where the bytes end that are known to be free and do not wrap: what [`Producer::try_plain`]
+    /// looks at. Never too far; 0 where it is not known, or where the next record tells a loss.
+    free_end: u64,
+    /// Half of the ring: the largest record.
+    half: u64,
     head_seen: u64,
     mask: u64,
     /// Records written, published or not.
@@ -243,9 +250,7 @@ impl<W: Words> Producer<W> {
         // rest is smaller than the record.
         let to_end = self.mask + 1 - (self.tail & self.mask);
         let need = if step <= to_end { step } else { to_end + step };
-        if self.tail + need + spare - self.head_seen <= self.mask + 1
-            && step <= (self.mask >> 1) + 1
-        {
+        if self.tail + need + spare - self.head_seen <= self.mask + 1 && step <= self.half {
             return Ok(());
         }
         self.reserve_slow(step, spare)
@@ -285,6 +290,8 @@ impl<W: Words> Producer<W> {
         self.link.has_next.store(true, Ordering::Release);
         self.link = link;
         self.mask = capacity - 1;
+        self.half = capacity / 2;
+        self.free_end = 0;
         self.behind += self.tail;
         self.tail = 0;
         self.head_seen = 0;
@@ -337,13 +344,7 @@ impl<W: Words> Producer<W> {
     pub fn try_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> bool {
         let length = plain.length(self.is_labelled);
         let step = (length as u64 + 7) & !7;
-        let to_end = self.mask + 1 - (self.tail & self.mask);
-        let half = (self.mask >> 1) + 1;
-        if (step > to_end.min(half)
-            || self.tail + step - self.head_seen > self.mask + 1
-            || self.lost > 0)
-            && !self.make_way(step)
-        {
+        if (self.tail + step > self.free_end || step > self.half) && !self.make_way(step) {
             return false;
         }
         // SAFETY: `[tail, tail + step)` is free and contiguous: checked above or by `make_way`.
@@ -382,12 +383,14 @@ impl<W: Words> Producer<W> {
             };
             self.tail += to_end;
         }
+        let lap_end = (self.tail & !self.mask) + capacity;
+        self.free_end = lap_end.min(self.head_seen + capacity);
         true
     }
 
     /// True if a record of `step` bytes fits into the current ring when that is empty.
     pub(crate) fn fits_ring(&self, step: u64) -> bool {
-        step <= (self.mask >> 1) + 1
+        step <= self.half
     }
 
     /// Whether the record and its filler fit into the current ring.
@@ -434,6 +437,9 @@ impl<W: Words> Producer<W> {
     /// Takes over losses of a writer that came before; the next record says so.
     pub(crate) fn add_lost(&mut self, lost: u64) {
         self.lost += lost;
+        if lost > 0 {
+            self.free_end = 0;
+        }
     }
 
     /// The losses that no record has told yet, for another lane of the same writer to tell.
@@ -444,6 +450,7 @@ impl<W: Words> Producer<W> {
     /// Counts a message that was not written; the next record says so.
     pub fn count_lost(&mut self) {
         self.lost += 1;
+        self.free_end = 0;
         self.state.count_dropped(1);
     }
 

@@ -32,4 +32,4 @@ pub use reader::ReaderGuard;
 pub use record::{Draft, Kind, Plain};
 pub use reply::ReplyBuffer;
 pub use view::View;
-pub use writer::{Evicted, LaneWriter, Pushed, Refused};
+pub use writer::{Evicted, LaneWriter, Pushed, Refused, Tried};

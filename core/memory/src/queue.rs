@@ -366,6 +366,13 @@ impl Queue {
         bits == 0 || self.wake_reader(bits)
     }
 
+    /// After a record was published: true if the reader is awake and the queue open, so that there
+    /// is nothing more to do. Else [`Queue::notify_reader`] comes next.
+    #[inline(always)]
+    pub(crate) fn needs_no_notice(&self) -> bool {
+        self.readers.is_quiet()
+    }
+
     #[cold]
     fn wake_reader(&self, bits: u32) -> bool {
         if bits & !CLOSED != 0 {

@@ -187,21 +187,19 @@ pub(crate) unsafe fn encode_plain<W: Words>(
     }
     let first = length as u64 | (plain.kind as u64) << 32 | u64::from(flags) << 48;
     let second = u64::from(subscription) | u64::from(subject) << 32;
-    // SAFETY: the header lies inside `length`, which the caller owns.
-    unsafe { words.write(offset, first) };
-    // SAFETY: as above.
-    unsafe { words.write(offset + 8, second) };
-    let mut at = offset + HEADER_BYTES;
-    if plain.flags != 0 {
-        // SAFETY: the word lies inside `length`.
-        unsafe { words.write(at, plain.word) };
-        at += 8;
-    }
-    // SAFETY: the payload lies inside `length`.
-    unsafe { words.copy_in(at, plain.payload) };
-    if !labelled && !is_reply {
-        // SAFETY: the subject lies inside `length`.
-        unsafe { words.copy_in(at + plain.payload.len(), plain.subject) };
+    let (payload, text) = (plain.payload, plain.subject);
+    match (plain.flags != 0, labelled || is_reply) {
+        // SAFETY: all that is `length` bytes, which the caller owns.
+        (true, true) => unsafe { words.write_all(offset, [first, second, plain.word], [payload]) },
+        (true, false) => {
+            let three = [first, second, plain.word];
+            // SAFETY: as above.
+            unsafe { words.write_all(offset, three, [payload, text]) };
+        }
+        // SAFETY: as above.
+        (false, true) => unsafe { words.write_all(offset, [first, second], [payload]) },
+        // SAFETY: as above.
+        (false, false) => unsafe { words.write_all(offset, [first, second], [payload, text]) },
     }
 }
 

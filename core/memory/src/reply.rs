@@ -28,8 +28,8 @@ impl<'a> ReplyBuffer<'a> {
     /// The same by address.
     ///
     /// # Safety
-    /// `data` is writable for `capacity` bytes for `'a`, and nobody else uses them meanwhile; it may
-    /// be anything if `capacity` is 0.
+    /// `data` is writable for `capacity` bytes for `'a`, and nobody else uses them meanwhile. It
+    /// may be anything if `capacity` is 0.
     #[inline(always)]
     pub unsafe fn from_raw(data: *mut u8, capacity: usize) -> Self {
         Self {

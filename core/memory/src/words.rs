@@ -58,6 +58,30 @@ pub unsafe trait Words: Send + Sync + Sized {
     /// # Safety
     /// `offset + bytes.len()` is at most the capacity; nobody else touches that range meanwhile.
     unsafe fn copy_in(&self, offset: usize, bytes: &[u8]);
+    /// Writes words and, behind them, the bytes of `parts`, one after the other.
+    ///
+    /// # Safety
+    /// `offset` is a multiple of 8; all that lies below the capacity, and nobody else touches it
+    /// meanwhile.
+    #[inline(always)]
+    unsafe fn write_all<const N: usize, const P: usize>(
+        &self,
+        offset: usize,
+        words: [u64; N],
+        parts: [&[u8]; P],
+    ) {
+        let mut at = offset;
+        for word in words {
+            // SAFETY: by the contract.
+            unsafe { self.write(at, word) };
+            at += 8;
+        }
+        for part in parts {
+            // SAFETY: by the contract.
+            unsafe { self.copy_in(at, part) };
+            at += part.len();
+        }
+    }
     /// Copies bytes out of the data.
     ///
     /// # Safety
@@ -185,6 +209,34 @@ unsafe impl Words for HeapWords {
         debug_assert!(offset + bytes.len() <= self.capacity);
         // SAFETY: in range and unshared by the contract; the caller's slice is not our memory.
         unsafe { copy(bytes.as_ptr(), self.data(offset), bytes.len()) }
+    }
+
+    /// As the default, with the address taken once: the compiler must think that a store into the
+    /// ring may change where the ring is.
+    #[inline(always)]
+    unsafe fn write_all<const N: usize, const P: usize>(
+        &self,
+        offset: usize,
+        words: [u64; N],
+        parts: [&[u8]; P],
+    ) {
+        debug_assert!(
+            offset.is_multiple_of(8)
+                && offset + 8 * N + parts.iter().map(|part| part.len()).sum::<usize>()
+                    <= self.capacity
+        );
+        let start = self.data(offset);
+        for (index, word) in words.into_iter().enumerate() {
+            let at = start.wrapping_add(8 * index).cast::<u64>();
+            // SAFETY: in range and aligned by the contract.
+            unsafe { at.write(word) };
+        }
+        let mut at = start.wrapping_add(8 * N);
+        for part in parts {
+            // SAFETY: in range and unshared by the contract; the slice is not our memory.
+            unsafe { copy(part.as_ptr(), at, part.len()) };
+            at = at.wrapping_add(part.len());
+        }
     }
 
     #[inline(always)]

@@ -27,6 +27,18 @@ pub enum Pushed {
     Dropped,
 }
 
+/// What the shortest way did with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Tried {
+    /// It is in the queue, and its reader is awake.
+    Written,
+    /// It is in the queue; [`LaneWriter::notify`] comes next.
+    Unnoticed,
+    /// Nothing: push it.
+    Not,
+}
+
 /// Why a message was refused; nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -134,13 +146,27 @@ impl LaneWriter {
     /// Writes one plain message and wakes the reader if it sleeps.
     #[inline(always)]
     pub fn push_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> Result<Pushed, Refused> {
+        match self.try_plain(plain, subscription) {
+            Tried::Written => Ok(Pushed::Written),
+            Tried::Unnoticed => self.notify(),
+            Tried::Not => self.push_slow(&plain.draft(), subscription),
+        }
+    }
+
+    /// Writes one plain message if the writer's own lane takes it as it is.
+    #[inline(always)]
+    pub fn try_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> Tried {
         if let Some(own) = &mut self.own
             && own.producer.try_plain(plain, subscription)
         {
             own.producer.publish();
-            return self.notify();
+            return if self.queue.needs_no_notice() {
+                Tried::Written
+            } else {
+                Tried::Unnoticed
+            };
         }
-        self.push_slow(&plain.draft(), subscription)
+        Tried::Not
     }
 
     /// Writes one plain message; the reader sees it only after [`LaneWriter::publish`].
@@ -181,8 +207,9 @@ impl LaneWriter {
         self.notify().map(|_| ())
     }
 
+    /// Wakes the reader if it sleeps, after a record was published.
     #[inline(always)]
-    fn notify(&self) -> Result<Pushed, Refused> {
+    pub fn notify(&self) -> Result<Pushed, Refused> {
         if self.queue.notify_reader() {
             Ok(Pushed::Written)
         } else {
