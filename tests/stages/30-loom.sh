@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The models of core/memory: every interleaving up to three preemptions.
+# The models of core/memory and core/route: every interleaving up to three preemptions.
 # budget: core
 source "$(dirname "$0")/lib.sh"
 
@@ -10,4 +10,5 @@ fi
 export RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
 export CARGO_TARGET_DIR="$TARGET/loom" CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-passes "loom models" cargo test --locked -p fastmq-memory --release --test loom
+passes "loom models of memory" cargo test --locked -p fastmq-memory --release --test loom
+passes "loom models of route" cargo test --locked -p fastmq-route --release --lib models::

@@ -103,7 +103,7 @@ impl BlockPool {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             cached_bytes_max: CACHED_BYTES_MAX.min(share),
             budget,
-            table: [const { OnceLock::new() }; CHUNK_COUNT],
+            table: core::array::from_fn(|_| OnceLock::new()),
             lists: Mutex::new(Lists::new()),
         }
     }

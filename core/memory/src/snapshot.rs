@@ -156,8 +156,7 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
 
     /// A snapshot that holds nothing; it does not allocate.
     #[must_use]
-    #[cfg(not(loom))]
-    pub const fn empty() -> Self {
+    pub fn empty() -> Self {
         Self {
             current: AtomicPtr::new(ptr::null_mut()),
             owned: PhantomData,
@@ -267,10 +266,7 @@ impl Domain {
 
 impl<T: Send + Sync + 'static> Default for Snapshot<T> {
     fn default() -> Self {
-        Self {
-            current: AtomicPtr::new(ptr::null_mut()),
-            owned: PhantomData,
-        }
+        Self::empty()
     }
 }
 

@@ -2,17 +2,21 @@
 //! explores interleavings, or ones that the thread sanitizer sees.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, fence};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(loom)]
 pub use loom::sync::{Mutex, MutexGuard};
-#[cfg(not(fastmq_tsan))]
-pub use std::sync::OnceLock;
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr};
+#[cfg(not(loom))]
+pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(not(any(loom, fastmq_tsan)))]
-pub use std::sync::{Mutex, MutexGuard};
+pub use std::sync::{Mutex, MutexGuard, OnceLock};
 
-#[cfg(fastmq_tsan)]
+#[cfg(loom)]
+pub use modelled::OnceLock;
+#[cfg(all(fastmq_tsan, not(loom)))]
 pub use seen::OnceLock;
 #[cfg(all(fastmq_tsan, not(loom)))]
 pub use seen::{Mutex, MutexGuard};
@@ -63,6 +67,61 @@ pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         Ok(guard) => Some(guard),
         Err(std::sync::TryLockError::Poisoned(poison)) => Some(poison.into_inner()),
         Err(std::sync::TryLockError::WouldBlock) => None,
+    }
+}
+
+/// For loom alone: it has no `OnceLock`.
+#[cfg(loom)]
+mod modelled {
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::{AtomicBool, Ordering};
+
+    /// A value that is set once, by one thread at a time.
+    #[derive(Debug)]
+    pub struct OnceLock<T> {
+        is_set: AtomicBool,
+        value: std::sync::OnceLock<T>,
+        /// Loom checks uses of this against the setting and the end.
+        access: UnsafeCell<()>,
+    }
+
+    // SAFETY: the value is as safe as the standard one's; in the cell there is nothing.
+    unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
+
+    impl<T> OnceLock<T> {
+        /// No value yet.
+        #[must_use]
+        pub fn new() -> Self {
+            Self {
+                is_set: AtomicBool::new(false),
+                value: std::sync::OnceLock::new(),
+                access: UnsafeCell::new(()),
+            }
+        }
+
+        /// The value, if it is there.
+        pub fn get(&self) -> Option<&T> {
+            if !self.is_set.load(Ordering::Acquire) {
+                return None;
+            }
+            self.access.with(|_| self.value.get())
+        }
+
+        /// Sets the value, unless there is one.
+        pub fn set(&self, value: T) -> Result<(), T> {
+            if self.is_set.load(Ordering::Relaxed) {
+                return Err(value);
+            }
+            self.access.with_mut(|_| self.value.set(value))?;
+            self.is_set.store(true, Ordering::Release);
+            Ok(())
+        }
+    }
+
+    impl<T> Drop for OnceLock<T> {
+        fn drop(&mut self) {
+            self.access.with_mut(|_| ());
+        }
     }
 }
 

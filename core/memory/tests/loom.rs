@@ -649,21 +649,27 @@ impl Drop for Value {
     }
 }
 
+/// Pins, and looks at the value of a snapshot.
+fn look(snapshot: &Snapshot<Value>) {
+    let pin = pin();
+    if let Some(value) = snapshot.load(&pin) {
+        // SAFETY: the pin keeps it; loom fails the model if that is not so.
+        let number = value.0.with(|value| unsafe { *value });
+        assert!(number > 0);
+    }
+}
+
+fn value(number: u64) -> Value {
+    Value(UnsafeCell::new(number))
+}
+
 #[test]
 fn a_value_that_is_replaced_stays_while_a_pin_could_have_seen_it() {
     check(|| {
-        let value = |number| Value(UnsafeCell::new(number));
         let snapshot = Arc::new(Snapshot::new(value(1)));
         let reader = {
             let snapshot = snapshot.clone();
-            thread::spawn(move || {
-                let pin = pin();
-                if let Some(value) = snapshot.load(&pin) {
-                    // SAFETY: the pin keeps it; loom fails the model if that is not so.
-                    let number = value.0.with(|value| unsafe { *value });
-                    assert!(number == 1 || number == 2);
-                }
-            })
+            thread::spawn(move || look(&snapshot))
         };
         snapshot.store(Some(Box::new(value(2))));
         snapshot.store(None);
@@ -672,5 +678,24 @@ fn a_value_that_is_replaced_stays_while_a_pin_could_have_seen_it() {
         // Whoever was pinned is gone: the second flush frees what the first could not.
         pin().flush();
         pin().flush();
+    });
+}
+
+#[test]
+fn values_stay_while_two_threads_replace_them_and_pin_again_and_again() {
+    check(|| {
+        let snapshots = Arc::new([Snapshot::new(value(1)), Snapshot::new(value(2))]);
+        let other = {
+            let snapshots = snapshots.clone();
+            thread::spawn(move || {
+                look(&snapshots[0]);
+                snapshots[1].store(None);
+                look(&snapshots[0]);
+            })
+        };
+        snapshots[0].store(Some(Box::new(value(3))));
+        look(&snapshots[1]);
+        snapshots[0].store(None);
+        other.join().unwrap();
     });
 }

@@ -11,9 +11,10 @@
 //!
 //! Changes are made under the writers' lock of the interest table.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use fastmq_memory::snapshot::{Pin, Snapshot};
+use fastmq_memory::sync::{AtomicU64, AtomicUsize};
 
 use crate::allocation::{NoMemory, boxed, filled, vector};
 use crate::entry::{Entry, Value};

@@ -18,6 +18,7 @@
 //!
 //! Inside: `table` finds the `page` of an entry by its hash, `crowd` holds those that share one,
 //! `shapes` says which probes a lookup needs, `allocation` turns a failed allocation into an error.
+//! `models` has the interleavings of the table and the stamps that loom walks through.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,8 @@ mod crowd;
 pub mod entry;
 pub mod hash;
 pub mod interest;
+#[cfg(all(test, loom))]
+mod models;
 mod page;
 pub mod pattern;
 mod shapes;

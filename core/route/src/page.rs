@@ -16,25 +16,25 @@
 //! Not here: which page (`table`), and whether the text matches (`interest`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use fastmq_memory::allocation::try_arc;
 use fastmq_memory::snapshot::Pin;
-use fastmq_memory::sync::OnceLock;
+use fastmq_memory::sync::{AtomicU32, AtomicU64, OnceLock};
 
 use crate::allocation::{NoMemory, boxed};
 use crate::crowd::Crowd;
 use crate::entry::{Entry, Value};
 
 /// Cells of a page: the bits of a word that are not the depth.
-pub(crate) const CELLS: usize = 58;
+pub(crate) const CELLS: usize = if cfg!(loom) { 4 } else { 58 };
 const HOPS: u64 = (1 << CELLS) - 1;
 /// A full page with fewer entries than this is copied, not split: the others were removed.
 const SPLIT_MIN: usize = CELLS * 3 / 4;
 /// A page is copied when there is a removed entry for this many that stay.
 const ENTRIES_FOR_A_GONE_ONE: usize = 8;
 /// Entries of one pattern that stay apart; one more makes them a crowd.
-const CROWD_MIN: usize = 8;
+const CROWD_MIN: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Entries whose keys have their low bits in common.
 pub(crate) struct Page<V: Value> {

@@ -34,7 +34,7 @@ struct List {
 }
 
 impl Shapes {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             list: Snapshot::empty(),
         }
