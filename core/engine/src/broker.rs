@@ -347,6 +347,9 @@ impl Broker {
     fn enter(&self, id: u32, pattern: &[u8], group: &[u8], target: &Target) -> Result<()> {
         let interested = Interested::new(group, target.clone())?;
         let _subscribing = lock(&self.subscribing);
+        if self.is_closed() {
+            return Err(Error::CLOSED);
+        }
         let place = target.queue();
         if place.is_some_and(|place| place.is_closed()) {
             return Err(Error::new(&Fault(Status::Closed, "the queue is closed")));

@@ -227,6 +227,8 @@ impl Broker {
             return;
         }
         fence::heavy();
+        // Whoever subscribes has entered the table by now, or finds the broker closed.
+        drop(lock(&self.subscribing));
         let deadline_ns = self.close_deadline();
         self.interest.for_each(|entry| {
             // Quick first: nothing new starts anywhere while we wait for what runs.

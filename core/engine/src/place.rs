@@ -125,6 +125,11 @@ impl Place {
         let place = place.inspect_err(|_| broker.give_place_id(id))?;
         let _ = place.sleepers.place.set(Arc::downgrade(&place));
         broker.register_place(&place);
+        // Closing marks the broker, then visits the list: it finds this queue, or we find the mark.
+        if broker.is_closed() {
+            broker.forget_place(&place);
+            return Err(Error::CLOSED);
+        }
         Ok(place)
     }
 

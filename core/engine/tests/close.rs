@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use fastmq_engine::driver::Driver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
-    Broker, Delivery, Message, Options, Publisher, Requester, RequesterOptions, Status,
+    Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
+    Status, Subscription,
 };
 use steps::*;
 
@@ -613,4 +614,43 @@ fn an_inline_handler_may_drain() {
         check(there.upgrade().unwrap().drain(0), Status::Ok);
     });
     publish(&broker, "inline", b"").unwrap();
+}
+
+/// Whatever is opened beside the close of its broker is refused, or closed with it: nobody would
+/// wake who waits there.
+#[test]
+fn what_opens_beside_a_close_is_closed() {
+    for _ in 0..MEETINGS / 10 {
+        let broker = open();
+        let opener = std::thread::spawn({
+            let broker = broker.clone();
+            move || {
+                let (mut queues, mut subscriptions) = (Vec::new(), Vec::new());
+                loop {
+                    let queue = broker.open_queue(QueueOptions::default());
+                    let own = broker.subscribe(b"own", b"", Delivery::Queue, None, 0, None);
+                    let call = Box::new(|_: &fastmq_engine::memory::View| ());
+                    let inline =
+                        broker.subscribe(b"in", b"", Delivery::Inline, None, 0, Some(call));
+                    let is_over = inline.is_err();
+                    queues.extend(queue);
+                    subscriptions.extend(own);
+                    subscriptions.extend(inline);
+                    if is_over {
+                        return (queues, subscriptions);
+                    }
+                }
+            }
+        });
+        until("something is open", || {
+            broker.statistics().subscriptions > 0
+        });
+        broker.close();
+        let (queues, subscriptions) = opener.join().unwrap();
+        let own = subscriptions.iter().filter_map(Subscription::queue);
+        for queue in queues.iter().chain(own) {
+            check(queue.receive(&broker, 1, PATIENCE_NS), Status::End);
+        }
+        assert_eq!(broker.statistics().subscriptions, 0);
+    }
 }
