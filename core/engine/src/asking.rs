@@ -5,10 +5,11 @@ use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 use fastmq_memory::{Draft, Kind, Plain, Refused, ReplyBuffer, Tried};
 
+use crate::answers::REQUESTER_INDEX_MASK;
 use crate::call::{self, Calls, Came, NotCalled};
 use crate::error::{Error, Fault, Result, Status};
 use crate::message::optional_of;
-use crate::route::{Route, Targets};
+use crate::route::{Group, LaneTarget, Route, Targets};
 use crate::subscription::Handler;
 use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
@@ -246,8 +247,13 @@ impl Writer {
                 let Some(lane) = lanes.get(target.lane) else {
                     return Ok(Fate::NoResponder);
                 };
-                match lane.writer.push(draft, target.subscription) {
+                let pushed = lane.writer.push(draft, target.subscription);
+                drop(lanes);
+                match pushed {
                     Ok(_) => Ok(Fate::Sent(1)),
+                    Err(Refused::TooLarge) => {
+                        self.send_request_slow(targets, message, draft, asking)
+                    }
                     Err(refused) => fate_of(refused),
                 }
             }
@@ -437,7 +443,7 @@ impl Writer {
         let requester = (token >> 32) as u32;
         if payload.len() <= self.usual_bytes {
             let mut lanes = self.lanes.borrow_mut();
-            let index = requester & crate::answers::REQUESTER_INDEX_MASK;
+            let index = requester & REQUESTER_INDEX_MASK;
             if let Some((id, at)) = lanes.replies.get(index as usize).copied()
                 && id == requester
                 && id != 0
@@ -498,6 +504,40 @@ impl Writer {
             ..Draft::default()
         };
         self.reply_slow((token >> 32) as u32, &draft)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reply_slow(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
+        let place = self.broker.requester_place(requester)?;
+        let lane = self.lane_to(&place)?;
+        let index = (requester & REQUESTER_INDEX_MASK) as usize;
+        {
+            let mut lanes = self.lanes.borrow_mut();
+            let missing = (index + 1).saturating_sub(lanes.replies.len());
+            lanes
+                .replies
+                .try_reserve(missing)
+                .map_err(|_| Error::NO_MEMORY)?;
+            if missing > 0 {
+                lanes.replies.resize(index + 1, (0, 0));
+            }
+            lanes.replies[index] = (requester, lane);
+        }
+        let target = LaneTarget {
+            lane,
+            subscription: 0,
+        };
+        let message = Message::default();
+        match self.send_any::<Group>(&[target], &[], &message, draft) {
+            Ok(sent) if sent.reached == 0 => Err(reply_refused(Refused::Closed)),
+            Ok(_) => {
+                count(&self.counters.answers, 1);
+                Ok(())
+            }
+            Err(error) if error.status() == Status::Again => Err(reply_refused(Refused::Full)),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 use fastmq_memory::block::BlockError;
-use fastmq_memory::record::flag;
-use fastmq_memory::{Draft, Policy, Pushed, Refused};
+use fastmq_memory::record::{DESCRIPTOR_BYTES, flag};
+use fastmq_memory::{Draft, LaneWriter, Policy, Pushed, Refused};
 
-use crate::asking::{Asking, Fate, reply_refused};
+use crate::asking::{Asking, Fate};
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::route::{Group, LaneTarget, Many, Member, Targets};
@@ -63,15 +63,20 @@ impl Writer {
     ) -> Result<()> {
         match targets {
             Targets::Group(group) if draft.payload.len() <= BLOCK_BYTES => {
-                self.send_to_group(group, message, draft, Attempt::Push)?;
-            }
-            Targets::Many(many) => self.send_many(many, message, draft)?,
-            // More bytes than a record in a lane may have.
-            Targets::One(target) => {
-                self.send_blocks::<Group>(std::slice::from_ref(target), &[], message, draft)?;
+                let sent = self.send_to_group(group, message, draft, Attempt::Push);
+                if is_too_wide(&sent, draft) {
+                    self.send_blocks(&[], std::slice::from_ref(group), message, draft)?;
+                } else {
+                    sent?;
+                }
             }
             Targets::Group(group) => {
                 self.send_blocks(&[], std::slice::from_ref(group), message, draft)?;
+            }
+            Targets::Many(many) => self.send_many(many, message, draft)?,
+            // More bytes than a record in its lanes may have.
+            Targets::One(target) => {
+                self.send_blocks::<Group>(std::slice::from_ref(target), &[], message, draft)?;
             }
             Targets::Inline(_) | Targets::Nobody => {}
         }
@@ -85,20 +90,33 @@ impl Writer {
         message: &Message<'_>,
         draft: &Draft<'_>,
     ) -> Result<()> {
-        let size = draft.payload.len();
-        let targets = many.plain.len() + many.groups.len();
-        if targets > 0
-            && (size > BLOCK_BYTES || (targets > FAN_OUT_TARGETS && size > FAN_OUT_BYTES))
-        {
-            self.send_blocks(&many.plain, &many.groups, message, draft)?;
-        } else {
-            self.send_all(&many.plain, &many.groups, message, draft)?;
-        }
+        self.send_any(&many.plain, &many.groups, message, draft)?;
         for handler in &many.inline {
             // The others have the message: one that nests too deep is left out.
             let _ = self.call_message(handler, message, draft.sequence);
         }
         Ok(())
+    }
+
+    /// Sends records, or writes the payload once into a block: when it is large, when it goes to
+    /// many, and when the lanes of a target could never hold the record.
+    pub(crate) fn send_any<G: Borrow<Group>>(
+        &self,
+        plain: &[LaneTarget],
+        groups: &[G],
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+    ) -> Result<Sent> {
+        let size = draft.payload.len();
+        let targets = plain.len() + groups.len();
+        let is_small = size <= BLOCK_BYTES && (targets <= FAN_OUT_TARGETS || size <= FAN_OUT_BYTES);
+        if is_small || targets == 0 {
+            let sent = self.send_all(plain, groups, message, draft);
+            if !is_too_wide(&sent, draft) {
+                return sent;
+            }
+        }
+        self.send_blocks(plain, groups, message, draft)
     }
 
     /// Writes the payload once and sends descriptors.
@@ -217,7 +235,11 @@ impl Writer {
             return Ok(());
         };
         if lane.writer.queue().policy() != Policy::Backpressure {
-            return Ok(());
+            // Nothing is promised; but what could only be dropped goes by block.
+            return match is_hopeless(&lane.writer, draft) {
+                true => Err(self.refuse(Refused::TooLarge, &lane.place)),
+                false => Ok(()),
+            };
         }
         match lane.writer.reserve(draft, copies) {
             Ok(()) | Err(Refused::Closed | Refused::Unread) => Ok(()),
@@ -331,6 +353,7 @@ impl Writer {
                 Attempt::Reserve if lane.writer.queue().policy() == Policy::Backpressure => {
                     lane.writer.reserve(draft, 1).map(|()| Pushed::Written)
                 }
+                Attempt::Reserve if is_hopeless(&lane.writer, draft) => Err(Refused::TooLarge),
                 Attempt::Reserve => Ok(Pushed::Written),
             };
             let has_evicted = lane.writer.has_evicted();
@@ -373,6 +396,39 @@ impl Writer {
         Err(self.count_refused(refusal))
     }
 
+    /// Counts what a push has dropped or evicted, and turns a refusal into an error.
+    #[cold]
+    pub(crate) fn note_push(
+        &self,
+        target: LaneTarget,
+        pushed: std::result::Result<Pushed, Refused>,
+    ) -> Result<()> {
+        let mut lanes = self.lanes.borrow_mut();
+        let Some(lane) = lanes.get(target.lane) else {
+            return Ok(());
+        };
+        let has_evicted = lane.writer.has_evicted();
+        let place = lane.place.clone();
+        drop(lanes);
+        if has_evicted {
+            self.report_evicted(target.lane);
+        }
+        match pushed {
+            Ok(Pushed::Written) => Ok(()),
+            Ok(Pushed::Dropped) => {
+                self.count_dropped(target.subscription);
+                Ok(())
+            }
+            // A queue that closes is no longer a target.
+            Err(Refused::Closed) => Ok(()),
+            Err(Refused::Unread) => {
+                self.empty_closed(target.lane);
+                Ok(())
+            }
+            Err(refused) => Err(self.refuse(refused, &place)),
+        }
+    }
+
     #[cold]
     pub(crate) fn refuse(&self, refused: Refused, place: &Place) -> Error {
         if refused == Refused::Full {
@@ -385,7 +441,9 @@ impl Writer {
 
     #[cold]
     pub(crate) fn count_refused(&self, refused: Refused) -> Error {
-        count(&self.counters.refused, 1);
+        if refused != Refused::TooLarge {
+            count(&self.counters.refused, 1);
+        }
         self.refused_by.set(0);
         refused.into()
     }
@@ -478,55 +536,11 @@ impl Writer {
         message: &Message<'_>,
         draft: &Draft<'_>,
     ) -> Result<Fate> {
-        let sent = if draft.payload.len() > BLOCK_BYTES {
-            self.send_blocks(plain, groups, message, draft)
-        } else {
-            self.send_all(plain, groups, message, draft)
-        };
-        match sent {
+        match self.send_any(plain, groups, message, draft) {
             // One that went into a queue that was closed is cancelled by whoever empties that.
             Ok(sent) if sent.reached + sent.held == 0 => Ok(Fate::Cancelled),
             Ok(_) => Ok(Fate::Sent(1)),
             Err(error) if error.status() == Status::Again => Ok(Fate::Busy),
-            Err(error) => Err(error),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn reply_slow(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
-        let place = self.broker.requester_place(requester)?;
-        let lane = self.lane_to(&place)?;
-        let index = (requester & crate::answers::REQUESTER_INDEX_MASK) as usize;
-        {
-            let mut lanes = self.lanes.borrow_mut();
-            let missing = (index + 1).saturating_sub(lanes.replies.len());
-            lanes
-                .replies
-                .try_reserve(missing)
-                .map_err(|_| Error::NO_MEMORY)?;
-            if missing > 0 {
-                lanes.replies.resize(index + 1, (0, 0));
-            }
-            lanes.replies[index] = (requester, lane);
-        }
-        let target = LaneTarget {
-            lane,
-            subscription: 0,
-        };
-        let message = Message::default();
-        let sent = if draft.payload.len() > BLOCK_BYTES {
-            self.send_blocks::<Group>(&[target], &[], &message, draft)
-        } else {
-            self.send_all::<Group>(&[target], &[], &message, draft)
-        };
-        match sent {
-            Ok(sent) if sent.reached == 0 => Err(reply_refused(Refused::Closed)),
-            Ok(_) => {
-                count(&self.counters.answers, 1);
-                Ok(())
-            }
-            Err(error) if error.status() == Status::Again => Err(reply_refused(Refused::Full)),
             Err(error) => Err(error),
         }
     }
@@ -546,6 +560,19 @@ impl Writer {
 pub(crate) enum Attempt {
     Push,
     Reserve,
+}
+
+/// True if no lane of a target could hold the record, and a descriptor is shorter.
+fn is_too_wide<T>(sent: &Result<T>, draft: &Draft<'_>) -> bool {
+    matches!(sent, Err(error) if error.status() == Status::TooLarge)
+        && draft.payload.len() > DESCRIPTOR_BYTES
+}
+
+/// True if the lane could never hold the record, and a descriptor may do.
+fn is_hopeless(writer: &LaneWriter, draft: &Draft<'_>) -> bool {
+    draft.flags & flag::BLOCK == 0
+        && draft.payload.len() > DESCRIPTOR_BYTES
+        && !writer.can_hold(draft)
 }
 
 fn reborrow<'a>(asking: &'a mut Asking<'_>) -> Asking<'a> {

@@ -295,7 +295,8 @@ impl From<fastmq_memory::Refused> for Error {
             Refused::NoMemory => Self::NO_MEMORY,
             Refused::TooLarge => Self::new(&Fault(
                 Status::TooLarge,
-                "the message is larger than half of the queue's capacity; open it with more",
+                "reply address, key and headers are larger than half of the queue's capacity; \
+                 open it with more",
             )),
             Refused::Closed | Refused::Unread => {
                 Self::new(&Fault(Status::Closed, "the queue is closed"))

@@ -113,9 +113,16 @@ impl Writer {
             next = payloads.next();
         }
         count(&self.counters.published, *sequence - before);
-        match refused {
-            Ok(()) => Ok(next),
-            Err(refused) => self.note_push(target, Err(refused)).map(|()| next),
+        match (refused, next) {
+            (Ok(()), _) => Ok(next),
+            // By block.
+            (Err(Refused::TooLarge), Some(payload)) => {
+                let targets = Targets::One(target);
+                self.send_usual_slow(&targets, subject, payload, flag::SEQUENCE, *sequence + 1)?;
+                *sequence += 1;
+                Ok(payloads.next())
+            }
+            (Err(refused), _) => self.note_push(target, Err(refused)).map(|()| next),
         }
     }
 }

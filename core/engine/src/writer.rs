@@ -400,6 +400,9 @@ impl Writer {
                 };
                 let pushed = lane.writer.push(draft, target.subscription);
                 drop(lanes);
+                if pushed == Err(Refused::TooLarge) {
+                    return self.send_slow(targets, message, draft);
+                }
                 self.note_push(*target, pushed)?;
             }
             Targets::Inline(handler) => self.call_message(handler, message, draft.sequence)?,
@@ -408,39 +411,6 @@ impl Writer {
         }
         self.count_call(&self.counters.published);
         Ok(())
-    }
-
-    /// Counts what a push has dropped or evicted, and turns a refusal into an error.
-    #[cold]
-    pub(crate) fn note_push(
-        &self,
-        target: LaneTarget,
-        pushed: std::result::Result<Pushed, Refused>,
-    ) -> Result<()> {
-        let mut lanes = self.lanes.borrow_mut();
-        let Some(lane) = lanes.get(target.lane) else {
-            return Ok(());
-        };
-        let has_evicted = lane.writer.has_evicted();
-        let place = lane.place.clone();
-        drop(lanes);
-        if has_evicted {
-            self.report_evicted(target.lane);
-        }
-        match pushed {
-            Ok(Pushed::Written) => Ok(()),
-            Ok(Pushed::Dropped) => {
-                self.count_dropped(target.subscription);
-                Ok(())
-            }
-            // A queue that closes is no longer a target.
-            Err(Refused::Closed) => Ok(()),
-            Err(Refused::Unread) => {
-                self.empty_closed(target.lane);
-                Ok(())
-            }
-            Err(refused) => Err(self.refuse(refused, &place)),
-        }
     }
 
     /// Counts a publish or a request; now and then it looks for lanes to give back.

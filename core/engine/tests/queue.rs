@@ -269,17 +269,78 @@ fn one_batch_is_open_at_a_time_and_a_copy_outlives_it() {
     check(queue.receive(&broker, 1, FOREVER), Status::End);
 }
 
+/// Payloads around half of the smallest lane, and those that go by block anyway.
+const WIDE: [usize; 8] = [1300, 1900, 2000, 2048, 3000, 4096, 8192, 100_000];
+
 #[test]
-fn a_message_that_can_never_fit_is_too_large_and_not_again() {
+fn what_no_lane_of_a_target_can_hold_goes_by_block() {
+    for policy in [Policy::Backpressure, Policy::DropOldest, Policy::DropNewest] {
+        let broker = open();
+        let small = queue(&broker, policy, SMALL);
+        let large = queue(&broker, Policy::Backpressure, 1 << 20);
+        let _one = subscribe_on(&broker, "one", "", &small, 0);
+        let _both = [&small, &large].map(|queue| subscribe_on(&broker, "both", "", queue, 0));
+        let _group = subscribe_on(&broker, "group", "team", &small, 0);
+        let mut publisher = Publisher::open(&broker, b"one").unwrap();
+        for round in 0..30 {
+            for size in WIDE {
+                let payload = vec![round; size];
+                for subject in ["one", "both", "group"] {
+                    check(publish(&broker, subject, &payload), Status::Ok);
+                    let seen = take_all(&broker, &small);
+                    assert_eq!(seen.len(), 1, "{policy:?} {subject} {size}");
+                    assert_eq!(seen[0].payload, payload);
+                }
+                assert_eq!(take_all(&broker, &large)[0].payload, payload);
+                // A batch goes on behind it.
+                let two = [&payload[..], b"small"];
+                let (accepted, result) = publisher.publish_batch(two.into_iter());
+                check(result, Status::Ok);
+                assert_eq!(accepted, 2);
+                let seen = take_all(&broker, &small);
+                assert_eq!([&seen[0].payload[..], &seen[1].payload], two);
+                assert_eq!(seen[1].sequence, seen[0].sequence + 1);
+            }
+        }
+        let figures = broker.statistics();
+        assert_eq!((figures.dropped, figures.refused), (0, 0));
+    }
+}
+
+#[test]
+fn several_copies_that_no_lane_can_hold_together_go_by_block() {
+    let broker = open();
+    let small = queue(&broker, Policy::Backpressure, SMALL);
+    let _twice = [1, 2].map(|tag| subscribe_on(&broker, "twice", "", &small, tag));
+    let _teams = ["team", "other"].map(|team| subscribe_on(&broker, "teams", team, &small, 0));
+    for round in 0..30 {
+        for size in [500, 700, 1000].iter().chain(&WIDE) {
+            let payload = vec![round; *size];
+            for subject in ["twice", "teams"] {
+                check(publish(&broker, subject, &payload), Status::Ok);
+                let seen = take_all(&broker, &small);
+                assert_eq!(seen.len(), 2, "{subject} {size}");
+                assert!(seen.iter().all(|one| one.payload == payload));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_that_no_descriptor_makes_short_enough_is_too_large() {
     let broker = open();
     let queue = queue(&broker, Policy::Backpressure, SMALL);
     let _subscription = subscribe_on(&broker, "wide", "", &queue, 0);
-    check(publish(&broker, "wide", &[0; 3000]), Status::TooLarge);
-    // Above the size of a block only a descriptor has to fit.
-    check(publish(&broker, "wide", &[0; 100_000]), Status::Ok);
-    let seen = take_all(&broker, &queue);
-    assert_eq!(seen.len(), 1);
-    assert_eq!(seen[0].payload.len(), 100_000);
+    let message = Message {
+        subject: b"wide",
+        payload: &[0; 3000],
+        headers: &[0; 3000],
+        ..Message::default()
+    };
+    let sent = client(&broker, |client| client.writer.publish_message(&message));
+    check(sent, Status::TooLarge);
+    assert!(take_all(&broker, &queue).is_empty());
+    assert_eq!(broker.statistics().refused, 0);
 }
 
 #[test]

@@ -54,6 +54,29 @@ fn requests_that_are_cancelled_while_the_asker_has_no_room_still_end() {
     assert_eq!(fates, expected);
 }
 
+#[test]
+fn requests_and_answers_that_no_lane_can_hold_go_by_block() {
+    let broker = open_with(fastmq_engine::Options {
+        queue_capacity: SMALL,
+        ..Default::default()
+    });
+    let plain = subscribe(&broker, "plain");
+    let member = queue(&broker, Policy::Backpressure, SMALL);
+    let _member = subscribe_on(&broker, "group", "team", &member, 0);
+    let mut asker = requester(&broker, "plain", 4);
+    for round in 0..30 {
+        for size in [1300, 2000, 3000, 8192, 20_000] {
+            let payload = vec![round; size];
+            asker.submit(&payload, 1, FOREVER).unwrap();
+            assert_eq!(answer_all(&broker, queue_of(&plain)), 1, "{size}");
+            assert_eq!(answers(&mut asker), [(1, 0, payload.clone())]);
+            asker.submit_to(b"group", &payload, 2, FOREVER).unwrap();
+            assert_eq!(answer_all(&broker, &member), 1, "{size}");
+            assert_eq!(answers(&mut asker), [(2, 0, payload.clone())]);
+        }
+    }
+}
+
 /// Answers every waiting request with its own payload; returns how many.
 fn answer_all(broker: &Arc<Broker>, queue: &Place) -> usize {
     let requests = take_all(broker, queue);

@@ -217,6 +217,11 @@ impl LaneWriter {
         }
     }
 
+    /// True if a lane of the queue can hold the record when it is empty.
+    pub fn can_hold(&self, draft: &Draft<'_>) -> bool {
+        2 * ((draft.length(false, true) as u64 + 7) & !7) <= self.queue.capacity()
+    }
+
     /// Promises room for `copies` more records of one message. Follow with as many
     /// `push_reserved`, or `cancel`.
     #[inline(always)]
@@ -241,15 +246,16 @@ impl LaneWriter {
             self.move_to_own();
         }
         let capacity = self.queue.capacity();
-        // What the lane must have free for them, fillers included, even when it is empty.
-        let check_size = |step: u64, copies: u64| match 2 * step + spare(step, copies) {
+        // What the lane must have free for them, wherever in its ring it stands: a filler, the
+        // record, and what is kept free behind it. More than there is would be AGAIN for ever.
+        let check_size = |step: u64, kept: u64| match 2 * step + kept {
             need if need <= capacity => Ok(()),
             _ => Err(Refused::TooLarge),
         };
         if let Some(own) = &mut self.own {
             let step = own.producer.step(draft);
             let copies = self.copies + copies;
-            check_size(step, copies)?;
+            check_size(step, spare(step, copies))?;
             own.producer.reserve(step, spare(step, copies))?;
             self.copies = copies;
             return Ok(());
@@ -259,10 +265,10 @@ impl LaneWriter {
         let reserved = shared.reserved;
         let end = shared.end.as_mut().ok_or(Refused::Closed)?;
         let step = end.producer.step(draft);
-        check_size(step, self.reserved / (2 * step) + copies)?;
         // Twice, for the filler that may be needed at the ring's end.
-        end.producer
-            .reserve(step, reserved + step + spare(step, copies))?;
+        let kept = step + spare(step, copies);
+        check_size(step, self.reserved + kept)?;
+        end.producer.reserve(step, reserved + kept)?;
         self.reserved += 2 * step * copies;
         shared.reserved += 2 * step * copies;
         Ok(())

@@ -628,11 +628,42 @@ fn copies_that_can_never_fit_together_are_refused_for_good() {
             }
             assert!(writer.is_own());
         }
-        let payload = [0; 3000];
+        let payload = [0; 2500];
         let refused = writer.reserve(&message(b"s", &payload, 1), 4);
         assert_eq!(refused, Err(Refused::TooLarge), "own: {is_own}");
         assert_eq!(writer.reserve(&message(b"s", &payload, 1), 1), Ok(()));
         writer.cancel();
+    }
+}
+
+#[test]
+fn an_empty_lane_refuses_no_promise_for_now_wherever_it_stands() {
+    for is_own in [false, true] {
+        let place = Place::new(Policy::Backpressure, 4096);
+        let mut writer = place.writer();
+        let payload = [0; 2100];
+        let (mut kept, mut refused) = (0, 0);
+        for sequence in 0..200 {
+            for size in (0..payload.len()).step_by(100) {
+                for copies in 1..=3 {
+                    let draft = message(b"s", &payload[..size], sequence);
+                    match writer.reserve(&draft, copies) {
+                        Ok(()) => kept += 1,
+                        Err(Refused::TooLarge) => refused += 1,
+                        other => panic!("{size} {copies} {other:?}"),
+                    }
+                    writer.cancel();
+                }
+            }
+            if !is_own && sequence % 10 == 0 {
+                writer = place.writer();
+            }
+            let _ = writer
+                .push(&message(b"s", &payload[..150], sequence), 0)
+                .unwrap();
+            assert_eq!(place.read_all().len(), 1);
+        }
+        assert!(kept > 1000 && refused > 1000, "{kept} {refused}");
     }
 }
 
