@@ -76,6 +76,7 @@ impl Writer {
         subject: &[u8],
         use_targets: impl FnOnce(&Targets) -> Result<R>,
     ) -> Result<R> {
+        self.sweep_if_crowded();
         {
             let pin = pin();
             // The lookup waits for memory; the checks do not.
@@ -118,6 +119,7 @@ impl Writer {
 
     pub(crate) fn make_route(&self, hash: u64, subject: &[u8]) -> Result<Route> {
         check_subject(subject)?;
+        self.sweep_if_crowded();
         self.route_of(hash, subject)
     }
 
@@ -137,7 +139,6 @@ impl Writer {
     /// Ends the lookup of a subject and opens the lanes that are missing.
     #[inline]
     fn resolve(&self, search: Search<'_, Interested>, subject: &[u8]) -> Result<Targets> {
-        self.sweep_if_crowded();
         let mut targets = Targets::Nobody;
         let mut result = Ok(());
         // No handler runs in here.
@@ -218,7 +219,7 @@ impl Writer {
     }
 
     /// A writer that meets ever new queues, each for a short time, must not keep them all until
-    /// the next sweep.
+    /// the next sweep. Called without a pin: giving lanes back takes a while.
     fn sweep_if_crowded(&self) {
         let is_crowded = {
             let lanes = self.lanes.borrow();

@@ -79,8 +79,9 @@ impl<V: Value> Interest<V> {
     pub fn insert(&self, id: u32, pattern: &[u8], value: V) -> Result<(), NoMemory> {
         let shape = Shape::of(pattern);
         let key = self.key(pattern, shape);
-        let pin = pin();
         let mut writer = self.lock();
+        // Not while waiting for the lock: a pin holds back what others have retired.
+        let pin = pin();
         self.generations.prepare()?;
         if let Some(shape) = shape {
             self.shapes.insert(&mut writer.counts, shape)?;
@@ -100,8 +101,8 @@ impl<V: Value> Interest<V> {
     pub fn remove(&self, pattern: &[u8], id: u32) -> Option<Entry<V>> {
         let shape = Shape::of(pattern);
         let key = self.key(pattern, shape);
-        let pin = pin();
         let mut writer = self.lock();
+        let pin = pin();
         let removed = self.table.remove(key, id, &pin)?;
         if let Some(shape) = shape {
             self.shapes.remove(&mut writer.counts, shape);
