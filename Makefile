@@ -53,9 +53,11 @@ bench: build ## the table of rates and latencies; ARGS="..." for benches/run.py
 	@$(MAKE) --no-print-directory -C benches
 	@python3 benches/run.py $(ARGS)
 
-soak: ## the long correctness run; SECONDS=600
+soak: build build/tests/random_calls ## the long run: random operations, calls, bytes; SECONDS=600
 	FASTMQ_SOAK_SECONDS=$(SECONDS) cargo test --locked --release -p fastmq-engine \
 		-- --ignored --nocapture soak
+	FASTMQ_SOAK_SECONDS=$(SECONDS) build/tests/random_calls | tail -n 3
+	fuzz/run.sh $$(($(SECONDS) / 4))
 
 header: ## make include/fastmq.h from ffi
 	cbindgen --quiet --config ffi/cbindgen.toml --crate fastmq-ffi --output include/fastmq.h ffi
