@@ -33,7 +33,9 @@ fn table(tags: &[u32]) -> Table<u32> {
 }
 
 fn insert(table: &Table<u32>, tag: u32, id: u32) {
-    table.insert(key(1, tag), id, b"", !id, &pin()).unwrap();
+    table
+        .insert(key(1, tag), id, b"", !id, &pin())
+        .expect("a model has memory and sound threads");
 }
 
 fn remove(table: &Table<u32>, tag: u32, id: u32) {
@@ -60,7 +62,7 @@ fn check_change(tags: &'static [u32], stays: u32, change: fn(&Table<u32>)) {
             thread::spawn(move || assert_eq!(found(&table, stays, stays), 1))
         };
         change(&table);
-        reader.join().unwrap();
+        reader.join().expect("a model has memory and sound threads");
         assert_eq!(found(&table, stays, stays), 1);
     });
 }
@@ -108,7 +110,7 @@ fn an_entry_is_found_once_while_it_comes_into_a_crowd_and_others_go() {
         };
         insert(&table, 7, 27);
         remove(&table, 7, 17);
-        reader.join().unwrap();
+        reader.join().expect("a model has memory and sound threads");
         assert_eq!([7, 17, 27].map(|id| found(&table, 7, id)), [1, 0, 1]);
     });
 }
@@ -129,7 +131,7 @@ fn an_entry_whose_insert_or_removal_was_heard_of_is_seen_so() {
         insert(&table, 5, 5);
         remove(&table, 1, 1);
         heard.store(true, loom::sync::atomic::Ordering::Release);
-        reader.join().unwrap();
+        reader.join().expect("a model has memory and sound threads");
     });
 }
 
@@ -138,7 +140,9 @@ fn check_stamp(before: &'static [&'static str], pattern: &'static str, subject: 
     check(move || {
         let interest = Arc::new(Interest::new(1));
         for (id, pattern) in (10..).zip(before) {
-            interest.insert(id, pattern.as_bytes(), 0_u32).unwrap();
+            interest
+                .insert(id, pattern.as_bytes(), 0_u32)
+                .expect("a model has memory and sound threads");
         }
         let reader = {
             let interest = interest.clone();
@@ -150,8 +154,10 @@ fn check_stamp(before: &'static [&'static str], pattern: &'static str, subject: 
                 (stamp, found.iter().filter(|entry| entry.id() == 1).count())
             })
         };
-        interest.insert(1, pattern.as_bytes(), 0).unwrap();
-        let (stamp, count) = reader.join().unwrap();
+        interest
+            .insert(1, pattern.as_bytes(), 0)
+            .expect("a model has memory and sound threads");
+        let (stamp, count) = reader.join().expect("a model has memory and sound threads");
         assert!(count == 1 || !interest.is_current(&stamp));
         assert!(count <= 1);
         let current = interest.lookup(subject.as_bytes(), &mut Vec::new());
