@@ -1,8 +1,9 @@
 //! A pointer that many threads read without a lock while one replaces what it points to.
 //!
-//! This is the one reclamation scheme of the engine: interest tables, routes and lane lists are
-//! immutable values behind a [`Snapshot`]; a reader holds a [`Pin`] and sees either the old value
-//! or the new one, whole, and neither is freed while a pin that could have seen it lives.
+//! This is the one reclamation scheme of the engine: what readers of the interest table follow
+//! (pages, crowds, the list of shapes) is a value behind a [`Snapshot`]; a reader holds a [`Pin`]
+//! and sees either the old value or the new one, whole, and neither is freed while a pin that could
+//! have seen it lives. Routes and lanes belong to one thread each and need none of this.
 //!
 //! # Why nothing is freed too early
 //! There is one epoch for the process, and two counts of pins: one for even epochs, one for odd
@@ -18,7 +19,8 @@
 //! look acquires: what the reader did comes before the value is freed.
 //!
 //! No allocation but for the list of what is to be freed, and no thread registers: a thread that
-//! ends has nothing to give back.
+//! ends has nothing to give back. What bounds the list is that pins are short: none is held while
+//! a handler runs or while its thread waits for its turn to change the table.
 //!
 //! Not here: compare and swap, and any order between several writers. Writers hold a lock of
 //! their own, because a table is made from the one before it.
@@ -41,7 +43,7 @@ const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Values that one store frees at most: it adds one, so a heap of them gets smaller.
 const FREED_MAX: usize = 16;
 
-/// The current version of an immutable value, or nothing; one pointer in size.
+/// The current version of a value that its readers share, or nothing; one pointer in size.
 ///
 /// Reading costs one load. What is replaced is dropped later, on any thread that stores, so `T` is
 /// `Send`, `Sync` and `'static`; nothing may rely on *when* it is dropped.

@@ -1,13 +1,13 @@
 //! Many subscriptions under one hash: usually the same pattern, subscribed to again and again.
 //!
-//! A bucket copies itself for every change, which would be quadratic for 100,000 subscriptions
-//! on one pattern. A `Crowd` holds them in chunks: a change copies one chunk. Its *rows* have a
-//! fixed number of chunks and are made anew, twice as large or a quarter full, as a vector would
-//! be. Members never move between the chunks of one set of rows, so a reader that looks at them
-//! while others come and go misses none that stays and sees none twice.
+//! A page has few cells, and entries of one key cannot be split between two pages. A `Crowd` holds
+//! them in chunks: a change copies one chunk. Its *rows* have a fixed number of chunks and are made
+//! anew, twice as large or a quarter full, as a vector would be. Members never move between the
+//! chunks of one set of rows, so a reader that looks at them while others come and go misses none
+//! that stays and sees none twice.
 //!
 //! Removal looks from both ends at once: first in first out and last in first out find their
-//! member in the first chunk looked at. Any other order costs a scan of pointers.
+//! member in the first chunk looked at. Any other order costs a scan of the members.
 //!
 //! Changes are made under the writers' lock of the interest table.
 

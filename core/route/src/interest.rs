@@ -6,8 +6,9 @@
 //! text. Patterns without a wildcard are found by the hash of the whole subject, so a broker
 //! without wildcard subscriptions does one probe for each lookup.
 //!
-//! Readers look at immutable snapshots and take no lock. Writers take one mutex, publish their
-//! change, and then raise the generations (`stamp` has the argument for this order).
+//! Readers look at snapshots, in which entries are written once, and take no lock. Writers take one
+//! mutex, publish their change, and then raise the generations (`stamp` has the argument for this
+//! order).
 //! A subscription that stays is found by every lookup, exactly once, whatever comes and goes
 //! beside it; one that comes or goes during a lookup may be found or not.
 //!

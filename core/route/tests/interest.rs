@@ -279,7 +279,7 @@ fn subscriptions_that_stay_are_found_once_while_others_come_and_go() {
                 }
             })
         });
-        // The table grows and shrinks, buckets split and merge, the crowd grows and shrinks.
+        // The table grows and shrinks, pages split and merge, the crowd grows and shrinks.
         let mut live: Vec<Subscription> = Vec::new();
         for i in 0..CHANGES {
             let is_growing = i / 3_000 % 2 == 0;
