@@ -502,7 +502,7 @@ fastmq_status fastmq_open(const struct fastmq_options *options, struct fastmq_cl
 
 // Stops taking messages and waits until every queue is empty and no callback runs.
 //
-// Safe from any thread; a callback's own message does not count.
+// Safe from any thread. A callback that calls it does not count, nor do others that call it too.
 // Returns OK, TIMEOUT (the sentence says what still waits), CLOSED, INVALID, MISUSE.
 //
 // # Safety
@@ -1042,8 +1042,8 @@ uint32_t fastmq_subscription_id(struct fastmq_subscription *subscription);
 // Ends a subscription, and its queue if it owns that.
 //
 // Takes NULL. When it returns, its callback does not run and will not, unless that callback is
-// what calls; it waits for at most `close_timeout_ns`. Safe from any thread. In a forked child it
-// ends the handle only.
+// what calls; it waits for at most `close_timeout_ns`, and so do two callbacks on two threads that
+// end each other's subscriptions. Safe from any thread. In a forked child it ends the handle only.
 //
 // # Safety
 // None: any value of `subscription` is checked.

@@ -91,7 +91,7 @@ pub unsafe extern "C" fn fastmq_open(
 
 /// Stops taking messages and waits until every queue is empty and no callback runs.
 ///
-/// Safe from any thread; a callback's own message does not count.
+/// Safe from any thread. A callback that calls it does not count, nor do others that call it too.
 /// Returns OK, TIMEOUT (the sentence says what still waits), CLOSED, INVALID, MISUSE.
 ///
 /// # Safety

@@ -171,8 +171,8 @@ pub unsafe extern "C" fn fastmq_subscription_id(subscription: *mut fastmq_subscr
 /// Ends a subscription, and its queue if it owns that.
 ///
 /// Takes NULL. When it returns, its callback does not run and will not, unless that callback is
-/// what calls; it waits for at most `close_timeout_ns`. Safe from any thread. In a forked child it
-/// ends the handle only.
+/// what calls; it waits for at most `close_timeout_ns`, and so do two callbacks on two threads that
+/// end each other's subscriptions. Safe from any thread. In a forked child it ends the handle only.
 ///
 /// # Safety
 /// None: any value of `subscription` is checked.

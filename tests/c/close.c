@@ -164,6 +164,43 @@ static void drain_inside_a_callback(void)
     fastmq_close(client);
 }
 
+static void drain_beside_another(const fastmq_message *message, void *context)
+{
+    struct inside *inside = context;
+    (void)message;
+    gate_add(&inside->done, 1);
+    gate_wait(&inside->done, 2);
+    fastmq_status status = fastmq_drain(inside->client, PATIENCE);
+    if (status != FASTMQ_OK) {
+        inside->status = status;
+    }
+}
+
+static void *publish_inline(void *client)
+{
+    publish_number(client, "inside.b", 1);
+    return NULL;
+}
+
+/* Two callbacks on two threads, each of which would be what the other's drain waits for. */
+static void drain_inside_two_callbacks(void)
+{
+    fastmq_client *client = open_client();
+    struct inside inside = {.done = GATE_INIT, .release = GATE_INIT, .client = client};
+    fastmq_subscription *one = subscribe_call(client, "inside.a", FASTMQ_DELIVERY_INLINE,
+                                              drain_beside_another, &inside);
+    fastmq_subscription *other = subscribe_call(client, "inside.b", FASTMQ_DELIVERY_INLINE,
+                                                drain_beside_another, &inside);
+    pthread_t thread = start_thread(publish_inline, client);
+    NEED(publish_number(client, "inside.a", 1) == FASTMQ_OK);
+    pthread_join(thread, NULL);
+    CHECK_NUMBER(gate_count(&inside.done), 2, "two callbacks ran at the same time");
+    CHECK_STATUS(inside.status, FASTMQ_OK, "both drained without waiting for each other");
+    fastmq_unsubscribe(one);
+    fastmq_unsubscribe(other);
+    fastmq_close(client);
+}
+
 static void block_inside(const fastmq_message *message, void *context)
 {
     struct inside *inside = context;
@@ -301,6 +338,7 @@ int main(void)
     unsubscribe_beside_a_reader();
     close_beside_an_asker();
     drain_inside_a_callback();
+    drain_inside_two_callbacks();
     close_beside_a_blocked_callback();
     close_from_two_threads();
     subscriptions_in_a_loop();

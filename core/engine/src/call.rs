@@ -28,6 +28,8 @@ const ANSWER_BYTES_KEPT: usize = 64 << 10;
 #[derive(Debug)]
 struct Announcements {
     serials: [AtomicU64; INLINE_DEPTH_MAX],
+    /// The broker that the thread drains inside a handler; 0: none.
+    drained: AtomicU64,
     /// See [`thread_number`].
     thread: u64,
 }
@@ -76,6 +78,7 @@ impl Calls {
     fn new() -> Result<Self, NoMemory> {
         let announcements = try_arc(Announcements {
             serials: Default::default(),
+            drained: AtomicU64::new(0),
             thread: thread_number(),
         })?;
         let mut threads = lock(&THREADS);
@@ -352,13 +355,63 @@ pub(crate) fn is_at_rest(serial: u64) -> bool {
 
 /// True if another thread runs a handler now whose serial is meant. Called after a heavy fence.
 pub(crate) fn runs_elsewhere(is_meant: impl Fn(u64) -> bool) -> bool {
+    any_other(|thread| thread.runs(&is_meant))
+}
+
+fn any_other(is_meant: impl Fn(&Announcements) -> bool) -> bool {
     let me = thread_number();
     let threads = lock(&THREADS);
-    let others = threads.iter().filter_map(Weak::upgrade);
-    others.filter(|thread| thread.thread != me).any(|thread| {
-        let mut serials = thread.serials.iter();
+    let mut threads = threads.iter().filter_map(Weak::upgrade);
+    threads.any(|thread| thread.thread != me && is_meant(&thread))
+}
+
+impl Announcements {
+    fn runs(&self, is_meant: impl Fn(u64) -> bool) -> bool {
+        let mut serials = self.serials.iter();
         serials.any(|serial| is_meant(serial.load(Ordering::Acquire)))
-    })
+    }
+}
+
+/// This thread drains a broker. Inside a handler it says so, and leaves out the handlers of others
+/// that do the same: they would wait for each other.
+pub(crate) struct Draining {
+    broker: u64,
+    /// `None`: outside of every handler, or without memory to say so.
+    calls: Option<Rc<Calls>>,
+}
+
+impl Draining {
+    pub(crate) fn new(broker: u64) -> Self {
+        let calls = of_this_thread().ok();
+        let calls = calls.filter(|calls| calls.depth.get() > 0 || handling() != 0);
+        if let Some(calls) = &calls {
+            calls.announcements.drained.store(broker, Ordering::Release);
+        }
+        Self { broker, calls }
+    }
+
+    fn is_left_out(&self, thread: &Announcements) -> bool {
+        self.calls.is_some() && thread.drained.load(Ordering::Acquire) == self.broker
+    }
+
+    /// As [`runs_elsewhere`].
+    pub(crate) fn waits_for(&self, is_meant: impl Fn(u64) -> bool) -> bool {
+        any_other(|thread| !self.is_left_out(thread) && thread.runs(&is_meant))
+    }
+
+    /// Whether the queue that a thread serves is left out.
+    pub(crate) fn leaves_out(&self, number: u64) -> bool {
+        number == thread_number()
+            || any_other(|thread| thread.thread == number && self.is_left_out(thread))
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        if let Some(calls) = &self.calls {
+            calls.announcements.drained.store(0, Ordering::Release);
+        }
+    }
 }
 
 /// Marks this thread as running the handler of a queue while `body` runs.

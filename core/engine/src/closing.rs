@@ -10,7 +10,7 @@ use fastmq_driver::fence;
 use fastmq_memory::sync::lock;
 
 use crate::broker::{Broker, CLOSED, DRAINED, DRAINING, OPEN};
-use crate::call;
+use crate::call::{self, Draining};
 use crate::ended::DropEnded;
 use crate::error::{Error, Fault, Result, Status};
 use crate::log;
@@ -144,7 +144,8 @@ impl Broker {
 
     /// Stops taking messages and waits until every queue is empty and no handler runs.
     ///
-    /// A queue whose handler calls this is left out. TIMEOUT: something still waits; the sentence
+    /// A queue whose handler calls this is left out, and so are handlers that call this too: two
+    /// would wait for each other. TIMEOUT: something still waits; the sentence
     /// says what.
     pub fn drain(&self, timeout_ns: u64) -> Result<()> {
         if self.is_closed() {
@@ -155,11 +156,12 @@ impl Broker {
             .compare_exchange(OPEN, DRAINING, Ordering::AcqRel, Ordering::Acquire);
         fence::heavy();
         let deadline_ns = self.driver.monotonic_ns().saturating_add(timeout_ns);
+        let draining = Draining::new(self.id());
         let pause = AtomicU32::new(0);
         let mut pause_ns = 1_000;
         loop {
-            let (queues, messages) = self.undrained();
-            let handlers = self.inline_running();
+            let (queues, messages) = self.undrained(&draining);
+            let handlers = self.inline_running(&draining);
             if queues == 0 && handlers == 0 {
                 self.end_drain();
                 return Ok(());
@@ -187,12 +189,13 @@ impl Broker {
     }
 
     /// Queues that are not empty, and the messages in them.
-    fn undrained(&self) -> (usize, u64) {
-        let me = call::thread_number();
+    fn undrained(&self, draining: &Draining) -> (usize, u64) {
         let handling = call::handling();
         let (mut queues, mut messages) = (0, 0);
         for place in self.all_places() {
-            let is_mine = place.id() == handling || lock(&place.serving).is_some_and(|t| t == me);
+            let server = *lock(&place.serving);
+            let is_mine =
+                place.id() == handling || server.is_some_and(|thread| draining.leaves_out(thread));
             let pending = place.statistics().pending;
             // What comes too late for a question of this or another thread is read by nobody.
             let is_mine = is_mine || place.is_of_a_thread();
@@ -205,15 +208,15 @@ impl Broker {
     }
 
     /// Inline handlers that run on other threads now.
-    fn inline_running(&self) -> usize {
-        if !call::runs_elsewhere(|serial| serial != 0) {
+    fn inline_running(&self, draining: &Draining) -> usize {
+        if !draining.waits_for(|serial| serial != 0) {
             return 0;
         }
         let mut handlers = 0;
         self.interest.for_each(|entry| {
             if let Target::Inline(handler) = entry.value().target() {
                 let serial = handler.serial;
-                handlers += usize::from(call::runs_elsewhere(|other| other == serial));
+                handlers += usize::from(draining.waits_for(|other| other == serial));
             }
         });
         handlers

@@ -5,8 +5,8 @@
 
 mod steps;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use fastmq_engine::driver::Driver;
 use fastmq_engine::memory::Policy;
@@ -296,6 +296,83 @@ fn drain_and_close_inside_any_handler_return() {
         check(publish(&broker, "inside", b""), Status::Closed);
         broker.close();
         assert_eq!(broker.statistics().subscriptions, 0, "{delivery:?}");
+    }
+}
+
+/// Two handlers that run at the same time, on two threads, act when both run; what came of it.
+fn beside_each_other(
+    options: Options,
+    deliveries: [Delivery; 2],
+    act: fn(&Broker, &Subscription) -> Status,
+) -> [Status; 2] {
+    let broker = open_with(options);
+    let meeting = Arc::new(std::sync::Barrier::new(2));
+    let open: Arc<[OnceLock<Subscription>; 2]> = Arc::default();
+    let outcomes = Arc::new([AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)]);
+    let subjects = ["beside.0", "beside.1"];
+    for at in [0, 1] {
+        let there = Arc::downgrade(&broker);
+        let (meeting, open_in, outcomes) = (meeting.clone(), open.clone(), outcomes.clone());
+        let subscription = handle(&broker, subjects[at], deliveries[at], move |_| {
+            meeting.wait();
+            let other = open_in[1 - at].get().unwrap();
+            let status = act(&there.upgrade().unwrap(), other);
+            outcomes[at].store(status as u64, Ordering::SeqCst);
+        });
+        assert!(open[at].set(subscription).is_ok());
+    }
+    let threads = [0, 1].map(|at| {
+        let broker = broker.clone();
+        std::thread::spawn(move || publish(&broker, subjects[at], b"").unwrap())
+    });
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let outcomes = [0, 1].map(|at| {
+        let outcome = || outcomes[at].load(Ordering::SeqCst);
+        until("the handler has returned", || outcome() != u64::MAX);
+        Status::from_number(outcome() as u32).unwrap()
+    });
+    broker.close();
+    outcomes
+}
+
+#[test]
+fn handlers_that_drain_beside_each_other_do_not_wait_for_each_other() {
+    let options = || Options {
+        threads_max: 2,
+        close_timeout_ns: PATIENCE_NS,
+        ..Options::default()
+    };
+    for deliveries in [
+        [Delivery::Inline, Delivery::Inline],
+        [Delivery::Thread, Delivery::Thread],
+        [Delivery::Inline, Delivery::Thread],
+    ] {
+        let act = |broker: &Broker, _: &Subscription| status(&broker.drain(PATIENCE_NS));
+        let drained = beside_each_other(options(), deliveries, act);
+        assert_eq!(drained, [Status::Ok; 2], "{deliveries:?}");
+    }
+}
+
+#[test]
+fn handlers_that_unsubscribe_each_other_wait_for_the_close_timeout() {
+    let options = || Options {
+        threads_max: 2,
+        close_timeout_ns: 5 * MILLISECOND,
+        ..Options::default()
+    };
+    for deliveries in [
+        [Delivery::Inline, Delivery::Inline],
+        [Delivery::Thread, Delivery::Thread],
+    ] {
+        let act = |_: &Broker, other: &Subscription| {
+            other.unsubscribe();
+            Status::Ok
+        };
+        // Neither can keep its promise that the other does not run: both go on all the same.
+        let ended = beside_each_other(options(), deliveries, act);
+        assert_eq!(ended, [Status::Ok; 2], "{deliveries:?}");
     }
 }
 
