@@ -232,7 +232,8 @@ impl Place {
     /// Tells the asker that a responder will not answer, however full its queue of answers is.
     pub(crate) fn settle_late(&self, token: u64, status: Status) {
         let mut late = lock(&self.late);
-        // Without memory it times out instead.
+        // Without memory it times out instead: room cannot be kept, as several responders may have
+        // each request of the window. No log: a queue may be locked, and the hook is the user's.
         if late.try_reserve(1).is_ok() {
             late.push_back((token, status));
             self.has_late.store(true, Ordering::SeqCst);
