@@ -402,10 +402,11 @@ int main(int argc, char **argv)
     must(fastmq_queue_open(mq, NULL, &engine.queue), "open the engine's queue");
     must(fastmq_queue_open(mq, NULL, &audit.queue), "open the audit's queue");
     fastmq_publisher *orders[SYMBOLS];
+    fastmq_subscription *heard[SYMBOLS][3];
     for (int at = 0; at < SYMBOLS; at++) {
-        listen_to(mq, "order", at, engine.queue, 0);
-        listen_to(mq, "order", at, audit.queue, (uint64_t)at);
-        listen_to(mq, "trade", at, audit.queue, (uint64_t)(SYMBOLS + at));
+        heard[at][0] = listen_to(mq, "order", at, engine.queue, 0);
+        heard[at][1] = listen_to(mq, "order", at, audit.queue, (uint64_t)at);
+        heard[at][2] = listen_to(mq, "trade", at, audit.queue, (uint64_t)(SYMBOLS + at));
         orders[at] = speak_of(mq, "order", at);
         engine.trades[at] = speak_of(mq, "trade", at);
     }
@@ -471,10 +472,13 @@ int main(int argc, char **argv)
     for (int at = 0; at < SYMBOLS; at++) {
         fastmq_publisher_close(orders[at]);
         fastmq_publisher_close(engine.trades[at]);
+        for (int which = 0; which < 3; which++) {
+            fastmq_unsubscribe(heard[at][which]);
+        }
     }
     fastmq_queue_close(engine.queue);
     fastmq_queue_close(audit.queue);
-    fastmq_close(mq); /* what is still open with it */
+    fastmq_close(mq);
     free(engine.market.orders);
     free(replay.orders);
     free(audit.orders);
