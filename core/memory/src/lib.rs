@@ -16,6 +16,7 @@ pub mod consumer;
 mod fill;
 pub mod gate;
 pub mod lane;
+pub mod latest;
 pub mod queue;
 pub mod reader;
 pub mod record;
@@ -27,6 +28,7 @@ pub mod words;
 pub mod writer;
 
 pub use batch::{Batch, Detached};
+pub use latest::SlotWriter;
 pub use queue::{Policy, Queue, QueueOptions};
 pub use reader::ReaderGuard;
 pub use record::{Draft, Kind, Plain};

@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::consumer::Consumer;
 use crate::gate::{CLOSED, Gate};
 use crate::lane::{LANE_BYTES_MAX, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
+use crate::latest::Latest;
 use crate::reader::{Reader, ReaderGuard};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock, yield_now};
 use crate::view::View;
@@ -35,6 +36,8 @@ pub enum Policy {
     DropOldest,
     /// The new message is dropped and counted.
     DropNewest,
+    /// One message for each subject of a subscription waits: the newest ([`crate::latest`]).
+    Latest,
 }
 
 /// Wakes whoever sleeps at a queue; the bits are those of [`crate::gate`].
@@ -89,6 +92,8 @@ pub struct QueueStatistics {
     pub high_water_bytes: u64,
     /// Times that a lock was taken for the shared lane.
     pub locks: u64,
+    /// Messages of a latest queue in whose place a newer one came before they were read.
+    pub replaced: u64,
 }
 
 /// The shared lane: a lane whose producer is behind a lock.
@@ -177,6 +182,7 @@ pub struct Queue {
     incoming_count: AtomicU32,
     own_lanes: AtomicU32,
     registry: Mutex<Registry>,
+    latest: Latest,
     counters: CachePadded<ReaderCounters>,
     reading: AtomicU32,
     reader: UnsafeCell<Reader>,
@@ -215,6 +221,7 @@ impl Queue {
             incoming_count: AtomicU32::new(0),
             own_lanes: AtomicU32::new(0),
             registry: Mutex::new(Registry::default()),
+            latest: Latest::default(),
             counters: CachePadded::new(ReaderCounters::default()),
             reading: AtomicU32::new(FREE),
             reader: UnsafeCell::new(Reader::default()),
@@ -261,6 +268,16 @@ impl Queue {
 
     pub(crate) fn counters(&self) -> &ReaderCounters {
         &self.counters
+    }
+
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The slots, for the policy that has them.
+    #[inline(always)]
+    pub(crate) fn latest(&self) -> &Latest {
+        &self.latest
     }
 
     pub(crate) fn shared(&self) -> &Mutex<Shared> {
@@ -410,13 +427,21 @@ impl Queue {
     /// Whether a reader would find something, expired messages included; `None` while somebody
     /// reads. Disturbs no reader: one that comes meanwhile waits for the end of the look.
     pub fn has_waiting(&self) -> Option<bool> {
-        let taken =
-            self.reading
-                .compare_exchange(FREE, PEEKING, Ordering::Acquire, Ordering::Relaxed);
-        if taken.is_err() {
-            return None;
+        self.peek_as_guard().map(|mut guard| guard.has_waiting())
+    }
+
+    fn peek_as_guard(&self) -> Option<ReaderGuard<'_>> {
+        let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
+        let taken = self.reading.compare_exchange(FREE, PEEKING, order, failed);
+        taken.ok().map(|_| ReaderGuard::new(self))
+    }
+
+    /// Runs `body` on the reader's state, unless somebody reads. A reader that comes meanwhile
+    /// waits.
+    pub(crate) fn peek(&self, body: impl FnOnce(&mut Reader)) {
+        if let Some(mut guard) = self.peek_as_guard() {
+            body(guard.state());
         }
-        Some(ReaderGuard::new(self).has_waiting())
     }
 
     /// The reader's state.
@@ -434,6 +459,7 @@ impl Queue {
     /// Gives the right to read back, then wakes who waits for that or for the room.
     #[inline(always)]
     pub(crate) fn end_reading(&self) {
+        self.latest.end_batch();
         self.reading.store(FREE, Ordering::Release);
         self.notify_writers();
     }
@@ -509,7 +535,16 @@ impl Queue {
             pending_bytes: 0,
             high_water_bytes: counters.high_water.load(Ordering::Relaxed),
             locks,
+            replaced: 0,
         };
+        if self.policy == Policy::Latest {
+            let figures = self.latest.figures();
+            statistics.published = figures.published;
+            statistics.dropped = figures.dropped;
+            statistics.replaced = figures.replaced;
+            statistics.pending = figures.pending;
+            statistics.pending_bytes = figures.pending_bytes;
+        }
         for lane in &registry.lanes {
             // `gone` first: a record that leaves in between must not make the difference negative.
             let gone = lane.gone();

@@ -11,9 +11,10 @@ use crate::batch::Batch;
 use crate::block::BlockRef;
 use crate::consumer::Consumer;
 use crate::fill::{Fill, fill_copies, fill_plain, view_of};
-use crate::queue::{Queue, ReadEnd};
+use crate::latest::{LatestSlot, Row, fill_latest, purge_latest};
+use crate::queue::{Policy, Queue, ReadEnd};
 use crate::record::RecordError;
-use crate::sync::{Ordering, lock};
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::view::{Numbers, View, Visit};
 
 /// Most messages in one batch.
@@ -32,6 +33,10 @@ pub(crate) struct Reader {
     pub(crate) start: usize,
     pub(crate) views: Vec<View>,
     pub(crate) blocks: Vec<BlockRef>,
+    /// Slots of a latest queue that have changed and are not yet in a batch.
+    pub(crate) changed: Row,
+    /// Those that the views show.
+    pub(crate) shown: Vec<Arc<LatestSlot>>,
     /// Copies of records from evicting lanes; never grown while a view points into it.
     pub(crate) copies: Vec<u64>,
     pub(crate) incoming_seen: u32,
@@ -65,7 +70,7 @@ impl<'q> ReaderGuard<'q> {
         }
     }
 
-    fn state(&mut self) -> &mut Reader {
+    pub(crate) fn state(&mut self) -> &mut Reader {
         // SAFETY: this guard is the proof that the right to read is ours, and `&mut self` that no
         // other reference from here is alive.
         unsafe { self.queue.reader_state() }
@@ -87,9 +92,12 @@ impl<'q> ReaderGuard<'q> {
         mut visit: impl FnMut(&mut Visit<'_>) -> bool,
     ) -> Result<usize, FillError> {
         let queue = self.queue;
+        let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
+        if queue.policy() == Policy::Latest {
+            return self.fill_latest(limit, clock, &mut visit);
+        }
         let reader = self.state();
         let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
-        let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
         let before = reader.views.len();
         let mut fill = Fill {
             limit,
@@ -158,6 +166,33 @@ impl<'q> ReaderGuard<'q> {
         result.map(|()| total).map_err(FillError::Damaged)
     }
 
+    #[inline(never)]
+    fn fill_latest(
+        &mut self,
+        limit: usize,
+        clock: &dyn Fn() -> u64,
+        visit: &mut dyn FnMut(&mut Visit<'_>) -> bool,
+    ) -> Result<usize, FillError> {
+        let queue = self.queue;
+        let reader = self.state();
+        let before = reader.views.len();
+        let (looked, result) = fill_latest(queue, reader, limit, clock, visit);
+        let total = reader.views.len();
+        let counters = queue.counters();
+        let add = |counter: &AtomicU64, by: u64| {
+            counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+        };
+        add(&counters.delivered, (total - before) as u64);
+        add(&counters.expired, looked.expired);
+        if looked.bytes > counters.high_water.load(Ordering::Relaxed) {
+            counters.high_water.store(looked.bytes, Ordering::Relaxed);
+        }
+        match result {
+            Err(error) if total == 0 => Err(error),
+            _ => Ok(total),
+        }
+    }
+
     /// Adds a message that never was in a lane, such as the fate of a request. False: there is no
     /// memory for it.
     #[must_use]
@@ -194,10 +229,13 @@ impl<'q> ReaderGuard<'q> {
         if adopted.is_err() {
             return true;
         }
-        reader.lanes.iter_mut().any(|lane| match lane {
-            ReadEnd::Plain { consumer, .. } => !matches!(consumer.peek_step(), Ok(None)),
-            ReadEnd::Evicting { consumer, .. } => !matches!(lock(consumer).peek_step(), Ok(None)),
-        })
+        queue.latest().has_waiting(&reader.changed)
+            || reader.lanes.iter_mut().any(|lane| match lane {
+                ReadEnd::Plain { consumer, .. } => !matches!(consumer.peek_step(), Ok(None)),
+                ReadEnd::Evicting { consumer, .. } => {
+                    !matches!(lock(consumer).peek_step(), Ok(None))
+                }
+            })
     }
 
     /// The batch of what was found.
@@ -227,6 +265,7 @@ impl<'q> ReaderGuard<'q> {
         if reader.lanes.is_empty() {
             reader.lanes = Vec::new();
         }
+        purge_latest(queue, reader);
         reader.start = 0;
         reader.views = Vec::new();
         reader.copies = Vec::new();
@@ -307,6 +346,9 @@ impl Reader {
     #[inline(always)]
     pub(crate) fn release(&mut self) {
         self.views.clear();
+        if !self.shown.is_empty() {
+            self.shown.clear();
+        }
         if !self.blocks.is_empty() {
             self.blocks.clear();
         }

@@ -422,7 +422,7 @@ impl LaneWriter {
             return Err(no_room.into());
         }
         match queue.policy() {
-            Policy::Backpressure => Err(no_room.into()),
+            Policy::Backpressure | Policy::Latest => Err(no_room.into()),
             Policy::DropNewest => {
                 end.producer.count_lost();
                 Ok(Pushed::Dropped)

@@ -18,7 +18,7 @@ use fastmq_memory::record::{Draft, Parsed, flag};
 use fastmq_memory::snapshot::{Snapshot, pin};
 use fastmq_memory::words::{Control, NoMemory, Words};
 use fastmq_memory::writer::HOT_MESSAGES;
-use fastmq_memory::{LaneWriter, Policy, Pushed, Queue};
+use fastmq_memory::{LaneWriter, Policy, Pushed, Queue, SlotWriter};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
@@ -697,5 +697,103 @@ fn values_stay_while_two_threads_replace_them_and_pin_again_and_again() {
         look(&snapshots[1]);
         snapshots[0].store(None);
         other.join().unwrap();
+    });
+}
+
+fn put(slot: &SlotWriter, sequence: u64) -> bool {
+    slot.put(&message(&[sequence as u8; BYTES], sequence)) == Ok(Pushed::Written)
+}
+
+#[test]
+fn a_reader_that_sleeps_sees_or_is_told_of_every_update_of_two_writers() {
+    check(|| {
+        let (queue, beds) = queue(Policy::Latest);
+        let slot = |subject| queue.latest_slot(0, subject).unwrap();
+        let (one, two) = (slot(b"one"), slot(b"two"));
+        let again = one.clone();
+        let other = thread::spawn(move || {
+            assert!(put(&one, 1));
+            assert!(put(&two, 3));
+        });
+        let another = thread::spawn(move || assert!(put(&again, 2)));
+        let (mut seen, mut counted) = (Vec::new(), 0);
+        while counted < 3 {
+            for (_, sequence, lost) in read_asleep(&queue, &beds).expect("not closed") {
+                seen.push(sequence);
+                counted += 1 + lost;
+            }
+        }
+        other.join().unwrap();
+        another.join().unwrap();
+        assert_eq!(read(&queue), []);
+        assert_eq!(counted, 3);
+        assert!(seen.contains(&3) && (seen.contains(&1) || seen.contains(&2)));
+    });
+}
+
+#[test]
+fn a_put_that_has_returned_is_found_by_the_next_look() {
+    check(|| {
+        let (queue, _) = queue(Policy::Latest);
+        let slot = queue.latest_slot(0, b"s").unwrap();
+        let other = {
+            let slot = slot.clone();
+            thread::spawn(move || assert!(put(&slot, 1)))
+        };
+        assert!(put(&slot, 2));
+        let mut seen = read(&queue);
+        assert_eq!(seen.len(), 1);
+        other.join().unwrap();
+        seen.extend(read(&queue));
+        let counted: u64 = seen.iter().map(|(_, _, lost)| 1 + lost).sum();
+        assert_eq!(counted, 2);
+    });
+}
+
+#[test]
+fn a_batch_stays_as_it_is_while_its_slot_changes_twice() {
+    check(|| {
+        let (queue, _) = queue(Policy::Latest);
+        let slot = queue.latest_slot(0, b"s").unwrap();
+        assert!(put(&slot, 1));
+        let mut reader = queue.reader().unwrap();
+        reader.fill(10, &|| 0, |_| true).unwrap();
+        let writer = thread::spawn(move || {
+            assert!(put(&slot, 2));
+            assert!(put(&slot, 3));
+        });
+        let batch = reader.into_batch();
+        assert_eq!(batch.messages()[0].payload(), [1; BYTES]);
+        thread::yield_now();
+        assert_eq!(batch.messages()[0].payload(), [1; BYTES]);
+        drop(batch);
+        let mut seen = read(&queue);
+        writer.join().unwrap();
+        seen.extend(read(&queue));
+        assert_eq!(seen.last().map(|one| one.1), Some(3));
+        assert_eq!(seen.iter().map(|one| 1 + one.2).sum::<u64>(), 2);
+    });
+}
+
+#[test]
+fn what_is_put_beside_a_close_is_dropped_once_its_writer_has_emptied_the_queue() {
+    check(|| {
+        let (queue, _) = queue(Policy::Latest);
+        let slot = queue.latest_slot(0, b"s").unwrap();
+        let closer = {
+            let queue = queue.clone();
+            thread::spawn(move || {
+                queue.close();
+                queue.purge(|_| ())
+            })
+        };
+        // Whoever is told that the queue is closed empties it, as the engine does.
+        let is_unread = !put(&slot, 1);
+        let is_purged = closer.join().unwrap();
+        assert!(is_purged);
+        if is_unread {
+            assert!(queue.purge(|_| ()));
+        }
+        assert_eq!(read(&queue), []);
     });
 }
