@@ -84,7 +84,23 @@ impl Client {
         self.here(|here| here.publish_wait(message, timeout_ns))
     }
 
-    /// Opens a publisher for one subject: the fastest way to publish.
+    /// Opens a publisher for one subject: the fastest way to publish. Its messages are numbered.
+    ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// let prices = client.subscribe("price.*")?;
+    /// let mut acme = client.publisher("price.ACME")?;
+    /// acme.publish(b"12.5")?;
+    /// let payloads: [&[u8]; 2] = [b"12.6", b"12.4"];
+    /// let (accepted, refused) = acme.publish_batch(payloads.into_iter());
+    /// assert!(accepted == 2 && refused.is_ok());
+    /// let batch = prices.receive(64, 0)?;
+    /// let numbers: Vec<u64> = batch.messages().iter().map(|price| price.sequence).collect();
+    /// assert_eq!(numbers, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// INVALID: not a subject. CLOSED.
@@ -93,6 +109,23 @@ impl Client {
     }
 
     /// Opens a queue that several subscriptions may feed.
+    ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// use fastmq::{Policy, QueueOptions, SubscribeOptions};
+    /// // The newest matter more than the oldest: a full queue drops those, and says how many.
+    /// let options = QueueOptions { policy: Policy::DropOldest, ..Default::default() };
+    /// let board = client.queue(options)?;
+    /// let into_board = |tag| SubscribeOptions { queue: Some(&board), tag, ..Default::default() };
+    /// let _arrivals = client.subscribe_with("flight.*.JFK", into_board(1))?;
+    /// let _departures = client.subscribe_with("flight.JFK.*", into_board(2))?;
+    /// client.publish("flight.JFK.LAX", "on time")?;
+    /// let batch = board.receive(64, 0)?;
+    /// assert_eq!((batch.messages()[0].tag, batch.messages()[0].lost_before), (2, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// INVALID: an option is out of its range. CLOSED, NO_MEMORY.
@@ -108,7 +141,29 @@ impl Client {
         self.subscribe_with(pattern, SubscribeOptions::default())
     }
 
-    /// Subscribes.
+    /// Subscribes, with a handler instead of a queue if the options name one.
+    ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// use fastmq::{Delivery, SubscribeOptions};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// let alarms = Arc::new(AtomicU32::new(0));
+    /// let count = alarms.clone();
+    /// let on_alarm = SubscribeOptions {
+    ///     delivery: Delivery::Inline, // on the thread that publishes
+    ///     on_message: Some(Box::new(move |_alarm| {
+    ///         count.fetch_add(1, Ordering::Relaxed);
+    ///     })),
+    ///     ..Default::default()
+    /// };
+    /// let _subscription = client.subscribe_with("alarm.>", on_alarm)?;
+    /// client.publish("alarm.room.7", "smoke")?;
+    /// assert_eq!(alarms.load(Ordering::Relaxed), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Client::subscribe`], and UNSUPPORTED where the driver has no threads for
@@ -132,6 +187,26 @@ impl Client {
 
     /// Asks and waits for the answer.
     ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// use fastmq::{Delivery, Message, SubscribeOptions};
+    /// let responder = client.clone();
+    /// let double = SubscribeOptions {
+    ///     delivery: Delivery::Inline,
+    ///     on_message: Some(Box::new(move |request| {
+    ///         let answer = request.payload().repeat(2);
+    ///         responder.reply(request.token, answer).expect("the asker waits");
+    ///     })),
+    ///     ..Default::default()
+    /// };
+    /// let _subscription = client.subscribe_with("double", double)?;
+    /// let question = Message { subject: b"double", payload: b"la", ..Default::default() };
+    /// assert_eq!(client.request(&question, 1_000_000_000)?.payload, "lala");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; else as [`Client::publish`].
     pub fn request(&self, message: &Message<'_>, timeout_ns: u64) -> Result<Reply> {
@@ -139,6 +214,28 @@ impl Client {
     }
 
     /// Opens a requester: many requests in flight from one thread.
+    ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// use fastmq::{RequesterOptions, Status};
+    /// let workers = client.subscribe("square")?;
+    /// let mut asker = client.requester(RequesterOptions::default())?;
+    /// for number in 1..=3u64 {
+    ///     asker.submit_to(b"square", &number.to_le_bytes(), number, 1_000_000_000)?;
+    /// }
+    /// // Elsewhere, usually: each request is answered by its token.
+    /// for request in workers.receive(64, 0)?.messages() {
+    ///     let number = u64::from_le_bytes(request.payload().try_into().expect("8 bytes"));
+    ///     client.reply(request.token, (number * number).to_le_bytes())?;
+    /// }
+    /// for answer in asker.receive(64, 1_000_000_000)?.messages() {
+    ///     assert_eq!(answer.status, Status::Ok as u32);
+    ///     assert_eq!(answer.payload(), (answer.token * answer.token).to_le_bytes());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// INVALID: not a subject, or a number out of its range. CLOSED, NO_MEMORY.

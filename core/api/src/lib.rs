@@ -20,7 +20,7 @@
 //! ```
 //!
 //! This crate owns the types that a Rust user holds and their lifetimes. It has no logic: every
-//! call is one call into the engine. Not here: waiting for `async`, which belongs to a binding.
+//! call is one call into the engine.
 
 #![forbid(unsafe_code)]
 
@@ -39,8 +39,8 @@ pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
-    Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
-    Result, Status,
+    Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Ready, Requester,
+    RequesterOptions, Result, Status,
 };
 pub use queue::Queue;
 pub use reply::Reply;

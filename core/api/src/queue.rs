@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fastmq_engine::memory::Batch;
 use fastmq_engine::memory::queue::QueueStatistics;
-use fastmq_engine::{Place, Result};
+use fastmq_engine::{Place, Ready, Result, Status};
 
 use crate::client::Client;
 
@@ -45,6 +45,44 @@ impl Queue {
     pub fn receive(&self, message_max: usize, timeout_ns: u64) -> Result<Batch<'_>> {
         self.place
             .receive(self.client.broker(), message_max, timeout_ns)
+    }
+
+    /// Receives as a task of any executor: as [`Queue::receive`] without a time-out, which is the
+    /// executor's to keep.
+    ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// let prices = client.queue(fastmq::QueueOptions::default())?;
+    /// # let options = fastmq::SubscribeOptions { queue: Some(&prices), ..Default::default() };
+    /// # let _subscription = client.subscribe_with("price.>", options)?;
+    /// # client.publish("price.ACME", "12.5")?;
+    /// let task = async {
+    ///     let batch = prices.receive_async(64).await?;
+    ///     assert_eq!(batch.messages()[0].payload(), b"12.5");
+    ///     fastmq::Result::Ok(())
+    /// };
+    /// # let mut task = std::pin::pin!(task);
+    /// # let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    /// # assert!(task.as_mut().poll(&mut context).is_ready());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// END, MISUSE, as [`Queue::receive`].
+    pub async fn receive_async(&self, message_max: usize) -> Result<Batch<'_>> {
+        loop {
+            match self.receive(message_max, 0) {
+                Err(error) if error.status() == Status::Again => self.ready().await?,
+                received => return received,
+            }
+        }
+    }
+
+    /// Completes when a receive has something to say.
+    pub fn ready(&self) -> Ready<'_> {
+        Ready::new(&self.place, self.client.broker())
     }
 
     /// The queue's own descriptor: readable exactly while there is something to receive.

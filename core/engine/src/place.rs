@@ -162,7 +162,7 @@ impl Place {
 
     /// True if nothing will come any more: closed, or the client was drained. Answers still come
     /// to a client that was drained.
-    fn is_over(&self, broker: &Broker) -> bool {
+    pub(crate) fn is_over(&self, broker: &Broker) -> bool {
         self.is_closed() || (self.has_subscriptions && broker.is_drained())
     }
 

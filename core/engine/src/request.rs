@@ -254,6 +254,17 @@ impl Requester {
         Ok(())
     }
 
+    /// Nanoseconds until the next request in flight times out; `u64::MAX`: none will. Reads the
+    /// clock.
+    pub fn next_deadline(&mut self) -> u64 {
+        let now_ns = self.broker().driver.monotonic_ns();
+        self.flight.stamp(now_ns);
+        match self.flight.deadline_ns() {
+            u64::MAX => u64::MAX,
+            deadline_ns => deadline_ns.saturating_sub(now_ns),
+        }
+    }
+
     /// Receives up to `limit` answers, waiting for the first for at most `timeout_ns`.
     #[inline(always)]
     pub fn receive(&mut self, limit: usize, timeout_ns: u64) -> Result<Batch<'_>> {

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use fastmq_driver::{Driver, LoopFd};
-use fastmq_memory::gate::{EVENT, FUTEX, LEFT, LIST};
+use fastmq_memory::gate::{EVENT, FUTEX, LEFT, LIST, TASK};
 use fastmq_memory::queue::Wake;
-use fastmq_memory::sync::OnceLock;
+use fastmq_memory::sync::{Mutex, OnceLock};
 
 use crate::place::Place;
 use crate::ready::ReadyList;
@@ -81,6 +81,8 @@ pub struct Sleepers {
     /// The list of the user's own loop, which hears of room whoever reads the queue.
     pub(crate) rooms: Arc<ReadyList>,
     pub(crate) place: OnceLock<Weak<Place>>,
+    /// The task that waits in `Place::poll_ready`.
+    pub(crate) task: Mutex<Option<std::task::Waker>>,
     pub(crate) wakes: AtomicU64,
     pub(crate) waits: AtomicU64,
 }
@@ -101,6 +103,7 @@ impl Sleepers {
             event: OnceLock::new(),
             list: OnceLock::new(),
             place: OnceLock::new(),
+            task: Mutex::new(None),
             wakes: AtomicU64::new(0),
             waits: AtomicU64::new(0),
         }
@@ -134,6 +137,9 @@ impl Wake for Waker {
         }
         if bits & LIST != 0 {
             sleepers.list_push();
+        }
+        if bits & TASK != 0 {
+            sleepers.wake_task();
         }
     }
 

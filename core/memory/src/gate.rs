@@ -18,8 +18,10 @@ pub const LIST: u32 = 4;
 pub const CLOSED: u32 = 8;
 /// Of the writers' gate: a loop waits until the reader gives the right to read back.
 pub const LEFT: u32 = 16;
+/// A task of somebody's executor wants to be polled.
+pub const TASK: u32 = 32;
 
-const ARMED: u32 = FUTEX | EVENT | LIST | LEFT;
+const ARMED: u32 = FUTEX | EVENT | LIST | LEFT | TASK;
 
 /// The word; on cache lines of its own, read by every fast side and rarely written.
 #[derive(Debug)]

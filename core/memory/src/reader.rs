@@ -221,7 +221,7 @@ impl<'q> ReaderGuard<'q> {
     }
 
     /// True if a look at the lanes would find something; expired messages count.
-    pub(crate) fn has_waiting(&mut self) -> bool {
+    pub fn has_waiting(&mut self) -> bool {
         let queue = self.queue;
         let reader = self.state();
         let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
