@@ -19,6 +19,7 @@
 //! Checked by `tests/block.rs` (threads, canaries), which also runs under the sanitizers. There is
 //! no loom model: the table holds more words than loom can explore.
 
+mod claim;
 mod class;
 mod descriptor;
 mod slot;
@@ -27,7 +28,7 @@ use core::fmt;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::slice;
-use std::alloc::{alloc, dealloc};
+use std::alloc::{alloc, alloc_zeroed, dealloc};
 use std::sync::Arc;
 
 use self::class::{CLASS_COUNT, class_bytes, class_of, layout_of};
@@ -35,6 +36,7 @@ use self::slot::{CHUNK_BITS_MIN, CHUNK_COUNT, Lists, Slot, place_of};
 use crate::budget::Budget;
 use crate::sync::{Mutex, MutexGuard, OnceLock, Ordering, lock};
 
+pub use self::claim::{BlockClaim, SharedBlock};
 pub use self::class::BLOCK_BYTES_MAX;
 pub use self::descriptor::Descriptor;
 pub use self::slot::REFERENCES_MAX;
@@ -128,7 +130,7 @@ impl BlockPool {
             return Err(BlockError::TooManyReferences);
         }
         let class = class_of(payload.len()).ok_or(BlockError::TooLarge)?;
-        let index = self.take(class)?;
+        let index = self.take(class, false)?;
         let slot = self
             .slot(index)
             .expect("a slot that was taken is in the table");
@@ -140,7 +142,7 @@ impl BlockPool {
         let generation = slot.generation.load(Ordering::Relaxed) + 1;
         slot.generation.store(generation, Ordering::Relaxed);
         slot.size.store(size, Ordering::Relaxed);
-        slot.publish(generation, references);
+        slot.publish(generation, references, 0);
         Ok(Descriptor {
             pool: self.id,
             index,
@@ -252,16 +254,16 @@ impl BlockPool {
         self.table.get(chunk)?.get()?.get(offset)
     }
 
-    /// A free slot with memory of `class`, the caller's alone.
-    fn take(&self, class: usize) -> Result<u32, BlockError> {
+    /// A free slot with memory of `class`, the caller's alone; new memory is zeroed if asked for.
+    fn take(&self, class: usize, is_zeroed: bool) -> Result<u32, BlockError> {
         if let Some(index) = self.pop_cached(&mut lock(&self.lists), class) {
             return Ok(index);
         }
         self.make_room(class);
-        let memory = self.allocate(class).or_else(|_| {
+        let memory = self.allocate(class, is_zeroed).or_else(|_| {
             // What is kept for other sizes may be what is missing.
             self.trim();
-            self.allocate(class)
+            self.allocate(class, is_zeroed)
         })?;
         let index = match self.pop_bare(&mut lock(&self.lists), class) {
             Ok(index) => index,
@@ -275,6 +277,7 @@ impl BlockPool {
             .expect("a slot that was taken is in the table");
         slot.class.store(class as u32, Ordering::Relaxed);
         slot.memory.store(memory.as_ptr(), Ordering::Relaxed);
+        slot.is_raw.store(!is_zeroed, Ordering::Relaxed);
         Ok(index)
     }
 
@@ -389,13 +392,14 @@ impl BlockPool {
         Ok(())
     }
 
-    fn allocate(&self, class: usize) -> Result<NonNull<u8>, BlockError> {
+    fn allocate(&self, class: usize, is_zeroed: bool) -> Result<NonNull<u8>, BlockError> {
         let bytes = class_bytes(class);
         self.budget
             .reserve(bytes)
             .map_err(|_| BlockError::OverBudget)?;
+        let allocate = if is_zeroed { alloc_zeroed } else { alloc };
         // SAFETY: the size of a class is not 0.
-        let memory = unsafe { alloc(layout_of(class)) };
+        let memory = unsafe { allocate(layout_of(class)) };
         NonNull::new(memory).ok_or_else(|| {
             self.budget.release(bytes);
             BlockError::NoMemory

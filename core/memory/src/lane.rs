@@ -344,7 +344,7 @@ impl<W: Words> Producer<W> {
     pub fn try_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> bool {
         let length = plain.length(self.is_labelled);
         let step = (length as u64 + 7) & !7;
-        if (self.tail + step > self.free_end || step > self.half) && !self.make_way(step) {
+        if !self.has_way(step) && !self.make_way(step) {
             return false;
         }
         // SAFETY: `[tail, tail + step)` is free and contiguous: checked above or by `make_way`.
@@ -386,6 +386,74 @@ impl<W: Words> Producer<W> {
         let lap_end = (self.tail & !self.mask) + capacity;
         self.free_end = lap_end.min(self.head_seen + capacity);
         true
+    }
+
+    /// Makes room for a plain record whose payload of `size` bytes is written in place: `claimed`
+    /// lends the bytes, `commit` makes them a record. Nothing has to be given back: the room is the
+    /// producer's anyway, and the next record takes it.
+    ///
+    /// `plain` says the rest of the record; its own payload is empty. False: a loss has to be told
+    /// first, which a plain record cannot.
+    pub fn claim(&mut self, plain: &Plain<'_>, size: usize) -> Result<bool, NoRoom> {
+        let step = self.claim_step(plain, size);
+        if self.has_way(step) {
+            return Ok(true);
+        }
+        if self.lost > 0 {
+            return Ok(false);
+        }
+        if !self.make_way(step) {
+            self.reserve_slow(step, 0)?;
+            return Ok(self.make_way(step));
+        }
+        Ok(true)
+    }
+
+    /// Bytes that a plain record with a payload of `size` bytes occupies.
+    #[inline(always)]
+    fn claim_step(&self, plain: &Plain<'_>, size: usize) -> u64 {
+        // What is too large for a record is still too large.
+        let size = size.min(LANE_BYTES_MAX as usize);
+        ((plain.length(self.is_labelled) + size) as u64 + 7) & !7
+    }
+
+    /// Whether the next `step` bytes of the ring are known to be free, in one piece and no more
+    /// than a record may have.
+    #[inline(always)]
+    fn has_way(&self, step: u64) -> bool {
+        step <= self.half && self.tail + step <= self.free_end
+    }
+
+    /// Writes what surrounds the first `size` bytes of a claimed payload, without publishing the
+    /// record. `claim` has said yes for the same `plain` and at least as many bytes, and nothing
+    /// was written since.
+    #[inline(always)]
+    pub fn commit(&mut self, plain: &Plain<'_>, size: usize, subscription: u32) {
+        let step = self.claim_step(plain, size);
+        assert!(self.has_way(step), "a commit without a claim");
+        // SAFETY: `[tail, tail + step)` is free and contiguous (checked above), and the producer's.
+        unsafe {
+            record::encode_around(
+                &self.link.words,
+                (self.tail & self.mask) as usize,
+                plain.length(self.is_labelled) + size, // No more than a lane, as it has its way.
+                plain,
+                size,
+                subscription,
+                self.is_labelled,
+            );
+        }
+        self.tail += step;
+        self.pushed += 1;
+    }
+
+    /// Copies bytes to the start of a claimed payload, for memory that cannot be lent. For tests.
+    #[doc(hidden)]
+    pub fn fill_claimed(&mut self, plain: &Plain<'_>, bytes: &[u8]) {
+        assert!(self.has_way(self.claim_step(plain, bytes.len())));
+        let at = (self.tail & self.mask) as usize + plain.payload_at();
+        // SAFETY: inside `[tail, tail + step)`, which is free (checked above) and the producer's.
+        unsafe { self.link.words.copy_in(at, bytes) };
     }
 
     /// True if a record of `step` bytes fits into the current ring when that is empty.
@@ -467,6 +535,31 @@ impl<W: Words> Producer<W> {
         self.link
             .words
             .store(Control::Tail, tail, Ordering::Release);
+    }
+}
+
+impl Producer<HeapWords> {
+    /// As `claim` and `claimed`, if the room is known to be free.
+    #[inline(always)]
+    pub fn try_claim(&mut self, plain: &Plain<'_>, size: usize) -> Option<&mut [u8]> {
+        if !self.has_way(self.claim_step(plain, size)) {
+            return None;
+        }
+        let at = (self.tail & self.mask) as usize + plain.payload_at();
+        let data = self.link.words.data(at);
+        // SAFETY: the bytes lie inside `[tail, tail + step)`, which is free (checked above) and
+        // belongs to the producer, who is borrowed exclusively as long as the slice; a ring's
+        // memory is zeroed when it is made, so all bytes have a value.
+        Some(unsafe { std::slice::from_raw_parts_mut(data, size) })
+    }
+
+    /// The payload of a record for which `claim` has just made room, in place: what was written
+    /// there stays until something else is written to the lane.
+    ///
+    /// # Panics
+    /// There is no such room.
+    pub fn claimed(&mut self, plain: &Plain<'_>, size: usize) -> &mut [u8] {
+        self.try_claim(plain, size).expect("a claim has made room")
     }
 }
 

@@ -156,9 +156,20 @@ impl<'a> Plain<'a> {
     /// Bytes of the record before rounding up.
     #[inline(always)]
     pub(crate) fn length(&self, labelled: bool) -> usize {
-        let word = if self.flags == 0 { 0 } else { 8 };
         let subject = if labelled { 0 } else { self.subject.len() };
-        HEADER_BYTES + word + self.payload.len() + subject
+        self.payload_at() + self.payload.len() + subject
+    }
+
+    #[inline(always)]
+    fn is_reply(&self) -> bool {
+        self.kind as u8 == Kind::Reply as u8
+    }
+
+    /// Offset of the payload in the record.
+    #[inline(always)]
+    pub(crate) fn payload_at(&self) -> usize {
+        let word = if self.flags == 0 { 0 } else { 8 };
+        HEADER_BYTES + word
     }
 }
 
@@ -175,20 +186,9 @@ pub(crate) unsafe fn encode_plain<W: Words>(
     subscription: u32,
     labelled: bool,
 ) {
-    let is_reply = plain.kind as u8 == Kind::Reply as u8;
-    let mut flags = plain.flags;
-    let mut subject = plain.subject.len() as u32;
-    if labelled {
-        flags |= flag::SUBJECT_ID;
-        subject = 0;
-    }
-    if is_reply {
-        subject = u32::from(plain.status);
-    }
-    let first = length as u64 | (plain.kind as u64) << 32 | u64::from(flags) << 48;
-    let second = u64::from(subscription) | u64::from(subject) << 32;
+    let [first, second] = head_of_plain(length, plain, subscription, labelled);
     let (payload, text) = (plain.payload, plain.subject);
-    match (plain.flags != 0, labelled || is_reply) {
+    match (plain.flags != 0, labelled || plain.is_reply()) {
         // SAFETY: all that is `length` bytes, which the caller owns.
         (true, true) => unsafe { words.write_all(offset, [first, second, plain.word], [payload]) },
         (true, false) => {
@@ -201,6 +201,51 @@ pub(crate) unsafe fn encode_plain<W: Words>(
         // SAFETY: as above.
         (false, false) => unsafe { words.write_all(offset, [first, second], [payload, text]) },
     }
+}
+
+/// Writes all of the record of `plain` but its payload, which has `size` bytes and is there.
+///
+/// # Safety
+/// As [`encode`]; `length` is that of a record with such a payload.
+#[inline(always)]
+pub(crate) unsafe fn encode_around<W: Words>(
+    words: &W,
+    offset: usize,
+    length: usize,
+    plain: &Plain<'_>,
+    size: usize,
+    subscription: u32,
+    labelled: bool,
+) {
+    let [first, second] = head_of_plain(length, plain, subscription, labelled);
+    match plain.flags != 0 {
+        // SAFETY: the words lie inside `length` bytes, which the caller owns.
+        true => unsafe { words.write_all(offset, [first, second, plain.word], []) },
+        // SAFETY: as above.
+        false => unsafe { words.write_all(offset, [first, second], []) },
+    }
+    if !labelled && !plain.is_reply() {
+        let at = offset + plain.payload_at() + size;
+        // SAFETY: the subject lies inside `length`.
+        unsafe { words.copy_in(at, plain.subject) };
+    }
+}
+
+/// The first two words of the record of `plain`.
+#[inline(always)]
+fn head_of_plain(length: usize, plain: &Plain<'_>, subscription: u32, labelled: bool) -> [u64; 2] {
+    let mut flags = plain.flags;
+    let mut subject = plain.subject.len() as u32;
+    if labelled {
+        flags |= flag::SUBJECT_ID;
+        subject = 0;
+    }
+    if plain.is_reply() {
+        subject = u32::from(plain.status);
+    }
+    let first = length as u64 | (plain.kind as u64) << 32 | u64::from(flags) << 48;
+    let second = u64::from(subscription) | u64::from(subject) << 32;
+    [first, second]
 }
 
 /// Writes the record of `draft` at `offset`.

@@ -119,8 +119,10 @@ impl HeapWords {
         self.base.as_ptr().wrapping_add(DATA_OFFSET + offset)
     }
 
+    /// The same for the producer, to write in place.
     #[inline(always)]
-    fn data(&self, offset: usize) -> *mut u8 {
+    pub(crate) fn data(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset <= self.capacity);
         self.base.as_ptr().wrapping_add(DATA_OFFSET + offset)
     }
 

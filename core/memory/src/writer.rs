@@ -5,6 +5,8 @@
 //! lane, did it leave anything in its own. Invariant (all or nothing): room that `reserve` promised
 //! is there when `push_reserved` comes, whatever other writers do meanwhile.
 
+mod claim;
+
 use std::sync::Arc;
 
 use crate::block::Descriptor;

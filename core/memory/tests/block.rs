@@ -277,6 +277,115 @@ fn a_pool_that_is_dropped_frees_what_lanes_still_named() {
 }
 
 #[test]
+fn a_claim_is_written_in_place_and_then_shared() {
+    let (pool, budget) = pool(0);
+    for size in [0, 1, 1024, 1025, 100_000] {
+        let mut claim = pool.claim(size).unwrap();
+        assert_eq!((claim.len(), claim.as_ptr().addr() % 64), (size, 0));
+        claim.fill(7);
+        assert_eq!(pool.usage().blocks, 1);
+        let shared = claim.share(size / 2, 2).unwrap();
+        let descriptor = shared.descriptor();
+        assert_eq!(&shared[..], vec![7; size / 2]);
+        let first = pool.get(&descriptor).unwrap();
+        assert_eq!(&first[..], vec![7; size / 2]);
+        drop(shared);
+        assert!(pool.release(&descriptor, 1));
+        assert!(pool.get(&descriptor).is_none());
+        drop(first);
+        check_idle(&pool, &budget);
+    }
+    drop(pool.claim(10).unwrap());
+    check_idle(&pool, &budget);
+    assert_eq!(
+        pool.claim(BLOCK_BYTES_MAX + 1).err(),
+        Some(BlockError::TooLarge)
+    );
+}
+
+#[test]
+fn a_claim_comes_back_only_when_nobody_else_has_it() {
+    let (pool, budget) = pool(0);
+    let mut claim = pool.claim(100).unwrap();
+    for round in 0..3 {
+        claim.fill(round);
+        let shared = claim.share(100 - usize::from(round), 5).unwrap();
+        let descriptor = shared.descriptor();
+        assert!(pool.release(&descriptor, 5));
+        claim = shared.take_back().expect("all were given back");
+        assert_eq!(claim.len(), 100 - usize::from(round));
+        assert!(!pool.add_references(&descriptor, 1), "it names nothing now");
+        claim = claim.resized(1024).unwrap().resized(100).unwrap();
+        assert!(claim.iter().all(|byte| *byte == round));
+    }
+    assert!(
+        pool.claim(1).unwrap().resized(1025).is_none(),
+        "its memory ends"
+    );
+    let claim = claim.share(10, REFERENCES_MAX).expect_err("too many");
+    let shared = claim.share(10, 2).unwrap();
+    let descriptor = shared.descriptor();
+    let reader = pool.get(&descriptor).unwrap();
+    assert!(pool.release(&descriptor, 1));
+    assert!(shared.take_back().is_none(), "it is being read");
+    assert_eq!(reader.len(), 10);
+    drop(reader);
+    check_idle(&pool, &budget);
+    // What comes next in the same place counts its generations on.
+    let next = pool.write(b"next", 1).unwrap();
+    assert_eq!(next.index, descriptor.index);
+    assert!(next.generation > descriptor.generation);
+    assert!(pool.release(&next, 1));
+}
+
+#[test]
+fn a_claim_cannot_be_named_by_whoever_guesses_its_descriptor() {
+    let (pool, budget) = pool(0);
+    let before = pool.write(&[1; 100], 1).unwrap();
+    assert!(pool.release(&before, 1));
+    let mut claim = pool.claim(100).unwrap();
+    let check_hidden = |generation: u64| {
+        for generation in 0..generation + 2 {
+            let forged = Descriptor {
+                generation,
+                ..before
+            };
+            assert!(!pool.add_references(&forged, 1));
+            assert!(pool.get(&forged).is_none());
+            assert!(!pool.release(&forged, 1));
+        }
+    };
+    check_hidden(before.generation + 1);
+    claim.fill(2);
+    let shared = claim.share(100, 1).unwrap();
+    let descriptor = shared.descriptor();
+    assert!(pool.release(&descriptor, 1));
+    let claim = shared.take_back().unwrap();
+    check_hidden(descriptor.generation + 1);
+    drop(claim);
+    check_idle(&pool, &budget);
+}
+
+#[test]
+fn claims_take_memory_of_the_cache_and_the_cap() {
+    let (pool, budget) = pool(0);
+    // Raw memory of a copy becomes that of a claim, whose bytes all have a value.
+    let copied = pool.write(&[9; 10], 1).unwrap();
+    assert!(pool.release(&copied, 1));
+    let claim = pool.claim(1000).unwrap();
+    assert!(claim.iter().all(|byte| *byte == 0));
+    drop(claim);
+    assert_eq!(pool.usage().cached_bytes, 1024);
+    check_idle(&pool, &budget);
+    let (pool, budget) = self::pool(100_000);
+    let claim = pool.claim(60_000).unwrap();
+    assert_eq!(pool.claim(60_000).err(), Some(BlockError::OverBudget));
+    drop(claim);
+    drop(pool);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
 fn a_descriptor_survives_its_bytes() {
     let descriptor = Descriptor {
         pool: 0x0403_0201,

@@ -171,6 +171,11 @@ impl Pair {
         let step = self.producer.step(&sent.draft());
         let was_empty = self.producer.is_drained();
         if let Some(plain) = sent.plain()
+            && random.one_in(3)
+            && self.push_claimed(random, &plain, sent.subscription)
+        {
+            assert_eq!(self.lost, 0, "a claim cannot tell a loss");
+        } else if let Some(plain) = sent.plain()
             && random.one_in(2)
             && self.producer.try_plain(&plain, sent.subscription)
         {
@@ -196,6 +201,34 @@ impl Pair {
         }
         assert!(step <= self.capacity_max / 2);
         self.waiting.push_back(sent);
+        true
+    }
+
+    /// Writes a record in place, after claims that came to nothing; false if there is no room for
+    /// what was claimed, which may be more than what is committed.
+    fn push_claimed(&mut self, random: &mut Random, sent: &Plain<'_>, subscription: u32) -> bool {
+        let empty = Plain {
+            payload: &[],
+            ..*sent
+        };
+        let size = sent.payload.len();
+        while random.one_in(2) {
+            // Abandoned: what was written there is nobody's, and nothing has to be given back.
+            let abandoned = random.below(2 * size as u64 + 40) as usize;
+            if self.producer.claim(&empty, abandoned) == Ok(true) {
+                self.producer.claimed(&empty, abandoned).fill(0xaa);
+            }
+        }
+        let claimed = size + random.below(40) as usize;
+        if self.producer.claim(&empty, claimed) != Ok(true) {
+            return false;
+        }
+        let bytes = self.producer.claimed(&empty, claimed);
+        assert_eq!((bytes.len(), bytes.as_ptr().addr() % 8), (claimed, 0));
+        bytes.fill(0xbb);
+        bytes[..size].copy_from_slice(sent.payload);
+        self.producer.commit(&empty, size, subscription);
+        self.producer.publish();
         true
     }
 
@@ -403,6 +436,96 @@ fn what_was_written_and_not_published_is_not_seen() {
         let parsed = consumer.next_copied(&mut record).unwrap().unwrap();
         assert_eq!(word(&parsed, &record, flag::SEQUENCE), Some(sequence));
     }
+}
+
+#[test]
+fn a_claim_is_seen_when_it_is_committed_and_an_abandoned_one_never() {
+    let (mut producer, mut consumer) = lane::<HeapWords>(1 << 14, None, None).unwrap();
+    let mut record = Vec::new();
+    let plain = |sequence| Plain {
+        kind: Kind::Message,
+        flags: flag::SEQUENCE,
+        status: 0,
+        word: sequence,
+        subject: b"subject",
+        payload: &[],
+    };
+    assert_eq!(producer.claim(&plain(0), 100), Ok(true));
+    producer.claimed(&plain(0), 100).fill(1);
+    producer.publish();
+    assert_eq!(consumer.next_copied(&mut record), Ok(None));
+    // The producer goes: its claim goes with it, and what it published stays.
+    producer
+        .push(&message(b"subject", b"before", 1), 0)
+        .unwrap();
+    assert_eq!(producer.claim(&plain(2), 1000), Ok(true));
+    producer.claimed(&plain(2), 1000).fill(2);
+    assert_eq!(producer.state().pushed(), 1);
+    producer.commit(&plain(2), 10, 7);
+    assert_eq!(producer.state().pushed(), 1, "not published yet");
+    producer.publish();
+    assert_eq!(producer.claim(&plain(3), 10), Ok(true));
+    producer.claimed(&plain(3), 10).fill(3);
+    drop(producer);
+    for (sequence, payload) in [(1, &b"before"[..]), (2, &[2; 10])] {
+        let parsed = consumer.next_copied(&mut record).unwrap().unwrap();
+        assert_eq!(word(&parsed, &record, flag::SEQUENCE), Some(sequence));
+        let found = parts(&parsed, &record);
+        assert_eq!((found.payload, found.subject), (payload, &b"subject"[..]));
+    }
+    assert_eq!(consumer.next_copied(&mut record), Ok(None));
+    consumer.release();
+    assert!(consumer.is_finished());
+}
+
+#[test]
+fn a_claim_needs_the_room_of_its_record() {
+    let plain = Plain {
+        kind: Kind::Message,
+        flags: 0,
+        status: 0,
+        word: 0,
+        subject: b"",
+        payload: &[],
+    };
+    let (mut producer, mut consumer) =
+        lane::<HeapWords>(4096, Some(Arc::from(LABEL)), None).unwrap();
+    assert_eq!(producer.claim(&plain, 2048 - 16 + 1), Err(NoRoom::TooLarge));
+    assert_eq!(producer.claim(&plain, usize::MAX), Err(NoRoom::TooLarge));
+    for _ in 0..2 {
+        assert_eq!(producer.claim(&plain, 2048 - 16), Ok(true));
+        producer.commit(&plain, 2048 - 16, 0);
+    }
+    producer.publish();
+    assert_eq!(producer.claim(&plain, 0), Err(NoRoom::Full));
+    let mut record = Vec::new();
+    assert!(consumer.next_copied(&mut record).unwrap().is_some());
+    assert_eq!(producer.claim(&plain, 0), Err(NoRoom::Full));
+    consumer.release();
+    assert_eq!(producer.claim(&plain, 2048 - 16), Ok(true));
+    producer.count_lost();
+    assert_eq!(
+        producer.claim(&plain, 0),
+        Ok(false),
+        "a loss has to be told"
+    );
+}
+
+#[test]
+#[should_panic = "a commit without a claim"]
+fn a_commit_of_more_than_there_is_room_for_panics() {
+    let (mut producer, _consumer) = lane::<HeapWords>(4096, None, None).unwrap();
+    let plain = message(b"subject", b"", 0);
+    let plain = Plain {
+        kind: plain.kind,
+        flags: 0,
+        status: 0,
+        word: 0,
+        subject: plain.subject,
+        payload: &[],
+    };
+    assert_eq!(producer.claim(&plain, 10), Ok(true));
+    producer.commit(&plain, 5000, 0);
 }
 
 #[test]

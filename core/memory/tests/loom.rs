@@ -18,7 +18,7 @@ use fastmq_memory::record::{Draft, Parsed, flag};
 use fastmq_memory::snapshot::{Snapshot, pin};
 use fastmq_memory::words::{Control, NoMemory, Words};
 use fastmq_memory::writer::HOT_MESSAGES;
-use fastmq_memory::{LaneWriter, Policy, Pushed, Queue, SlotWriter};
+use fastmq_memory::{LaneWriter, Plain, Policy, Pushed, Queue, SlotWriter};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
@@ -198,6 +198,52 @@ fn check_lane(capacity: u64, size: usize, count: u64) {
 fn a_lane_that_wraps_gives_every_record_whole_and_in_order() {
     // 32 bytes each in a ring of 64: the second round writes where the first was read.
     check_lane(64, BYTES, 4);
+}
+
+#[test]
+fn a_claim_is_written_where_nobody_reads_until_it_is_committed() {
+    check(|| {
+        let (mut producer, mut consumer) = lane::<Cells>(64, None, None).unwrap();
+        let writer = thread::spawn(move || {
+            for sequence in 1..=3 {
+                let payload = [sequence as u8; BYTES];
+                let message = message(&[], sequence);
+                let plain = Plain {
+                    kind: message.kind,
+                    flags: message.flags,
+                    status: 0,
+                    word: sequence,
+                    subject: message.subject,
+                    payload: &[],
+                };
+                while let Err(no_room) = producer.claim(&plain, BYTES) {
+                    assert_eq!(no_room, NoRoom::Full);
+                    thread::yield_now();
+                }
+                // The first is abandoned, and its room written again.
+                if sequence == 1 {
+                    producer.fill_claimed(&plain, &[0xaa; BYTES]);
+                    assert_eq!(producer.claim(&plain, BYTES), Ok(true));
+                }
+                producer.fill_claimed(&plain, &payload);
+                producer.commit(&plain, BYTES, sequence as u32);
+                producer.publish();
+            }
+        });
+        let (mut record, mut last) = (Vec::new(), 0);
+        while last < 3 {
+            match take(&mut consumer, &mut record) {
+                Some(sequence) => {
+                    assert_eq!(sequence, last + 1);
+                    last = sequence;
+                    consumer.release();
+                }
+                None => thread::yield_now(),
+            }
+        }
+        writer.join().unwrap();
+        assert!(consumer.is_finished());
+    });
 }
 
 #[test]

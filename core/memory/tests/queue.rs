@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fastmq_memory::record::{Draft, Plain, flag};
 use fastmq_memory::writer::HOT_MESSAGES;
-use fastmq_memory::{Batch, Detached, LaneWriter, Policy, Pushed, Refused};
+use fastmq_memory::{Batch, Detached, LaneWriter, Policy, Pushed, Refused, Tried};
 
 use fixture::{Owned, Place, Random, message, request, with_seeds};
 
@@ -107,6 +107,45 @@ impl Model {
             }
         }
         self.evicted += writer.lane.take_evicted().len() as u64;
+    }
+
+    /// Claims room, lets others write and read, and then commits or abandons.
+    fn push_claimed(&mut self, at: usize, random: &mut Random, size_max: u64) {
+        let payload = random.bytes(random.clone().below(size_max) as usize);
+        let claimed = payload.len() + random.below(30) as usize;
+        let empty = plain(b"subject", &[], self.writers[at].sequence + 1);
+        match self.writers[at].lane.claim(&empty, claimed) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(refused) => {
+                assert!(matches!(refused, Refused::Full | Refused::TooLarge));
+                return;
+            }
+        }
+        let writer = &mut self.writers[at].lane;
+        writer.claimed(&empty, claimed)[..payload.len()].copy_from_slice(&payload);
+        for _ in 0..random.below(4) {
+            let other = random.below(self.writers.len() as u64) as usize;
+            if other != at {
+                self.push(other, random, size_max);
+            }
+        }
+        if random.one_in(2) {
+            let seen = self.place.read(3);
+            self.see(&seen);
+        }
+        if random.one_in(4) {
+            return;
+        }
+        let writer = &mut self.writers[at];
+        let pushed = writer.lane.commit(&empty, payload.len(), writer.id);
+        assert_eq!(
+            pushed,
+            Tried::Written,
+            "nobody sleeps, and room was claimed"
+        );
+        writer.sequence += 1;
+        self.written += 1;
     }
 
     /// Promises room for some copies, lets others write, and then writes or cancels.
@@ -218,6 +257,7 @@ fn check_policy(test: &str, policy: Policy) {
                 0..12 => model.push(at, random, size_max),
                 12 if policy == Policy::Backpressure => model.push_reserved(at, random, size_max),
                 13 => model.writers[at].lane.sweep(),
+                16 => model.push_claimed(at, random, size_max),
                 14 if random.one_in(8) && policy == Policy::Backpressure => {
                     // What is in its lane is read; its successor is another writer.
                     model.writers.swap_remove(at);

@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicPtr;
 
 use super::BlockUsage;
 use super::class::CLASS_COUNT;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// References to one block, pending and held, at most.
 pub const REFERENCES_MAX: u32 = COUNT_MASK as u32;
@@ -36,6 +36,8 @@ pub(super) struct Slot {
     pub(super) memory: AtomicPtr<u8>,
     pub(super) class: AtomicU32,
     pub(super) next: AtomicU32,
+    /// The memory may have bytes that nobody has ever given a value.
+    pub(super) is_raw: AtomicBool,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom));
@@ -61,12 +63,14 @@ impl Slot {
             memory: AtomicPtr::new(ptr::null_mut()),
             class: AtomicU32::new(0),
             next: AtomicU32::new(NIL),
+            is_raw: AtomicBool::new(true),
         }
     }
 
     /// Gives the slot, with what its owner has written, to whoever holds its descriptor.
-    pub(super) fn publish(&self, generation: u64, references: u32) {
-        let state = (generation << TAG_SHIFT) | (u64::from(references) * PENDING_ONE);
+    pub(super) fn publish(&self, generation: u64, pending: u32, held: u32) {
+        let counts = u64::from(pending) * PENDING_ONE + u64::from(held) * HELD_ONE;
+        let state = (generation << TAG_SHIFT) | counts;
         // Nobody changes a word whose counts are 0, so a store cannot lose an update.
         self.state.store(state, Ordering::Release);
     }
@@ -98,6 +102,16 @@ impl Slot {
                 Err(current) => state = current,
             }
         }
+    }
+
+    /// Gives the next generation to a slot whose only reference is the caller's; false: there are
+    /// more.
+    pub(super) fn renew(&self, generation: u64) -> bool {
+        let (old, new) = (generation << TAG_SHIFT, (generation + 1) << TAG_SHIFT);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+        self.state
+            .compare_exchange(old | HELD_ONE, new | HELD_ONE, success, failure)
+            .is_ok()
     }
 
     /// Turns a held reference back into the pending one that it was.
