@@ -7,20 +7,21 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use fastmq_memory::block::BlockError;
+use fastmq_memory::block::{BlockError, Descriptor};
 use fastmq_memory::record::{DESCRIPTOR_BYTES, flag};
-use fastmq_memory::{Draft, LaneWriter, Policy, Pushed, Refused};
+use fastmq_memory::{Draft, Policy, Pushed, Refused};
 
 use crate::asking::{Asking, Fate};
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
+use crate::promise::is_hopeless;
 use crate::route::{Group, LaneTarget, Many, Member, Targets};
 use crate::subscription::Handler;
 use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
 const FAN_OUT_TARGETS: usize = 16;
-const FAN_OUT_BYTES: usize = 256;
+pub(crate) const FAN_OUT_BYTES: usize = 256;
 
 /// What came of a message for one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,24 +129,34 @@ impl Writer {
         draft: &Draft<'_>,
     ) -> Result<Sent> {
         let references = (plain.len() + groups.len()) as u32;
+        let written = self.broker.blocks.write(draft.payload, references);
+        let descriptor = written.map_err(block_refused)?;
+        self.send_descriptor(plain, groups, message, draft, &descriptor)
+    }
+
+    /// Sends the descriptor of a block, which has a pending reference for each target; gives back
+    /// those that no queue holds then.
+    pub(crate) fn send_descriptor<G: Borrow<Group>>(
+        &self,
+        plain: &[LaneTarget],
+        groups: &[G],
+        message: &Message<'_>,
+        draft: &Draft<'_>,
+        descriptor: &Descriptor,
+    ) -> Result<Sent> {
+        let references = (plain.len() + groups.len()) as u32;
         let blocks = &self.broker.blocks;
-        let descriptor = blocks
-            .write(draft.payload, references)
-            .map_err(|error| match error {
-                BlockError::OverBudget => Error::OVER_BUDGET,
-                _ => Error::NO_MEMORY,
-            })?;
         let bytes = descriptor.to_bytes();
         let mut by_block = *draft;
         by_block.payload = &bytes;
         by_block.flags |= flag::BLOCK;
         match self.send_all(plain, groups, message, &by_block) {
             Ok(sent) => {
-                blocks.release(&descriptor, references - sent.held);
+                blocks.release(descriptor, references - sent.held);
                 Ok(sent)
             }
             Err(error) => {
-                blocks.release(&descriptor, references);
+                blocks.release(descriptor, references);
                 Err(error)
             }
         }
@@ -159,44 +170,12 @@ impl Writer {
         message: &Message<'_>,
         draft: &Draft<'_>,
     ) -> Result<Sent> {
-        let mut chosen = Vec::new();
-        chosen
-            .try_reserve_exact(groups.len())
-            .map_err(|_| Error::NO_MEMORY)?;
         let single = plain.len() + groups.len() == 1;
-        if !single {
-            let mut reserved = 0;
-            let mut failure = None;
-            for run in plain.chunk_by(|a, b| a.lane == b.lane) {
-                if let Err(error) = self.reserve(run[0].lane, draft, run.len() as u64) {
-                    failure = Some(error);
-                    break;
-                }
-                reserved += run.len();
-            }
-            if failure.is_none() {
-                for group in groups {
-                    match self.send_to_group(group.borrow(), message, draft, Attempt::Reserve) {
-                        Ok((member, _)) => chosen.push(member),
-                        Err(error) => {
-                            failure = Some(error);
-                            break;
-                        }
-                    }
-                }
-            }
-            if let Some(error) = failure {
-                for target in &plain[..reserved] {
-                    self.cancel(target.lane);
-                }
-                for (group, member) in groups.iter().zip(&chosen) {
-                    if let Some(Member::Lane(target)) = group.borrow().members.get(*member) {
-                        self.cancel(target.lane);
-                    }
-                }
-                return Err(error);
-            }
-        }
+        let chosen = if single {
+            Vec::new()
+        } else {
+            self.promise(plain, groups, message, draft)?
+        };
         let mut sent = Sent::default();
         for target in plain {
             sent.add(self.push_promised(*target, draft, single)?);
@@ -227,30 +206,6 @@ impl Writer {
             }
         }
         Ok(sent)
-    }
-
-    pub(crate) fn reserve(&self, lane: u32, draft: &Draft<'_>, copies: u64) -> Result<()> {
-        let mut lanes = self.lanes.borrow_mut();
-        let Some(lane) = lanes.get(lane) else {
-            return Ok(());
-        };
-        if lane.writer.queue().policy() != Policy::Backpressure {
-            // Nothing is promised; but what could only be dropped goes by block.
-            return match is_hopeless(&lane.writer, draft) {
-                true => Err(self.refuse(Refused::TooLarge, &lane.place)),
-                false => Ok(()),
-            };
-        }
-        match lane.writer.reserve(draft, copies) {
-            Ok(()) | Err(Refused::Closed | Refused::Unread) => Ok(()),
-            Err(refused) => Err(self.refuse(refused, &lane.place)),
-        }
-    }
-
-    pub(crate) fn cancel(&self, lane: u32) {
-        if let Some(lane) = self.lanes.borrow_mut().get(lane) {
-            lane.writer.cancel();
-        }
     }
 
     /// Writes to one target. `is_single`: nothing was reserved, and a refusal is the caller's.
@@ -555,6 +510,14 @@ impl Writer {
     }
 }
 
+#[cold]
+pub(crate) fn block_refused(error: BlockError) -> Error {
+    match error {
+        BlockError::OverBudget => Error::OVER_BUDGET,
+        _ => Error::NO_MEMORY,
+    }
+}
+
 /// Whether a group's choice is written at once or only promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
@@ -563,16 +526,9 @@ pub(crate) enum Attempt {
 }
 
 /// True if no lane of a target could hold the record, and a descriptor is shorter.
-fn is_too_wide<T>(sent: &Result<T>, draft: &Draft<'_>) -> bool {
+pub(crate) fn is_too_wide<T>(sent: &Result<T>, draft: &Draft<'_>) -> bool {
     matches!(sent, Err(error) if error.status() == Status::TooLarge)
         && draft.payload.len() > DESCRIPTOR_BYTES
-}
-
-/// True if the lane could never hold the record, and a descriptor may do.
-fn is_hopeless(writer: &LaneWriter, draft: &Draft<'_>) -> bool {
-    draft.flags & flag::BLOCK == 0
-        && draft.payload.len() > DESCRIPTOR_BYTES
-        && !writer.can_hold(draft)
 }
 
 fn reborrow<'a>(asking: &'a mut Asking<'_>) -> Asking<'a> {

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use fastmq_memory::allocation::try_arc_bytes;
 
+use fastmq_memory::block::BlockClaim;
+
 use crate::broker::Broker;
 use crate::call;
+use crate::claim::Open;
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
 use crate::route::Route;
@@ -14,10 +17,13 @@ use crate::writer::{Message, Writer};
 
 /// A subject to publish to; the hot path. Used by one thread at a time.
 pub struct Publisher {
-    writer: Writer,
-    subject: Arc<[u8]>,
-    route: Option<Route>,
-    sequence: u64,
+    pub(crate) writer: Writer,
+    pub(crate) subject: Arc<[u8]>,
+    pub(crate) route: Option<Route>,
+    pub(crate) sequence: u64,
+    pub(crate) claim: Option<Open>,
+    /// Where a claim is written that is in no lane; between claims, the last one's memory.
+    pub(crate) block: Option<BlockClaim>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -39,6 +45,8 @@ impl Publisher {
             subject,
             route: None,
             sequence: 0,
+            claim: None,
+            block: None,
         })
     }
 
@@ -50,6 +58,7 @@ impl Publisher {
     /// Publishes one payload. Never blocks.
     #[inline(always)]
     pub fn publish(&mut self, payload: &[u8]) -> Result<()> {
+        self.check_unclaimed()?;
         let sequence = self.sequence + 1;
         self.writer
             .publish_by(&mut self.route, &self.subject, payload, sequence)?;
@@ -66,6 +75,7 @@ impl Publisher {
             );
             return Err(Error::new(fault));
         }
+        self.check_unclaimed()?;
         let message = Message {
             subject: &self.subject,
             ..*message
@@ -85,6 +95,9 @@ impl Publisher {
         &mut self,
         payloads: impl Iterator<Item = &'m [u8]>,
     ) -> (usize, Result<()>) {
+        if let Err(error) = self.check_unclaimed() {
+            return (0, Err(error));
+        }
         let sequence = &mut self.sequence;
         self.writer
             .publish_many_by(&mut self.route, &self.subject, sequence, payloads)

@@ -204,7 +204,7 @@ impl Writer {
     /// After `try_plain`: wakes the reader of the queue.
     #[cold]
     #[inline(never)]
-    fn notice(&self, target: LaneTarget) -> Result<()> {
+    pub(crate) fn notice(&self, target: LaneTarget) -> Result<()> {
         let mut lanes = self.lanes.borrow_mut();
         let Some(lane) = lanes.get(target.lane) else {
             return Ok(());

@@ -109,6 +109,8 @@ struct World {
     queues: Vec<QueueModel>,
     subscriptions: Vec<SubscriptionModel>,
     publishers: Vec<(u64, &'static str, u64, Publisher)>,
+    /// Of each publisher, what is written in its open claim.
+    claims: Vec<Option<(usize, Vec<u8>)>>,
     groups: BTreeMap<(&'static str, u64), ForGroup>,
     number: u64,
     writers: u64,
@@ -151,6 +153,7 @@ impl World {
             queues: Vec::new(),
             subscriptions: Vec::new(),
             publishers: Vec::new(),
+            claims: Vec::new(),
             groups: BTreeMap::new(),
             number: 0,
             writers: 1,
@@ -242,6 +245,9 @@ impl World {
             return;
         }
         let at = self.pick(self.publishers.len());
+        if self.claims[at].is_some() || self.dice.below(3) == 0 {
+            return self.claim_by_handle(at);
+        }
         let count = if self.dice.below(3) == 0 {
             1 + self.pick(20)
         } else {
@@ -270,6 +276,49 @@ impl World {
             self.note_publish(subject, writer, u64::MAX, size.max(16), &result);
         }
         assert!(self.heard.lock().unwrap().is_empty());
+    }
+
+    /// Opens a claim, or ends the one that an earlier step has opened.
+    fn claim_by_handle(&mut self, at: usize) {
+        let (writer, subject) = (self.publishers[at].0, self.publishers[at].1);
+        let Some((claimed, bytes)) = self.claims[at].take() else {
+            let size = self.some_size();
+            let bytes = payload(writer, self.number, size);
+            let claimed = bytes.len() + self.pick(100);
+            let opened = self.publishers[at].3.claim(claimed).map(|mut claim| {
+                assert_eq!(claim.bytes().len(), claimed);
+                claim.bytes()[..bytes.len()].copy_from_slice(&bytes);
+                // It stays open until a later step ends it.
+                std::mem::forget(claim);
+            });
+            match opened {
+                Ok(()) => {
+                    self.number += 1;
+                    self.claims[at] = Some((claimed, bytes));
+                }
+                Err(error) => {
+                    self.note_publish(subject, writer, u64::MAX, bytes.len(), &Err(error));
+                }
+            }
+            return;
+        };
+        let publisher = &mut self.publishers[at].3;
+        check(publisher.publish(b"claimed"), Status::Misuse);
+        if self.dice.below(4) == 0 {
+            return publisher.abandon();
+        }
+        // Its number is that of the commit.
+        let number = number_of(&bytes[8..]);
+        let sent = publisher.commit(bytes.len());
+        let is_sent = sent.is_ok();
+        let next = std::mem::replace(&mut self.number, number);
+        self.note_publish(subject, writer, u64::MAX, bytes.len(), &sent);
+        self.number = next;
+        if is_sent {
+            self.publishers[at].2 += 1;
+        } else {
+            self.claims[at] = Some((claimed, bytes));
+        }
     }
 
     fn targets(&self, subject: &str) -> Vec<usize> {
@@ -653,6 +702,7 @@ impl World {
             let subject = SUBJECTS[self.pick(SUBJECTS.len())];
             let publisher = Publisher::open(&self.broker, subject.as_bytes()).unwrap();
             self.publishers.push((self.writers, subject, 0, publisher));
+            self.claims.push(None);
             self.writers += 1;
         }
     }
@@ -661,6 +711,7 @@ impl World {
         if !self.publishers.is_empty() {
             let at = self.pick(self.publishers.len());
             self.publishers.swap_remove(at);
+            self.claims.swap_remove(at);
         }
     }
 
@@ -901,6 +952,7 @@ impl World {
             check(self.broker.drain(0), Status::Ok);
         }
         for (writer, _, sequence, publisher) in &mut self.publishers {
+            publisher.abandon();
             let sent = publisher.publish(b"late");
             let expected = if is_dry { Status::Closed } else { Status::Ok };
             let is_full = status(&sent) == Status::Again && !is_dry;

@@ -45,6 +45,7 @@ struct Stage {
     queue: Arc<Place>,
     responder: Arc<Place>,
     publisher: Publisher,
+    caller: Publisher,
     asker: Requester,
     calls: Arc<AtomicU64>,
     _subscriptions: Vec<Subscription>,
@@ -55,15 +56,19 @@ enum Path {
     ByString,
     ByHandle,
     InBatches,
+    Claimed,
+    ClaimedInline,
     InlineByString,
     InlineAnswer,
     Requests,
 }
 
-const PATHS: [Path; 6] = [
+const PATHS: [Path; 8] = [
     Path::ByString,
     Path::ByHandle,
     Path::InBatches,
+    Path::Claimed,
+    Path::ClaimedInline,
     Path::InlineByString,
     Path::InlineAnswer,
     Path::Requests,
@@ -96,6 +101,7 @@ impl Stage {
             queue: queue_of(&messages).clone(),
             responder: queue_of(&requests).clone(),
             publisher: Publisher::open(&broker, b"warm.message").unwrap(),
+            caller: Publisher::open(&broker, b"warm.inline").unwrap(),
             asker: Requester::open(&broker, options).unwrap(),
             calls,
             _subscriptions: vec![messages, requests, inline, answer],
@@ -131,6 +137,24 @@ impl Stage {
                 let many = (0..BURST).map(|_| &payload[..]);
                 assert_eq!(self.publisher.publish_batch(many).0 as u64, BURST);
                 self.receive();
+            }
+            Path::Claimed => {
+                for _ in 0..BURST {
+                    let mut claim = self.publisher.claim(1000).unwrap();
+                    claim.bytes()[..16].copy_from_slice(&payload);
+                    claim.commit(16).unwrap();
+                    drop(self.publisher.claim(10).unwrap());
+                }
+                self.receive();
+            }
+            Path::ClaimedInline => {
+                let before = self.calls.load(Ordering::Relaxed);
+                for _ in 0..BURST {
+                    let mut claim = self.caller.claim(1000).unwrap();
+                    claim.bytes().fill(7);
+                    claim.commit(1000).unwrap();
+                }
+                assert_eq!(self.calls.load(Ordering::Relaxed) - before, BURST);
             }
             Path::InlineByString => {
                 let before = self.calls.load(Ordering::Relaxed);
@@ -275,6 +299,37 @@ fn a_refused_allocation_while_publishing_is_an_error_and_nothing_breaks() {
             .iter()
             .filter(|status| **status == Status::NoMemory)
             .count();
+    }
+    assert!(refused > 20, "{refused} refusals were met");
+}
+
+#[test]
+fn a_claim_without_memory_is_refused_and_one_that_was_made_is_kept() {
+    let _alone = alone();
+    let broker = open();
+    let mut refused = 0;
+    for k in 1..=30 {
+        for size in [100, 600, 20_000] {
+            let first = subscribe(&broker, "k");
+            let mut publisher = Publisher::open(&broker, b"k").unwrap();
+            let (claimed, _) = allocation::refusing(k, || publisher.claim(size).map(drop));
+            if status(&claimed) == Status::NoMemory {
+                refused += 1;
+            }
+            let mut claim = publisher.claim(size).unwrap();
+            claim.bytes().fill(1);
+            let second = subscribe(&broker, "k");
+            let (committed, _) = allocation::refusing(k, || claim.try_commit(size));
+            if status(&committed) == Status::NoMemory {
+                refused += 1;
+                assert_eq!(take_all(&broker, queue_of(&first)), []);
+                claim.try_commit(size).unwrap();
+            }
+            for subscription in [&first, &second] {
+                let seen = take_all(&broker, queue_of(subscription));
+                assert_eq!((seen.len(), &seen[0].payload), (1, &vec![1; size]));
+            }
+        }
     }
     assert!(refused > 20, "{refused} refusals were met");
 }
