@@ -7,7 +7,7 @@ use fastmq::{Error, Fault, Message, Publisher, Result, Status};
 
 use crate::bytes::{Out, fastmq_bytes, is_null};
 use crate::client::{client_of, fastmq_client, here};
-use crate::error::{boundary, closing};
+use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
 use crate::message::{fastmq_outgoing, with_message};
 use crate::options::size_of_struct;
@@ -285,7 +285,72 @@ pub unsafe extern "C" fn fastmq_publisher_publish_wait(
     })
 }
 
-/// Closes a publisher; what it published stays.
+/// Claims room for one payload of at most `size` bytes, to be written in place and committed.
+///
+/// `*out` is yours to write until fastmq_publisher_commit or fastmq_publisher_abandon is called,
+/// whatever the commit returns, or the publisher is closed; it is aligned to 8 bytes, and what is
+/// there at first is unspecified. A publisher has one claim at a time and publishes nothing else
+/// meanwhile: MISUSE. One that is never committed keeps nobody from anything. Does not block. One
+/// thread at a time.
+/// Returns OK, AGAIN (a queue is full), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE, INVALID.
+///
+/// # Safety
+/// `out` is writable; no other call uses the publisher; nothing is written to `*out` later than
+/// said above, nor behind its `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_publisher_claim(
+    publisher: *mut fastmq_publisher,
+    size: usize,
+    out: *mut *mut u8,
+) -> fastmq_status {
+    boundary(|| {
+        // SAFETY: by the contract.
+        let out = unsafe { Out::new(out, std::ptr::null_mut(), "out") }?;
+        with_publisher(publisher, |publisher| {
+            out.set(publisher.open_claim(size)?);
+            Ok(())
+        })
+    })
+}
+
+/// Publishes the first `size` bytes of the publisher's open claim to whoever subscribes now.
+///
+/// Whatever is not OK leaves the claim open with its bytes as they are: commit it again or abandon
+/// it. Does not block. One thread at a time.
+/// Returns as fastmq_publish, and INVALID for more bytes than were claimed, and MISUSE without a
+/// claim. AGAIN is rare, as there was room for the claim: a queue came since, or shares the room
+/// that it had with other publishers.
+///
+/// # Safety
+/// No other call uses the publisher.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_publisher_commit(
+    publisher: *mut fastmq_publisher,
+    size: usize,
+) -> fastmq_status {
+    boundary(|| with_publisher(publisher, |publisher| publisher.commit(size)))
+}
+
+/// Gives the publisher's open claim back unpublished; without one it does nothing.
+///
+/// Takes NULL. One thread at a time.
+///
+/// # Safety
+/// No other call uses the publisher.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_publisher_abandon(publisher: *mut fastmq_publisher) {
+    if publisher.is_null() {
+        return;
+    }
+    guarded((), || {
+        with_publisher(publisher, |publisher| {
+            publisher.abandon();
+            Ok(())
+        })
+    });
+}
+
+/// Closes a publisher; what it published stays, an open claim is abandoned.
 ///
 /// Takes NULL. Inside a callback of its own publish it is freed when that publish returns. In a
 /// forked child it ends the handle only.

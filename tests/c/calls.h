@@ -70,12 +70,16 @@ static inline int subscription_calls(fastmq_subscription *subscription,
 static inline int publisher_calls(fastmq_publisher *publisher, int (*wanted)(fastmq_status))
 {
     fastmq_outgoing message = outgoing("", payload);
+    uint8_t *room = NULL;
     size_t accepted = 0;
     int wrong = 0;
     wrong += !wanted(fastmq_publisher_publish(publisher, payload));
     wrong += !wanted(fastmq_publisher_publish_message(publisher, &message));
     wrong += !wanted(fastmq_publisher_publish_batch(publisher, &payload, 1, &accepted));
     wrong += !wanted(fastmq_publisher_publish_wait(publisher, payload, 0));
+    wrong += !wanted(fastmq_publisher_claim(publisher, 8, &room)) || room != NULL;
+    wrong += !wanted(fastmq_publisher_commit(publisher, 8));
+    fastmq_publisher_abandon(publisher);
     return wrong;
 }
 

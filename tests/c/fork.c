@@ -44,6 +44,7 @@ static int calls_of_the_child(const struct handles *h)
     fastmq_subscription *subscription = NULL;
     fastmq_requester *requester = NULL;
     fastmq_batch *batch = NULL;
+    uint8_t *room = NULL;
     char reply[8];
     size_t size = 0;
     uint32_t ready = 0;
@@ -57,6 +58,9 @@ static int calls_of_the_child(const struct handles *h)
     wrong += MISUSED(fastmq_publisher_publish_message(h->publisher, &bare));
     wrong += MISUSED(fastmq_publisher_publish_batch(h->publisher, &payload, 1, &size));
     wrong += MISUSED(fastmq_publisher_publish_wait(h->publisher, payload, FASTMQ_FOREVER));
+    wrong += MISUSED(fastmq_publisher_claim(h->publisher, 8, &room));
+    wrong += MISUSED(fastmq_publisher_commit(h->publisher, 8));
+    fastmq_publisher_abandon(h->publisher);
     wrong += MISUSED(fastmq_queue_open(h->client, NULL, &queue));
     wrong += MISUSED(fastmq_subscribe(h->client, subject, NULL, &subscription));
     wrong += MISUSED(fastmq_requester_open(h->client, NULL, &requester));

@@ -281,6 +281,16 @@ static void publish_by_handle(struct world *world)
     }
     OPEN(fastmq_publisher_publish_batch(world->publisher, many, 40, &accepted));
     expect(world, PLAIN, accepted);
+    for (size_t size = 100; size <= sizeof large; size *= 10) {
+        uint8_t *room = NULL;
+        if (OPEN(fastmq_publisher_claim(world->publisher, size, &room))) {
+            memset(room, 1, size);
+            if (OPEN(fastmq_publisher_commit(world->publisher, size / 2))) {
+                expect(world, PLAIN, 1);
+            }
+            fastmq_publisher_abandon(world->publisher);
+        }
+    }
 }
 
 /* A thread that meets the client for the first time, publishes, asks and ends. */

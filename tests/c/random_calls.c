@@ -384,6 +384,30 @@ static void try_publish_by_handle(void)
     }
 }
 
+/* A claim may stay open, and be committed or abandoned by any later step or by none. */
+static void try_claim(void)
+{
+    uint8_t none = 0, *room = &none;
+    void *publisher = any(PUBLISHER);
+    size_t size = one_in(8) ? draw() >> below(64) : below(20000);
+    fastmq_status status = FASTMQ_OK;
+    switch (below(8)) {
+    case 0: fastmq_publisher_abandon(publisher); return;
+    case 1: JUDGE(fastmq_publisher_commit(publisher, below(20000))); return;
+    case 2: JUDGE(fastmq_publisher_claim(publisher, size, NULL)); return;
+    default: status = JUDGE(fastmq_publisher_claim(publisher, size, &room)); break;
+    }
+    if ((status == FASTMQ_OK) != (room != NULL)) {
+        broken("fastmq_publisher_claim", "its out pointer says something else than its status");
+    }
+    if (status == FASTMQ_OK) {
+        memset(room, 7, size);
+        if (!one_in(4)) {
+            JUDGE(fastmq_publisher_commit(publisher, one_in(8) ? draw() : below(size + 1)));
+        }
+    }
+}
+
 static void try_receive(void)
 {
     fastmq_batch *batch = NULL;
@@ -528,7 +552,7 @@ static void step(void)
     static void (*const steps[])(void) = {
         try_open_client, try_open_queue, try_open_queue, try_open_publisher, try_open_requester, try_subscribe, try_subscribe,
         try_subscribe, try_open_headers, try_change_headers, try_read_headers, try_publish, try_publish, try_publish, try_publish,
-        try_publish_by_handle, try_publish_by_handle, try_publish_by_handle, try_receive, try_receive, try_receive,
+        try_publish_by_handle, try_publish_by_handle, try_publish_by_handle, try_claim, try_claim, try_receive, try_receive, try_receive,
         try_use_batch, try_use_batch, try_request, try_request, try_submit, try_submit, try_reply, try_reply, try_loop, try_loop,
         try_statistics, try_close_one, try_close_one, try_drain,
     };

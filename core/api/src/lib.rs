@@ -19,6 +19,21 @@
 //! # }
 //! ```
 //!
+//! A publisher may write a message where its reader will read it:
+//!
+//! ```
+//! # fn main() -> fastmq::Result<()> {
+//! # let client = fastmq::Client::open(fastmq::Options::default())?;
+//! # let gates = client.subscribe("gate.*")?;
+//! let mut gate = client.publisher("gate.B22")?;
+//! let mut claim = gate.claim(64)?;
+//! claim.bytes()[..8].copy_from_slice(b"boarding");
+//! claim.commit(8)?;
+//! # assert_eq!(gates.receive(1, 0)?.messages()[0].payload(), b"boarding");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! This crate owns the types that a Rust user holds and their lifetimes. It has no logic: every
 //! call is one call into the engine.
 
@@ -39,7 +54,7 @@ pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
-    Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Ready, Requester,
+    Claim, Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Ready, Requester,
     RequesterOptions, Result, Status,
 };
 pub use queue::Queue;
