@@ -9,6 +9,7 @@
 ///
 /// - **Ownership.** client, publisher, queue, subscription, requester, headers and batch own one
 ///   handle of the library each: moved and not copied, closed by their destructor, in any order.
+///   A claim is a publisher's, and does not outlive it.
 ///   Views (message, bytes_view, headers_view, queue_ref) own nothing; each says how long it lives.
 /// - **Errors.** Each call that can fail has two forms. `try_publish` returns a status, `try_open`
 ///   a result: a value or a status. `publish` and `open` throw fastmq::error for every status but
@@ -31,6 +32,7 @@
 #include "fastmq/batch.hpp"
 #include "fastmq/bytes.hpp"
 #include "fastmq/callback.hpp"
+#include "fastmq/claim.hpp"
 #include "fastmq/client.hpp"
 #include "fastmq/duration.hpp"
 #include "fastmq/headers.hpp"

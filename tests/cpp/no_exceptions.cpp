@@ -35,7 +35,12 @@ int main()
     });
     NEED(handled);
     CHECK_SAYS(mq->try_publish("a", "one"), ok, "publish");
-    CHECK_SAYS(publisher->try_publish("two"), ok, "publish by handle");
+    {
+        auto claim = publisher->try_claim(3);
+        NEED(claim && claim->size() == 3);
+        (*claim)[0] = (*claim)[1] = (*claim)[2] = 2;
+        CHECK_SAYS(claim->try_commit(), ok, "a claim by handle");
+    }
     unsigned received = 0;
     while (auto batch = sink->queue().try_receive(0s)) {
         received += static_cast<unsigned>(batch->size());

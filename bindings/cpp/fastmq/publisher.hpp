@@ -3,6 +3,7 @@
 #define FASTMQ_PUBLISHER_HPP
 
 #include "bytes.hpp"
+#include "claim.hpp"
 #include "duration.hpp"
 #include "handle.hpp"
 #include "message.hpp"
@@ -50,7 +51,22 @@ public:
             fastmq_publisher_publish_wait(get(), payload.raw(), timeout.count_ns()));
     }
 
+    /// Claims room for a payload of at most `size` bytes, to be written in place and committed: no
+    /// copy is made then. Does not block. again: a queue is full.
+    result<fastmq::claim> try_claim(std::size_t size) noexcept
+    {
+        std::uint8_t *data = nullptr;
+        const auto claimed = detail::to_status(fastmq_publisher_claim(get(), size, &data));
+        if (claimed != status::ok) {
+            return claimed;
+        }
+        return fastmq::claim(get(), data, size);
+    }
+
 #if FASTMQ_HAS_EXCEPTIONS
+    /// As try_claim; throws error.
+    [[nodiscard]] fastmq::claim claim(std::size_t size) { return try_claim(size).value(); }
+
     /// As try_publish; throws error for every status but ok.
     void publish(bytes_view payload) { detail::check(try_publish(payload)); }
 
