@@ -19,6 +19,7 @@ pub mod dispatch;
 pub(crate) mod ended;
 pub mod error;
 pub mod flight;
+mod gather;
 pub mod headers;
 pub mod log;
 pub mod message;

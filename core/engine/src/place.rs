@@ -19,6 +19,7 @@ use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
 use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
+use crate::gather::Gather;
 use crate::slots::Slot;
 use crate::subscription::Handler;
 use crate::wait::{Profile, Sleepers, Spin, Waker};
@@ -46,6 +47,7 @@ pub struct Place {
     pub(crate) sleepers: Arc<Sleepers>,
     profile: Profile,
     spin: Spin,
+    pub(crate) gather: Gather,
     /// Who is called, if messages are not pulled.
     pub(crate) handler: Option<Arc<Handler>>,
     broker: Weak<Broker>,
@@ -108,6 +110,7 @@ impl Place {
             sleepers,
             profile: options.wait.unwrap_or(broker.options.wait),
             spin: Spin::default(),
+            gather: Gather::default(),
             handler,
             broker: Arc::downgrade(broker),
             has_subscriptions,
@@ -278,9 +281,13 @@ impl Place {
         limit: usize,
         timeout_ns: u64,
     ) -> Result<Batch<'q>> {
-        if self.look(broker, &mut guard, limit)? > 0 {
+        let count = self.look(broker, &mut guard, limit)?;
+        if count > 0 {
+            self.gather
+                .more(count, limit, || self.look(broker, &mut guard, limit));
             return Ok(guard.into_batch());
         }
+        self.gather.starve();
         self.wait(broker, guard, timeout_ns, |guard| {
             self.look(broker, guard, limit)
         })

@@ -278,9 +278,14 @@ impl Requester {
             broker,
             limit,
         };
-        if state.look(&mut guard, false)? > 0 {
+        let count = state.look(&mut guard, false)?;
+        if count > 0 {
+            place
+                .gather
+                .more(count, limit, || state.look(&mut guard, false));
             return Ok(guard.into_batch());
         }
+        place.gather.starve();
         place.wait(broker, guard, timeout_ns, |guard| state.look(guard, true))
     }
 
