@@ -101,13 +101,11 @@ mod tests {
             1,
             "8 pauses for 3 messages"
         );
-        second_looks(&gather, STREAK, 5, 4);
+        let gather = Gather::default();
+        second_looks(&gather, STREAK, 5, 0);
+        // 8 pauses for 4 messages are worth it, 12 for 5 are not.
         assert_eq!(second_looks(&gather, 1, 5, 4), 1);
-        assert_eq!(
-            second_looks(&gather, 2, 5, 5),
-            1,
-            "12 pauses for 5 messages"
-        );
+        assert_eq!(second_looks(&gather, 9, 5, 5), 1);
     }
 
     #[test]
