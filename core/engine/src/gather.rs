@@ -3,7 +3,7 @@
 //! A reader that is faster than its writer finds a few messages at each look, and each look takes
 //! the line of the lane's tail away from the writer, who waits for it to come back: both are slower
 //! than they need be. So a reader that finds a little again and again looks a second time, some
-//! pauses later, if that brings a message for every other pause: the rate of a saturated writer.
+//! pauses later, if that brings about a message for each pause: the rate of a saturated writer.
 //! Whoever waits for single messages, or keeps a window of a few requests in flight, never pauses.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,7 +55,7 @@ impl Gather {
         }
         let found = look().unwrap_or(count);
         let gained = found.saturating_sub(count) as u32;
-        let next = if 2 * gained < pauses {
+        let next = if 4 * gained < 3 * pauses {
             0
         } else if found < ENOUGH && pauses < PAUSES_MAX {
             STREAK + pauses + 4 - PAUSES_FIRST
@@ -97,15 +97,15 @@ mod tests {
         let gather = Gather::default();
         second_looks(&gather, STREAK, 5, 0);
         assert_eq!(
-            second_looks(&gather, STREAK, 5, 3),
+            second_looks(&gather, STREAK, 5, 5),
             1,
-            "8 pauses for 3 messages"
+            "8 pauses for 5 messages"
         );
         let gather = Gather::default();
         second_looks(&gather, STREAK, 5, 0);
-        // 8 pauses for 4 messages are worth it, 12 for 5 are not.
-        assert_eq!(second_looks(&gather, 1, 5, 4), 1);
-        assert_eq!(second_looks(&gather, 9, 5, 5), 1);
+        // 8 pauses for 6 messages are worth it, 12 for 8 are not.
+        assert_eq!(second_looks(&gather, 1, 5, 6), 1);
+        assert_eq!(second_looks(&gather, 9, 5, 8), 1);
     }
 
     #[test]
