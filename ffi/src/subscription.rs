@@ -107,6 +107,7 @@ pub unsafe extern "C" fn fastmq_subscribe(
                 queue: queue.as_ref(),
                 tag: options.tag,
                 on_message: handler(&options)?,
+                ..SubscribeOptions::default()
             },
         )?;
         let queue = AtomicU64::new(handle::number(options.queue));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use fastmq_engine::driver::{Driver, NullDriver};
 use fastmq_engine::statistics::Statistics;
 use fastmq_engine::{
-    Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
-    Result, ThreadClient, with_thread_client,
+    self as engine, Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester,
+    RequesterOptions, Result, ThreadClient, with_thread_client,
 };
 
 use crate::queue::Queue;
@@ -173,15 +173,16 @@ impl Client {
         pattern: impl AsRef<[u8]>,
         options: SubscribeOptions<'_>,
     ) -> Result<Subscription> {
-        let subscription = self.broker.subscribe(
-            pattern.as_ref(),
-            options.group,
-            options.delivery,
-            options.queue.map(Queue::place),
-            options.tag,
-            options.on_message,
-        )?;
         let is_pulled = options.delivery == Delivery::Queue;
+        let options = engine::SubscribeOptions {
+            group: options.group,
+            delivery: options.delivery,
+            queue: options.queue.map(Queue::place),
+            policy: options.policy,
+            tag: options.tag,
+            on_message: options.on_message,
+        };
+        let subscription = self.broker.subscribe_with(pattern.as_ref(), options)?;
         Ok(Subscription::new(self.clone(), subscription, is_pulled))
     }
 

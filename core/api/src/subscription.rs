@@ -2,7 +2,7 @@
 //!
 //! Dropping it unsubscribes, so that a forgotten one does not fill its queue for ever.
 
-use fastmq_engine::memory::{Batch, View};
+use fastmq_engine::memory::{Batch, Policy, View};
 use fastmq_engine::{Delivery, Error, Fault, Result, Status};
 
 use crate::client::Client;
@@ -20,6 +20,8 @@ pub struct SubscribeOptions<'a> {
     pub delivery: Delivery,
     /// For [`Delivery::Queue`]: where they wait; `None`: a queue of its own.
     pub queue: Option<&'a Queue>,
+    /// What happens when a queue of its own is full.
+    pub policy: Policy,
     /// Comes back with each message.
     pub tag: u64,
     /// For the other deliveries: what is called. What it owns is dropped some time after the

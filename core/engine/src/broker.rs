@@ -18,7 +18,7 @@ use crate::answers::{REQUESTER_INDEX_MASK, Requesters};
 use crate::ended::{self, DropEnded};
 use crate::error::{Error, Fault, Result, Status};
 pub use crate::options::Options;
-use crate::options::{check_capacity, check_group, check_options};
+use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
 use crate::place::{Place, QueueOptions};
 use crate::ready::ReadyList;
 use crate::register::Register;
@@ -235,8 +235,7 @@ impl Broker {
         }
     }
 
-    /// Subscribes. `queue`: where messages wait, for `Delivery::Queue`; `None` makes one.
-    /// `on_message` is needed for the other deliveries.
+    /// Subscribes with the usual options; see [`Broker::subscribe_with`].
     pub fn subscribe(
         self: &Arc<Self>,
         pattern: &[u8],
@@ -246,49 +245,38 @@ impl Broker {
         tag: u64,
         on_message: Option<Box<OnMessage>>,
     ) -> Result<Subscription> {
+        let options = SubscribeOptions {
+            group,
+            delivery,
+            queue,
+            tag,
+            on_message,
+            ..SubscribeOptions::default()
+        };
+        self.subscribe_with(pattern, options)
+    }
+
+    /// Subscribes.
+    pub fn subscribe_with(
+        self: &Arc<Self>,
+        pattern: &[u8],
+        options: SubscribeOptions<'_>,
+    ) -> Result<Subscription> {
         let _ended = DropEnded;
         self.check_open()?;
         check_pattern(pattern)?;
-        check_group(group)?;
-        match (delivery, on_message.is_some(), queue) {
-            (Delivery::Queue, true, _) => {
-                let fault = &Fault(
-                    Status::Invalid,
-                    "on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or \
-                            INLINE, or leave on_message out",
-                );
-                return Err(Error::new(fault));
-            }
-            (Delivery::Queue, false, Some(place)) if place.is_closed() => {
-                return Err(Error::new(&Fault(Status::Closed, "the queue is closed")));
-            }
-            (Delivery::Queue, false, _) => {}
-            (_, false, _) => {
-                return Err(Error::new(&Fault(
-                    Status::Invalid,
-                    "this delivery needs on_message",
-                )));
-            }
-            (_, true, Some(_)) => {
-                let fault = &Fault(
-                    Status::Invalid,
-                    "a subscription with on_message has a queue of its own; leave queue out",
-                );
-                return Err(Error::new(fault));
-            }
-            (_, true, None) => {}
-        }
+        check_subscribe(&options)?;
         let text = Text::new(pattern).map_err(|_| Error::NO_MEMORY)?;
-        let id = self.slots.take(tag).ok_or(Error::NO_MEMORY)?;
-        let made = self.make_target(id, tag, delivery, queue, on_message);
-        let target = match made {
+        let id = self.slots.take(options.tag).ok_or(Error::NO_MEMORY)?;
+        let group = options.group;
+        let owns_queue = options.queue.is_none() && options.delivery != Delivery::Inline;
+        let target = match self.make_target(id, options) {
             Ok(target) => target,
             Err(error) => {
                 self.slots.give(id);
                 return Err(error);
             }
         };
-        let owns_queue = queue.is_none() && delivery != Delivery::Inline;
         let entered = self.enter(id, pattern, group, &target);
         entered.inspect_err(|_| {
             self.slots.give(id);
@@ -300,15 +288,13 @@ impl Broker {
         Ok(Subscription::new(broker, id, text, &target, owns_queue))
     }
 
-    fn make_target(
-        self: &Arc<Self>,
-        id: u32,
-        tag: u64,
-        delivery: Delivery,
-        queue: Option<&Arc<Place>>,
-        on_message: Option<Box<OnMessage>>,
-    ) -> Result<Target> {
-        let handler = on_message.map(|call| {
+    fn make_target(self: &Arc<Self>, id: u32, options: SubscribeOptions<'_>) -> Result<Target> {
+        let (delivery, queue, tag) = (options.delivery, options.queue, options.tag);
+        let own = QueueOptions {
+            policy: options.policy,
+            ..QueueOptions::default()
+        };
+        let handler = options.on_message.map(|call| {
             ended::expect()?;
             try_arc(Handler {
                 call,
@@ -323,9 +309,9 @@ impl Broker {
         match (delivery, handler, queue) {
             (Delivery::Inline, Some(handler), _) => Ok(Target::Inline(handler)),
             (_, None, Some(place)) => Ok(Target::Queue(place.clone())),
-            (_, None, None) => self.open_queue(QueueOptions::default()).map(Target::Queue),
+            (_, None, None) => self.open_queue(own).map(Target::Queue),
             (_, handler, _) => {
-                let place = Place::open(self, QueueOptions::default(), handler, true)?;
+                let place = Place::open(self, own, handler, true)?;
                 let list = match delivery {
                     Delivery::Thread => {
                         if let Err(error) = self.threads.start(self) {

@@ -358,16 +358,14 @@ impl Writer {
         let sent = self.draft(&message).and_then(|mut draft| {
             draft.sequence = sequence;
             draft.flags |= flag::SEQUENCE;
-            self.send_descriptor(plain, groups, &message, &draft, &descriptor)
+            self.send_descriptor(plain, groups, &message, &draft, &descriptor)?;
+            if let Targets::Many(many) = &route.targets {
+                self.send_rest(many, &message, &draft);
+            }
+            Ok(())
         });
         if let Err(error) = sent {
             return (shared.take_back(), Err(error));
-        }
-        if let Targets::Many(many) = &route.targets {
-            for handler in &many.inline {
-                // The others have the message: one that nests too deep is left out.
-                let _ = self.call_message(handler, &message, sequence);
-            }
         }
         self.count_call(&self.counters.published);
         (None, Ok(()))
@@ -398,7 +396,7 @@ fn queues_of(targets: &Targets) -> (&[LaneTarget], &[Group]) {
         Targets::One(target) => (std::slice::from_ref(target), &[]),
         Targets::Group(group) => (&[], std::slice::from_ref(&**group)),
         Targets::Many(many) => (&many.plain, &many.groups),
-        Targets::Inline(_) | Targets::Nobody => (&[], &[]),
+        Targets::Inline(_) | Targets::Latest(_) | Targets::Nobody => (&[], &[]),
     }
 }
 

@@ -85,6 +85,9 @@ impl Broker {
             Target::Queue(place) => {
                 if is_first {
                     place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+                    if place.is_latest() {
+                        place.lanes.forget_latest(id);
+                    }
                 }
                 if owns_queue {
                     if let Some(handler) = &place.handler {

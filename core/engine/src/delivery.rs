@@ -79,6 +79,7 @@ impl Writer {
             Targets::One(target) => {
                 self.send_blocks::<Group>(std::slice::from_ref(target), &[], message, draft)?;
             }
+            Targets::Latest(target) => self.put_one(target, draft)?,
             Targets::Inline(_) | Targets::Nobody => {}
         }
         self.count_call(&self.counters.published);
@@ -92,11 +93,19 @@ impl Writer {
         draft: &Draft<'_>,
     ) -> Result<()> {
         self.send_any(&many.plain, &many.groups, message, draft)?;
+        self.send_rest(many, message, draft);
+        Ok(())
+    }
+
+    /// Sends to the targets that refuse nothing, once the others have the message.
+    pub(crate) fn send_rest(&self, many: &Many, message: &Message<'_>, draft: &Draft<'_>) {
+        if !many.latest.is_empty() {
+            self.put_all(&many.latest, draft);
+        }
         for handler in &many.inline {
-            // The others have the message: one that nests too deep is left out.
+            // One that nests too deep is left out.
             let _ = self.call_message(handler, message, draft.sequence);
         }
-        Ok(())
     }
 
     /// Sends records, or writes the payload once into a block: when it is large, when it goes to
@@ -439,7 +448,8 @@ impl Writer {
             Targets::One(target) => (std::slice::from_ref(target), &[], &[]),
             Targets::Group(group) => (&[], std::slice::from_ref(&**group), &[]),
             Targets::Many(many) => (&many.plain, &many.groups, &many.inline),
-            Targets::Inline(_) | Targets::Nobody => (&[], &[], &[]),
+            // A queue that keeps the newest of its messages would drop requests.
+            Targets::Inline(_) | Targets::Latest(_) | Targets::Nobody => (&[], &[], &[]),
         };
         // Each responder that has room gets the request, and the first answer counts.
         let mut fate = Fate::NoResponder;

@@ -1,6 +1,12 @@
-//! What a broker is opened with, the limits of it, and the checks.
+//! What a broker is opened with and how it is subscribed to, the limits of that, and the checks.
+
+use std::sync::Arc;
+
+use fastmq_memory::Policy;
 
 use crate::error::{Error, Fault, Result, Status};
+use crate::place::Place;
+use crate::subscription::{Delivery, OnMessage};
 use crate::wait::Profile;
 
 /// Default capacity of a lane in bytes.
@@ -55,7 +61,69 @@ pub(crate) fn check_capacity(capacity: u64) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn check_group(group: &[u8]) -> Result<()> {
+/// How to subscribe; the default is a queue of its own and no group.
+#[derive(Default)]
+pub struct SubscribeOptions<'a> {
+    /// Members of a group share its messages; empty: no group.
+    pub group: &'a [u8],
+    /// How messages reach the application.
+    pub delivery: Delivery,
+    /// For [`Delivery::Queue`]: where they wait; `None`: a queue of its own.
+    pub queue: Option<&'a Arc<Place>>,
+    /// What happens when a queue of its own is full.
+    pub policy: Policy,
+    /// Comes back with each message.
+    pub tag: u64,
+    /// What is called, for the other deliveries.
+    pub on_message: Option<Box<OnMessage>>,
+}
+
+pub(crate) fn check_subscribe(options: &SubscribeOptions<'_>) -> Result<()> {
+    check_group(options.group)?;
+    let has_handler = options.on_message.is_some();
+    let wrong = |sentence| Err(Error::new(sentence));
+    match (options.delivery, has_handler, options.queue) {
+        (Delivery::Queue, true, _) => {
+            return wrong(&Fault(
+                Status::Invalid,
+                "on_message is set, but delivery is QUEUE; choose THREAD, DISPATCH or INLINE, or \
+                 leave on_message out",
+            ));
+        }
+        (Delivery::Queue, false, Some(place)) if place.is_closed() => {
+            return wrong(&Fault(Status::Closed, "the queue is closed"));
+        }
+        (Delivery::Queue, false, _) => {}
+        (_, false, _) => {
+            return wrong(&Fault(Status::Invalid, "this delivery needs on_message"));
+        }
+        (_, true, Some(_)) => {
+            return wrong(&Fault(
+                Status::Invalid,
+                "a subscription with on_message has a queue of its own; leave queue out",
+            ));
+        }
+        (_, true, None) => {}
+    }
+    let owns_queue = options.queue.is_none() && options.delivery != Delivery::Inline;
+    if options.policy != Policy::Backpressure && !owns_queue {
+        return wrong(&Fault(
+            Status::Invalid,
+            "policy is for a queue of the subscription's own, and it has none; leave policy out",
+        ));
+    }
+    let policy = options.queue.map_or(options.policy, |place| place.policy());
+    if policy == Policy::Latest && !options.group.is_empty() {
+        return wrong(&Fault(
+            Status::Invalid,
+            "a latest queue takes no part in a group: what its members share is not one subject's \
+             newest value; choose another policy or leave group out",
+        ));
+    }
+    Ok(())
+}
+
+fn check_group(group: &[u8]) -> Result<()> {
     if group.len() > NAME_BYTES_MAX {
         let size = group.len();
         return Err(Error::with(

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::LaneWriter;
-use fastmq_memory::allocation::{try_box, try_bytes};
+use fastmq_memory::allocation::try_bytes;
 use fastmq_memory::snapshot::pin;
 use fastmq_route::check_subject;
 use fastmq_route::interest::Search;
 
 use crate::error::{Error, Result};
+use crate::latest::{LatestTarget, add_latest};
 use crate::place::Place;
-use crate::route::{Group, LaneTarget, Many, Member, Route, Targets};
+use crate::route::{Group, LaneTarget, Member, Route, Targets, add};
 use crate::subscription::{Entry, Interested, Target};
 use crate::writer::{Lane, Lanes, Writer};
 
@@ -22,28 +23,10 @@ const LANES_CROWDED: usize = 64;
 /// Lanes that are looked at one by one.
 const LANES_FEW: usize = 4;
 
-/// Adds to a list, or says that there is no memory.
-fn add<T>(list: &mut Vec<T>, item: T) -> Result<()> {
-    list.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-    list.push(item);
-    Ok(())
-}
-
 /// Adds one of several targets.
 #[inline(never)]
 fn add_member(targets: &mut Targets, group: &[u8], member: Member) -> Result<()> {
-    let mut many = match std::mem::take(targets) {
-        Targets::Many(many) => many,
-        few => {
-            let mut many = Many::default();
-            match few {
-                Targets::One(target) => add(&mut many.plain, target)?,
-                Targets::Inline(handler) => add(&mut many.inline, handler)?,
-                _ => {}
-            }
-            try_box(many)?
-        }
-    };
+    let mut many = std::mem::take(targets).into_many()?;
     if !group.is_empty() {
         let at = many.groups.iter().position(|other| *other.name == *group);
         let at = at.unwrap_or(many.groups.len());
@@ -144,21 +127,24 @@ impl Writer {
         // No handler runs in here.
         search.visit(subject, |entry| {
             if result.is_ok() {
-                result = self.add_target(&mut targets, entry);
+                result = self.add_target(&mut targets, entry, subject);
             }
         });
         result?;
         match targets {
-            Targets::Many(many) => Ok(many.simplify()?),
+            Targets::Many(many) => many.simplify(),
             few => Ok(few),
         }
     }
 
     /// Adds what a subscription wants to the targets of its subject.
     #[inline]
-    fn add_target(&self, targets: &mut Targets, entry: &Entry) -> Result<()> {
+    fn add_target(&self, targets: &mut Targets, entry: &Entry, subject: &[u8]) -> Result<()> {
         let group = entry.value().group();
         let member = match entry.value().target() {
+            Target::Queue(place) if place.is_latest() => {
+                return add_latest(targets, LatestTarget::new(entry, place, subject)?);
+            }
             Target::Queue(place) => Member::Lane(LaneTarget {
                 lane: self.lane_to(place)?,
                 subscription: entry.id(),

@@ -231,6 +231,9 @@ impl Writer {
             self.count_call(&self.counters.published);
             return Ok(());
         }
+        if let Targets::Latest(target) = targets {
+            return self.put_usual(target, payload, flags, sequence);
+        }
         let message = Message {
             subject,
             payload,

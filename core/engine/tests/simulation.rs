@@ -53,6 +53,7 @@ fn matches(pattern: &str, subject: &str) -> bool {
 /// A message that a queue has accepted and nobody has received.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
+    subject: &'static str,
     expiry: u64,
     size: usize,
 }
@@ -63,8 +64,9 @@ struct QueueModel {
     is_open: bool,
     /// By (writer, number, subscription).
     waiting: BTreeMap<(u64, u64, u32), Waiting>,
-    /// The newest number received of each writer.
-    newest: HashMap<u64, u64>,
+    /// The newest number received of each writer; in a latest queue, of each subject and
+    /// subscription.
+    newest: HashMap<(u64, String, u32), u64>,
     received: u64,
     lost: u64,
     /// Surely dropped, and dropped or gone for another reason.
@@ -366,10 +368,12 @@ impl World {
             match subscription.queue {
                 None => inline.push(at),
                 Some(queue) => {
-                    let waiting = Waiting { expiry, size };
-                    self.queues[queue]
-                        .waiting
-                        .insert((writer, number, id), waiting);
+                    let waiting = Waiting {
+                        subject,
+                        expiry,
+                        size,
+                    };
+                    self.queues[queue].accept((writer, number, id), waiting);
                 }
             }
         }
@@ -508,7 +512,13 @@ impl World {
             entry.size
         };
         assert_eq!(seen.payload, payload(writer, number, size));
-        let newest = queue.newest.entry(writer).or_insert(0);
+        let is_latest = queue.policy == Policy::Latest;
+        let key = if is_latest {
+            (0, seen.subject.clone(), seen.id)
+        } else {
+            (writer, String::new(), 0)
+        };
+        let newest = queue.newest.entry(key).or_insert(0);
         assert!(
             number >= *newest,
             "writer {writer}: {number} after {newest}"
@@ -517,6 +527,9 @@ impl World {
         queue.received += 1;
         queue.lost += seen.lost;
         self.delivered += 1;
+        if is_latest {
+            return;
+        }
         // What the same writer had put there before will not come any more.
         let range = (writer, 0, 0)..(writer, number, 0);
         let skipped: Vec<_> = queue
@@ -546,8 +559,8 @@ impl World {
             "{dropped} dropped, {} missing",
             queue.dropped
         );
-        assert!(queue.lost <= dropped);
-        if queue.policy == Policy::Backpressure {
+        assert!(queue.lost <= dropped + figures.replaced);
+        if matches!(queue.policy, Policy::Backpressure | Policy::Latest) {
             assert_eq!(dropped, 0);
         }
     }
@@ -559,8 +572,13 @@ impl World {
         if open >= QUEUES_MAX {
             return;
         }
-        let policies = [Policy::Backpressure, Policy::DropOldest, Policy::DropNewest];
-        let policy = policies[self.pick(3)];
+        let policies = [
+            Policy::Backpressure,
+            Policy::DropOldest,
+            Policy::DropNewest,
+            Policy::Latest,
+        ];
+        let policy = policies[self.pick(policies.len())];
         let options = QueueOptions {
             policy,
             capacity: CAPACITY << self.dice.below(3),
@@ -616,6 +634,8 @@ impl World {
             _ if open.is_empty() => return,
             _ => (Delivery::Queue, Some(open[self.pick(open.len())])),
         };
+        let is_latest = queue.is_some_and(|at| self.queues[at].policy == Policy::Latest);
+        let group = if is_latest { "" } else { group };
         let place = queue.map(|at| self.queues[at].place.clone());
         let on_message: Option<Box<fastmq_engine::subscription::OnMessage>> = match delivery {
             Delivery::Queue => None,
@@ -906,6 +926,11 @@ impl World {
             publish_number(&self.broker, "mark.mark", 0).unwrap();
             publisher.publish(b"mark.mark").unwrap();
             let marks = take_all(&self.broker, &queue.place);
+            if queue.policy == Policy::Latest {
+                assert_eq!((marks.len(), marks[0].lost), (1, 1));
+                subscription.unsubscribe();
+                continue;
+            }
             assert_eq!(marks.len(), 2);
             queue.lost += marks.iter().map(|mark| mark.lost).sum::<u64>();
             assert_eq!(queue.lost, queue.place.statistics().dropped);
@@ -992,15 +1017,25 @@ impl QueueModel {
         self.waiting.clear();
     }
 
+    /// A message that must come, unless the queue keeps only newer ones.
+    fn accept(&mut self, key: (u64, u64, u32), waiting: Waiting) {
+        if self.policy == Policy::Latest {
+            let is_other = |other: &(u64, u64, u32), one: &mut Waiting| {
+                other.2 != key.2 || one.subject != waiting.subject
+            };
+            self.waiting.retain(is_other);
+        }
+        self.waiting.insert(key, waiting);
+    }
+
     /// A message that will not come: its time is over, or the policy has dropped it.
     fn note_missing(&mut self, key: (u64, u64, u32), waiting: Waiting, now: u64) {
         if waiting.expiry < now {
             self.perhaps += 1;
             return;
         }
-        assert_ne!(
-            self.policy,
-            Policy::Backpressure,
+        assert!(
+            matches!(self.policy, Policy::DropOldest | Policy::DropNewest),
             "lost: {key:?} {waiting:?}"
         );
         self.dropped += 1;

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastmq_engine::driver::{Counters, Driver, NullDriver};
-use fastmq_engine::memory::View;
 use fastmq_engine::memory::allocation::Allocator;
+use fastmq_engine::memory::{Policy, View};
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Place, Publisher, Requester, RequesterOptions, Status,
     Subscription,
@@ -46,6 +46,8 @@ struct Stage {
     responder: Arc<Place>,
     publisher: Publisher,
     caller: Publisher,
+    latest: Arc<Place>,
+    latest_publisher: Publisher,
     asker: Requester,
     calls: Arc<AtomicU64>,
     _subscriptions: Vec<Subscription>,
@@ -61,9 +63,11 @@ enum Path {
     InlineByString,
     InlineAnswer,
     Requests,
+    LatestByString,
+    LatestByHandle,
 }
 
-const PATHS: [Path; 8] = [
+const PATHS: [Path; 10] = [
     Path::ByString,
     Path::ByHandle,
     Path::InBatches,
@@ -72,6 +76,8 @@ const PATHS: [Path; 8] = [
     Path::InlineByString,
     Path::InlineAnswer,
     Path::Requests,
+    Path::LatestByString,
+    Path::LatestByHandle,
 ];
 
 impl Stage {
@@ -93,6 +99,8 @@ impl Stage {
             })
             .unwrap();
         });
+        let latest = queue(&broker, Policy::Latest, 0);
+        let newest = subscribe_on(&broker, "warm.latest", "", &latest, 0);
         let options = RequesterOptions {
             subject: b"warm.request",
             ..RequesterOptions::default()
@@ -102,9 +110,11 @@ impl Stage {
             responder: queue_of(&requests).clone(),
             publisher: Publisher::open(&broker, b"warm.message").unwrap(),
             caller: Publisher::open(&broker, b"warm.inline").unwrap(),
+            latest,
+            latest_publisher: Publisher::open(&broker, b"warm.latest").unwrap(),
             asker: Requester::open(&broker, options).unwrap(),
             calls,
-            _subscriptions: vec![messages, requests, inline, answer],
+            _subscriptions: vec![messages, requests, inline, answer, newest],
             broker,
             driver,
         }
@@ -132,6 +142,18 @@ impl Stage {
                     self.publisher.publish(&payload).unwrap();
                 }
                 self.receive();
+            }
+            Path::LatestByString => {
+                for _ in 0..BURST {
+                    publish(broker, "warm.latest", &payload).unwrap();
+                }
+                self.receive_latest();
+            }
+            Path::LatestByHandle => {
+                for _ in 0..BURST {
+                    self.latest_publisher.publish(&payload).unwrap();
+                }
+                self.receive_latest();
             }
             Path::InBatches => {
                 let many = (0..BURST).map(|_| &payload[..]);
@@ -205,6 +227,12 @@ impl Stage {
             let batch = self.queue.receive(&self.broker, left as usize, 0).unwrap();
             left -= batch.messages().len() as u64;
         }
+    }
+
+    fn receive_latest(&self) {
+        let batch = self.latest.receive(&self.broker, 10, 0).unwrap();
+        assert_eq!(batch.messages().len(), 1);
+        assert_eq!(u64::from(batch.messages()[0].lost_before), BURST - 1);
     }
 
     fn asked(&self) -> (Counters, u64) {
