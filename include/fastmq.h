@@ -72,7 +72,7 @@ typedef uint32_t fastmq_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// What a backpressure, drop_oldest or drop_newest queue does when it is full.
+// What a queue does with messages for which there is no room, or which newer ones replace.
 enum fastmq_policy
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -84,6 +84,10 @@ enum fastmq_policy
     FASTMQ_POLICY_DROP_OLDEST = 1,
     // The new message is dropped and counted.
     FASTMQ_POLICY_DROP_NEWEST = 2,
+    // Of each subject the newest message waits, and replaces one that nobody has received: the
+    // receiver gets what has changed, in the order of the first changes. Never full. Requests
+    // pass it by; a subscription of a group cannot use it.
+    FASTMQ_POLICY_LATEST = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -285,7 +289,7 @@ typedef struct fastmq_options {
     uint32_t struct_size;
     // 0, reserved.
     uint32_t flags;
-    // Cap on the bytes of lanes and blocks; 0: no cap.
+    // Cap on the bytes of lanes, blocks and latest values; 0: no cap.
     uint64_t memory_max;
     // Default capacity of a lane in bytes; 0: 8 MiB.
     uint64_t queue_capacity;
@@ -334,7 +338,7 @@ typedef struct fastmq_queue_options {
     uint32_t struct_size;
     // What happens when a lane is full: fastmq_policy.
     uint32_t policy;
-    // Bytes per lane at most; 0: the client's default.
+    // Bytes per lane at most; 0: the client's default. Not used by FASTMQ_POLICY_LATEST.
     uint64_t capacity;
     // How the reader waits: fastmq_wait; 0: the client's default.
     uint32_t wait;
@@ -378,7 +382,7 @@ typedef struct fastmq_client_statistics {
     uint64_t answers;
     // Answers that came for a request that was over.
     uint64_t late_answers;
-    // Bytes of lanes and blocks now.
+    // Bytes of lanes, blocks and latest values now.
     uint64_t memory;
     // The most there ever were.
     uint64_t memory_high;
@@ -422,6 +426,8 @@ typedef struct fastmq_queue_statistics {
     uint64_t waits;
     // Times that it was woken.
     uint64_t wakes;
+    // Messages of a latest queue that newer ones have replaced unread.
+    uint64_t replaced;
 } fastmq_queue_statistics;
 
 // Figures of a subscription since it was made. Set `struct_size`.
@@ -456,6 +462,10 @@ typedef struct fastmq_subscribe_options {
     fastmq_on_message on_message;
     // Passed to on_message, which may run on any thread.
     void *context;
+    // What happens when a queue of its own, or that of its callback, is full: fastmq_policy.
+    uint32_t policy;
+    // 0, reserved.
+    uint32_t flags;
 } fastmq_subscribe_options;
 
 #ifdef __cplusplus

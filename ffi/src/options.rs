@@ -97,7 +97,7 @@ pub(crate) unsafe fn read_or_default<T: Plain>(from: *const T) -> Result<T> {
     unsafe { read(from) }
 }
 
-/// What a backpressure, drop_oldest or drop_newest queue does when it is full.
+/// What a queue does with messages for which there is no room, or which newer ones replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum fastmq_policy {
@@ -107,6 +107,10 @@ pub enum fastmq_policy {
     FASTMQ_POLICY_DROP_OLDEST = 1,
     /// The new message is dropped and counted.
     FASTMQ_POLICY_DROP_NEWEST = 2,
+    /// Of each subject the newest message waits, and replaces one that nobody has received: the
+    /// receiver gets what has changed, in the order of the first changes. Never full. Requests
+    /// pass it by; a subscription of a group cannot use it.
+    FASTMQ_POLICY_LATEST = 3,
 }
 
 /// How a reader waits.
@@ -150,7 +154,7 @@ pub struct fastmq_options {
     pub struct_size: u32,
     /// 0, reserved.
     pub flags: u32,
-    /// Cap on the bytes of lanes and blocks; 0: no cap.
+    /// Cap on the bytes of lanes, blocks and latest values; 0: no cap.
     pub memory_max: u64,
     /// Default capacity of a lane in bytes; 0: 8 MiB.
     pub queue_capacity: u64,
@@ -172,7 +176,7 @@ pub struct fastmq_queue_options {
     pub struct_size: u32,
     /// What happens when a lane is full: fastmq_policy.
     pub policy: u32,
-    /// Bytes per lane at most; 0: the client's default.
+    /// Bytes per lane at most; 0: the client's default. Not used by FASTMQ_POLICY_LATEST.
     pub capacity: u64,
     /// How the reader waits: fastmq_wait; 0: the client's default.
     pub wait: u32,
@@ -198,6 +202,10 @@ pub struct fastmq_subscribe_options {
     pub on_message: fastmq_on_message,
     /// Passed to on_message, which may run on any thread.
     pub context: *mut c_void,
+    /// What happens when a queue of its own, or that of its callback, is full: fastmq_policy.
+    pub policy: u32,
+    /// 0, reserved.
+    pub flags: u32,
 }
 
 /// Options of a requester: set `struct_size`; 0 in the others is the default.
@@ -229,13 +237,15 @@ const _: () = {
     assert!(offset_of!(fastmq_queue_options, capacity) == 8);
     assert!(offset_of!(fastmq_queue_options, wait) == 16);
     assert!(offset_of!(fastmq_queue_options, reserved) == 20);
-    assert!(size_of::<fastmq_subscribe_options>() == 56);
+    assert!(size_of::<fastmq_subscribe_options>() == 64);
     assert!(offset_of!(fastmq_subscribe_options, delivery) == 4);
     assert!(offset_of!(fastmq_subscribe_options, group) == 8);
     assert!(offset_of!(fastmq_subscribe_options, queue) == 24);
     assert!(offset_of!(fastmq_subscribe_options, tag) == 32);
     assert!(offset_of!(fastmq_subscribe_options, on_message) == 40);
     assert!(offset_of!(fastmq_subscribe_options, context) == 48);
+    assert!(offset_of!(fastmq_subscribe_options, policy) == 56);
+    assert!(offset_of!(fastmq_subscribe_options, flags) == 60);
     assert!(size_of::<fastmq_requester_options>() == 32);
     assert!(offset_of!(fastmq_requester_options, in_flight_max) == 4);
     assert!(offset_of!(fastmq_requester_options, subject) == 8);
@@ -287,7 +297,17 @@ const PROFILES: [Profile; 4] = [
     Profile::LowPower,
     Profile::BusyPoll,
 ];
-const POLICIES: [Policy; 3] = [Policy::Backpressure, Policy::DropOldest, Policy::DropNewest];
+const POLICIES: [Policy; 4] = [
+    Policy::Backpressure,
+    Policy::DropOldest,
+    Policy::DropNewest,
+    Policy::Latest,
+];
+
+/// A policy.
+pub(crate) fn policy_of(value: u32) -> Result<Policy> {
+    one_of("policy", value, &POLICIES)
+}
 
 /// A wait profile; 0: the client's.
 pub(crate) fn wait_of(value: u32) -> Result<Option<Profile>> {
@@ -323,7 +343,7 @@ impl fastmq_queue_options {
     pub(crate) fn convert(&self) -> Result<QueueOptions> {
         check_zero("options", &[("reserved", self.reserved)])?;
         Ok(QueueOptions {
-            policy: one_of("policy", self.policy, &POLICIES)?,
+            policy: policy_of(self.policy)?,
             capacity: self.capacity,
             wait: wait_of(self.wait)?,
         })

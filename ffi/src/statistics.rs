@@ -37,7 +37,7 @@ pub struct fastmq_client_statistics {
     pub answers: u64,
     /// Answers that came for a request that was over.
     pub late_answers: u64,
-    /// Bytes of lanes and blocks now.
+    /// Bytes of lanes, blocks and latest values now.
     pub memory: u64,
     /// The most there ever were.
     pub memory_high: u64,
@@ -83,6 +83,8 @@ pub struct fastmq_queue_statistics {
     pub waits: u64,
     /// Times that it was woken.
     pub wakes: u64,
+    /// Messages of a latest queue that newer ones have replaced unread.
+    pub replaced: u64,
 }
 
 /// Figures of a subscription since it was made. Set `struct_size`.
@@ -105,7 +107,7 @@ const _: () = {
     assert!(offset_of!(fastmq_client_statistics, published) == 8);
     assert!(offset_of!(fastmq_client_statistics, memory) == 72);
     assert!(offset_of!(fastmq_client_statistics, wakes) == 128);
-    assert!(size_of::<fastmq_queue_statistics>() == 88);
+    assert!(size_of::<fastmq_queue_statistics>() == 96);
     assert!(offset_of!(fastmq_queue_statistics, lanes) == 4);
     assert!(offset_of!(fastmq_queue_statistics, published) == 8);
     assert!(offset_of!(fastmq_queue_statistics, pending) == 40);
@@ -220,6 +222,7 @@ pub unsafe extern "C" fn fastmq_queue_statistics_read(
                 locks: figures.locks,
                 waits,
                 wakes,
+                replaced: figures.replaced,
             })
         };
         // SAFETY: by the contract.

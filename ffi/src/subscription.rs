@@ -14,8 +14,8 @@ use crate::client::{client_of, fastmq_client};
 use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Table, find, kind};
 use crate::log::Context;
-use crate::message::for_c;
-use crate::options::{fastmq_subscribe_options, one_of, read_or_default};
+use crate::message::{check_zero, for_c};
+use crate::options::{fastmq_subscribe_options, one_of, policy_of, read_or_default};
 use crate::queue::{fastmq_queue, lend, queue_of, take_back};
 use crate::status::fastmq_status;
 
@@ -88,6 +88,7 @@ pub unsafe extern "C" fn fastmq_subscribe(
         let options = unsafe { read_or_default(options) }?;
         // SAFETY: by the contract.
         let group = unsafe { options.group.read("group") }?;
+        check_zero("options", &[("flags", options.flags)])?;
         let queue = match options.queue.is_null() {
             true => None,
             false => Some(queue_of(options.queue)?),
@@ -107,7 +108,7 @@ pub unsafe extern "C" fn fastmq_subscribe(
                 queue: queue.as_ref(),
                 tag: options.tag,
                 on_message: handler(&options)?,
-                ..SubscribeOptions::default()
+                policy: policy_of(options.policy)?,
             },
         )?;
         let queue = AtomicU64::new(handle::number(options.queue));

@@ -75,7 +75,7 @@ AT(fastmq_queue_options, capacity, 8);
 AT(fastmq_queue_options, wait, 16);
 AT(fastmq_queue_options, reserved, 20);
 
-SIZE(fastmq_subscribe_options, 56);
+SIZE(fastmq_subscribe_options, 64);
 AT(fastmq_subscribe_options, struct_size, 0);
 AT(fastmq_subscribe_options, delivery, 4);
 AT(fastmq_subscribe_options, group, 8);
@@ -83,6 +83,8 @@ AT(fastmq_subscribe_options, queue, 24);
 AT(fastmq_subscribe_options, tag, 32);
 AT(fastmq_subscribe_options, on_message, 40);
 AT(fastmq_subscribe_options, context, 48);
+AT(fastmq_subscribe_options, policy, 56);
+AT(fastmq_subscribe_options, flags, 60);
 
 SIZE(fastmq_requester_options, 32);
 AT(fastmq_requester_options, struct_size, 0);
@@ -98,11 +100,12 @@ AT(fastmq_client_statistics, threads, 4);
 AT(fastmq_client_statistics, published, 8);
 AT(fastmq_client_statistics, wakes, 128);
 
-SIZE(fastmq_queue_statistics, 88);
+SIZE(fastmq_queue_statistics, 96);
 AT(fastmq_queue_statistics, struct_size, 0);
 AT(fastmq_queue_statistics, lanes, 4);
 AT(fastmq_queue_statistics, published, 8);
 AT(fastmq_queue_statistics, wakes, 80);
+AT(fastmq_queue_statistics, replaced, 88);
 
 SIZE(fastmq_subscription_statistics, 24);
 AT(fastmq_subscription_statistics, struct_size, 0);

@@ -61,16 +61,17 @@ struct subject_of_test {
     const char *name;
     try_call call;
     uint32_t size;
+    uint32_t first; /* the size of its first published version */
     int is_output;
 };
 
 static const struct subject_of_test structs[] = {
-    {"fastmq_options", try_open, sizeof(fastmq_options), 0},
-    {"fastmq_queue_options", try_queue, sizeof(fastmq_queue_options), 0},
-    {"fastmq_subscribe_options", try_subscribe, sizeof(fastmq_subscribe_options), 0},
-    {"fastmq_requester_options", try_requester, sizeof(fastmq_requester_options), 0},
-    {"fastmq_outgoing", try_publish, sizeof(fastmq_outgoing), 0},
-    {"fastmq_client_statistics", try_client_figures, sizeof(fastmq_client_statistics), 1},
+    {"fastmq_options", try_open, sizeof(fastmq_options), 48, 0},
+    {"fastmq_queue_options", try_queue, sizeof(fastmq_queue_options), 24, 0},
+    {"fastmq_subscribe_options", try_subscribe, sizeof(fastmq_subscribe_options), 56, 0},
+    {"fastmq_requester_options", try_requester, sizeof(fastmq_requester_options), 32, 0},
+    {"fastmq_outgoing", try_publish, sizeof(fastmq_outgoing), 104, 0},
+    {"fastmq_client_statistics", try_client_figures, sizeof(fastmq_client_statistics), 136, 1},
 };
 
 /* Calls with `struct_size` and one non-zero byte at `mark` (0: none). */
@@ -96,7 +97,9 @@ static void sizes(fastmq_client *client)
         snprintf(name, sizeof name, "%s: size 0 is INVALID", tested->name);
         CHECK_STATUS(call_with(client, tested, 0, 0), FASTMQ_INVALID, name);
         snprintf(name, sizeof name, "%s: a size below the first version is INVALID", tested->name);
-        CHECK_STATUS(call_with(client, tested, size - 8, 0), FASTMQ_INVALID, name);
+        CHECK_STATUS(call_with(client, tested, tested->first - 8, 0), FASTMQ_INVALID, name);
+        snprintf(name, sizeof name, "%s: the size of the first version is accepted", tested->name);
+        CHECK_STATUS(call_with(client, tested, tested->first, 0), FASTMQ_OK, name);
         snprintf(name, sizeof name, "%s: a larger size is accepted", tested->name);
         CHECK_STATUS(call_with(client, tested, size + NEWER, 0), FASTMQ_OK, name);
         snprintf(name, sizeof name, "%s: an implausible size is INVALID", tested->name);
@@ -152,6 +155,12 @@ static void unknown_values(fastmq_client *client)
                      "a delivery by callback without a callback is INVALID");
     }
     subscribing.delivery = FASTMQ_DELIVERY_QUEUE;
+    subscribing.flags = 1;
+    CHECK_STATUS(try_subscribe(client, &subscribing), FASTMQ_INVALID, "so is an unknown flag");
+    subscribing.flags = 0;
+    subscribing.policy = 99;
+    CHECK_STATUS(try_subscribe(client, &subscribing), FASTMQ_INVALID, "and an unknown policy");
+    subscribing.policy = 0;
     subscribing.group = text("a group.with spaces");
     CHECK_STATUS(try_subscribe(client, &subscribing), FASTMQ_INVALID,
                  "a group name with a space is INVALID");

@@ -275,7 +275,7 @@ static void try_open_queue(void)
     ROOMY(fastmq_queue_options) roomy = {0};
     fastmq_queue_options *options = &roomy.is;
     options->struct_size = struct_size(sizeof *options);
-    options->policy = choice(3);
+    options->policy = choice(4);
     options->capacity = one_in(2) ? UINT64_C(1) << below(24) : draw() >> below(64);
     options->wait = choice(4);
     fastmq_queue *opened = NULL;
@@ -314,6 +314,7 @@ static void try_subscribe(void)
     options->delivery = choice(4);
     options->group = one_in(4) ? some_bytes() : bytes(NULL, 0);
     options->queue = one_in(2) ? any(QUEUE) : NULL;
+    options->policy = one_in(4) ? choice(4) : 0;
     options->tag = draw();
     options->on_message = one_in(4) ? NULL : on_message;
     options->context = options->delivery == FASTMQ_DELIVERY_THREAD ? &thread_context : NULL;

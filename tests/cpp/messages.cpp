@@ -189,6 +189,35 @@ static void policies()
     CHECK_NUMBER(queue.statistics().dropped, lost, "and counted");
 }
 
+static void latest()
+{
+    auto mq = fastmq::open();
+    fastmq::subscribe_options board;
+    board.policy = fastmq::policy::latest;
+    auto sink = mq.subscribe("board.*", board);
+    for (const char *text : {"on time", "late", "cancelled"}) {
+        mq.publish("board.JFK", text);
+        mq.publish("board.LAX", text);
+    }
+    auto changed = sink.queue().receive(0s);
+    CHECK(changed.size() == 2 && changed[0].subject() == "board.JFK"
+              && changed[1].text() == "cancelled" && changed[1].lost_before() == 2,
+          "a latest queue has the newest of each subject");
+    changed = fastmq::batch();
+    CHECK_NUMBER(sink.queue().statistics().replaced, 4, "and counts what it replaced");
+
+    std::string heard;
+    auto dispatched = mq.subscribe(
+        "tick", fastmq::delivery::dispatch,
+        [&heard](fastmq::message message) { heard += message.text(); }, board);
+    mq.publish("tick", "old");
+    mq.publish("tick", "new");
+    mq.dispatch();
+    CHECK(heard == "new", "so has that of a callback");
+    board.group = "g";
+    CHECK_THROWS(mq.subscribe("a", board), invalid, "a group has none");
+}
+
 static void batches()
 {
     auto mq = fastmq::open();
@@ -398,6 +427,7 @@ int main()
     forms();
     refusals();
     policies();
+    latest();
     batches();
     groups();
     expiring();

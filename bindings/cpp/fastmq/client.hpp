@@ -30,7 +30,7 @@ using client_statistics = fastmq_client_statistics;
 
 /// Options of a client; 0 is the default.
 struct options {
-    /// Cap on the bytes of lanes and blocks; 0: no cap.
+    /// Cap on the bytes of lanes, blocks and latest values; 0: no cap.
     std::uint64_t memory_max = 0;
     /// Default capacity of a lane in bytes; 0: 8 MiB.
     std::uint64_t queue_capacity = 0;
@@ -427,6 +427,7 @@ private:
         wanted.group = detail::to_bytes(options.group);
         wanted.queue = options.queue.get();
         wanted.tag = options.tag;
+        wanted.policy = static_cast<std::uint32_t>(options.policy);
         return wanted;
     }
 

@@ -18,7 +18,7 @@ using queue_statistics = fastmq_queue_statistics;
 struct queue_options {
     /// What happens when a lane is full.
     fastmq::policy policy = fastmq::policy::backpressure;
-    /// Bytes per lane at most; 0: the client's default.
+    /// Bytes per lane at most; 0: the client's default. Not used by policy::latest.
     std::uint64_t capacity = 0;
     /// How the reader waits; balanced: as the client.
     fastmq::wait wait = fastmq::wait::balanced;

@@ -47,11 +47,12 @@ enum class [[nodiscard]] status : std::uint32_t {
     internal = FASTMQ_INTERNAL,           ///< A bug of the library.
 };
 
-/// What a backpressure, drop_oldest or drop_newest queue does when it is full.
+/// What a queue does with messages for which there is no room, or which newer ones replace.
 enum class policy : std::uint32_t {
     backpressure = FASTMQ_POLICY_BACKPRESSURE, ///< Refuses with AGAIN, and nobody gets the message.
     drop_oldest = FASTMQ_POLICY_DROP_OLDEST,   ///< Drops the oldest messages and counts them.
     drop_newest = FASTMQ_POLICY_DROP_NEWEST,   ///< Drops the new message and counts it.
+    latest = FASTMQ_POLICY_LATEST,             ///< Keeps the newest message of each subject.
 };
 
 /// How a reader waits.

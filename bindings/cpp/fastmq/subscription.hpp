@@ -26,6 +26,8 @@ struct subscribe_options {
     queue_ref queue = {};
     /// Comes back as message::tag.
     std::uint64_t tag = 0;
+    /// What happens when a queue of its own, or that of its callback, is full.
+    fastmq::policy policy = fastmq::policy::backpressure;
 };
 
 /// A pattern and where its messages go: client::subscribe. It ends with the object, and so does

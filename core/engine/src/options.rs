@@ -24,7 +24,7 @@ const CLOSE_TIMEOUT_NS_DEFAULT: u64 = 5_000_000_000;
 /// How a broker is opened. `Options::default()` is what most want.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Cap on the bytes of lanes and blocks; 0: none.
+    /// Cap on the bytes of lanes, blocks and latest values; 0: none.
     pub memory_max: u64,
     /// Default capacity of a lane in bytes.
     pub queue_capacity: u64,

@@ -71,7 +71,7 @@ pub struct Statistics {
     pub answers: u64,
     /// Answers that came for a request that was over.
     pub late_answers: u64,
-    /// Bytes of lanes and blocks now.
+    /// Bytes of lanes, blocks and latest values now.
     pub memory: u64,
     /// The most there ever were.
     pub memory_high: u64,

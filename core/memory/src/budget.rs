@@ -1,4 +1,5 @@
-//! The memory cap of a client: how many bytes of lanes and blocks it may hold.
+//! The memory cap of a client: how many bytes of lanes, blocks and latest
+//! values it may hold.
 //!
 //! One [`Budget`] is shared by everything of a client that holds memory in proportion to its
 //! traffic. Bytes are reserved before they are allocated and released after they are freed, so
