@@ -64,8 +64,8 @@ struct QueueModel {
     is_open: bool,
     /// By (writer, number, subscription).
     waiting: BTreeMap<(u64, u64, u32), Waiting>,
-    /// The newest number received of each writer; in a latest queue, of each subject and
-    /// subscription.
+    /// The newest number received of each writer; in a latest queue, of each of its subjects and
+    /// subscriptions.
     newest: HashMap<(u64, String, u32), u64>,
     received: u64,
     lost: u64,
@@ -514,7 +514,7 @@ impl World {
         assert_eq!(seen.payload, payload(writer, number, size));
         let is_latest = queue.policy == Policy::Latest;
         let key = if is_latest {
-            (0, seen.subject.clone(), seen.id)
+            (writer, seen.subject.clone(), seen.id)
         } else {
             (writer, String::new(), 0)
         };
