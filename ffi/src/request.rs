@@ -252,7 +252,7 @@ pub unsafe extern "C" fn fastmq_reply_message(
             }
             here(client, |here| {
                 here.writer
-                    .reply(token, status, message.payload, message.headers, false)
+                    .reply(token, status, message.payload, message.headers)
             })
         };
         // SAFETY: by the contract.

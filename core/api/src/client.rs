@@ -250,7 +250,7 @@ impl Client {
     /// AGAIN: the asker has no room. NOT_FOUND: the asker is gone. TOO_LARGE, CLOSED.
     #[inline]
     pub fn reply(&self, token: u64, payload: impl AsRef<[u8]>) -> Result<()> {
-        self.here(|here| here.writer.reply(token, 0, payload.as_ref(), &[], false))
+        self.here(|here| here.writer.reply(token, 0, payload.as_ref(), &[]))
     }
 
     /// Calls the handlers of [`Delivery::Dispatch`] and says what else is ready, as bits of

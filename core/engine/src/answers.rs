@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fastmq_memory::sync::lock;
 
@@ -74,6 +75,11 @@ impl Requesters {
         }
     }
 
+    /// The queue of answers in this place of the table; `None` behind the last.
+    pub(crate) fn nth(&self, index: usize) -> Option<Option<Arc<Place>>> {
+        self.places.get(index).map(|(_, place)| place.clone())
+    }
+
     pub(crate) fn place(&self, index: u32, id: u32) -> Option<Arc<Place>> {
         let (generation, place) = self.places.get(index as usize)?;
         if *generation != id >> REQUESTER_INDEX_BITS {
@@ -122,5 +128,38 @@ impl Drop for Answers {
         self.place.close(&self.broker);
         self.broker.polled.remove(&self.place);
         self.broker.forget_place(&self.place);
+    }
+}
+
+impl Place {
+    /// Tells the asker that a responder will not answer, however full its queue of answers is.
+    pub(crate) fn settle_late(&self, token: u64, status: Status) {
+        let mut late = lock(&self.late);
+        // Without memory it times out instead: room cannot be kept, as several responders may have
+        // each request of the window. No log: a queue may be locked, and the hook is the user's.
+        if late.try_reserve(1).is_ok() {
+            late.push_back((token, status));
+            self.has_late.store(true, Ordering::SeqCst);
+        }
+        drop(late);
+        self.lanes.notify_reader();
+    }
+
+    /// Hands over what `settle_late` has left, until one is refused.
+    #[cold]
+    pub(crate) fn take_late(&self, mut use_fate: impl FnMut(u64, Status) -> bool) {
+        let mut late = lock(&self.late);
+        while let Some((token, status)) = late.front()
+            && use_fate(*token, *status)
+        {
+            late.pop_front();
+        }
+        self.has_late.store(!late.is_empty(), Ordering::Release);
+    }
+
+    /// Tells the asker that a reply stream has ended.
+    pub(crate) fn report_ended(&self) {
+        self.has_late.store(true, Ordering::SeqCst);
+        self.lanes.notify_reader();
     }
 }

@@ -26,6 +26,32 @@ pub(crate) enum Fate {
     Cancelled,
 }
 
+/// What became of a request that several may answer: sent, if one has it.
+pub(crate) struct Fates {
+    pub(crate) fate: Fate,
+}
+
+impl Default for Fates {
+    fn default() -> Self {
+        Self {
+            fate: Fate::NoResponder,
+        }
+    }
+}
+
+impl Fates {
+    /// Adds what came of one responder; an error only while nobody has the request.
+    pub(crate) fn add(&mut self, outcome: Result<Fate>) -> Result<()> {
+        match (self.fate, outcome) {
+            (Fate::Sent(others), Ok(Fate::Sent(more))) => self.fate = Fate::Sent(others + more),
+            (Fate::Sent(_), _) => {}
+            (_, Ok(fate)) => self.fate = fate,
+            (_, Err(error)) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
 // A result that travels in two registers, as `Error` says.
 const _: () = assert!(size_of::<Result<Fate>>() == 16);
 
@@ -399,14 +425,7 @@ impl Writer {
     }
 
     /// Answers a request. AGAIN: the asker's queue has no room; NOT_FOUND: the asker is gone.
-    pub fn reply(
-        &self,
-        token: u64,
-        status: u32,
-        payload: &[u8],
-        headers: &[u8],
-        has_more: bool,
-    ) -> Result<()> {
+    pub fn reply(&self, token: u64, status: u32, payload: &[u8], headers: &[u8]) -> Result<()> {
         if payload.len() as u64 > self.broker.options.payload_max {
             return Err(self.too_large(payload.len()));
         }
@@ -416,24 +435,18 @@ impl Writer {
             Ok(false) => {}
             Err(()) => return Err(Error::NO_MEMORY),
         }
-        if headers.is_empty() && !has_more {
+        if headers.is_empty() {
             return self.reply_away(token, status, payload);
         }
-        let mut draft = Draft {
+        let draft = Draft {
             kind: Kind::Reply,
-            flags: flag::TOKEN,
+            flags: flag::TOKEN | flag::SIZES,
             status: status as u16,
             token,
             payload,
+            headers,
             ..Draft::default()
         };
-        if !headers.is_empty() {
-            draft.flags |= flag::SIZES;
-            draft.headers = headers;
-        }
-        if has_more {
-            draft.flags |= flag::MORE;
-        }
         self.reply_slow((token >> 32) as u32, &draft)
     }
 

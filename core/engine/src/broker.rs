@@ -58,6 +58,8 @@ pub struct Broker {
     writers: Mutex<Vec<Arc<WriterCounters>>>,
     pub(crate) retired: Mutex<Retired>,
     pub(crate) late_answers: AtomicU64,
+    /// Reply streams that are open.
+    pub(crate) streams: AtomicU64,
     _ended: DropEnded,
 }
 
@@ -101,6 +103,7 @@ impl Broker {
             writers: Mutex::default(),
             retired: Mutex::default(),
             late_answers: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             options,
             driver,
             _ended: DropEnded,

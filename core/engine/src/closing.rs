@@ -4,7 +4,7 @@
 //! closed is marked first; then comes the waiting for what runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{self, AtomicU32, Ordering};
 
 use fastmq_driver::fence;
 use fastmq_memory::sync::lock;
@@ -79,6 +79,7 @@ impl Broker {
         let is_first = self.interest.remove(pattern, id).is_some();
         if is_first {
             self.slots.give(id);
+            self.end_streams(id);
         }
         match target {
             Target::Inline(handler) => self.rest_inline(handler, deadline_ns),
@@ -100,6 +101,30 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Ends the reply streams of a subscription that has ended.
+    fn end_streams(&self, id: u32) {
+        // Pairs with the fence of who opens one: either it is counted here, or the opener sees that
+        // the subscription is gone.
+        atomic::fence(Ordering::SeqCst);
+        if self.streams.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        // One at a time: telling the asker may call the user's own waker.
+        let mut index = 0;
+        while let Some(place) = self.nth_requester(index) {
+            if let Some(place) = place
+                && lock(&place.surveys).unsubscribed(self, id)
+            {
+                place.report_ended();
+            }
+            index += 1;
+        }
+    }
+
+    fn nth_requester(&self, index: usize) -> Option<Option<Arc<Place>>> {
+        lock(&self.requesters).nth(index)
     }
 
     /// Waits until no other thread runs an inline handler that was unsubscribed.

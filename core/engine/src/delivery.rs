@@ -5,18 +5,16 @@
 //! then the record is written to all; or nothing is written.
 
 use std::borrow::Borrow;
-use std::sync::Arc;
 
 use fastmq_memory::block::{BlockError, Descriptor};
 use fastmq_memory::record::{DESCRIPTOR_BYTES, flag};
 use fastmq_memory::{Draft, Policy, Pushed, Refused};
 
-use crate::asking::{Asking, Fate};
+use crate::asking::{Asking, Fate, Fates};
 use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::promise::is_hopeless;
-use crate::route::{Group, LaneTarget, Many, Member, Targets};
-use crate::subscription::Handler;
+use crate::route::{Group, LaneTarget, Many, Member, Responder, Targets};
 use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
@@ -45,6 +43,8 @@ pub(crate) struct Sent {
     pub(crate) held: u32,
     /// How many targets will see it.
     pub(crate) reached: u32,
+    /// Of a group that was the only target, the member.
+    pub(crate) member: usize,
 }
 
 impl Sent {
@@ -192,8 +192,9 @@ impl Writer {
         for (index, group) in groups.iter().enumerate() {
             let group = group.borrow();
             if single {
-                let (_, outcome) = self.send_to_group(group, message, draft, Attempt::Push)?;
+                let (member, outcome) = self.send_to_group(group, message, draft, Attempt::Push)?;
                 sent.add(outcome);
+                sent.member = member;
                 continue;
             }
             match chosen
@@ -444,68 +445,48 @@ impl Writer {
         draft: &Draft<'_>,
         mut asking: Asking<'_>,
     ) -> Result<Fate> {
-        let (plain, groups, inline): (&[LaneTarget], &[Group], &[Arc<Handler>]) = match targets {
-            Targets::One(target) => (std::slice::from_ref(target), &[], &[]),
-            Targets::Group(group) => (&[], std::slice::from_ref(&**group), &[]),
-            Targets::Many(many) => (&many.plain, &many.groups, &many.inline),
-            // A queue that keeps the newest of its messages would drop requests.
-            Targets::Inline(_) | Targets::Latest(_) | Targets::Nobody => (&[], &[], &[]),
-        };
         // Each responder that has room gets the request, and the first answer counts.
-        let mut fate = Fate::NoResponder;
-        let mut note = |outcome: Result<Fate>| -> Result<()> {
-            match outcome {
-                Ok(Fate::Sent(more)) => {
-                    let others = if let Fate::Sent(others) = fate {
-                        others
-                    } else {
-                        0
-                    };
-                    fate = Fate::Sent(others + more);
-                }
-                Ok(_) | Err(_) if matches!(fate, Fate::Sent(_)) => {}
-                Ok(other) => fate = other,
-                Err(error) => return Err(error),
-            }
-            Ok(())
-        };
-        for target in plain {
-            let outcome = self.send_request_to(&[*target], &[], message, draft);
-            note(outcome)?;
-        }
-        for group in groups {
-            let member = match group.members.iter().find_map(|member| match member {
-                Member::Inline(handler) => Some(handler),
-                Member::Lane(_) => None,
-            }) {
-                // Local handlers come first: they have no queue that could be loaded.
-                Some(handler) => {
-                    let again = reborrow(&mut asking);
-                    self.ask_message(handler, message, draft.token, again)
-                }
-                None => self.send_request_to(&[], std::slice::from_ref(group), message, draft),
-            };
-            note(member)?;
-        }
-        for handler in inline {
+        let mut fates = Fates::default();
+        for responder in targets.responders() {
             let again = reborrow(&mut asking);
-            note(self.ask_message(handler, message, draft.token, again))?;
+            let sent = self.ask_one(&responder, message, draft, again);
+            fates.add(sent.map(|(fate, _)| fate))?;
         }
-        Ok(fate)
+        Ok(fates.fate)
     }
 
-    pub(crate) fn send_request_to(
+    /// Sends a request to one responder; which subscription got it, too.
+    pub(crate) fn ask_one(
         &self,
-        plain: &[LaneTarget],
-        groups: &[Group],
+        responder: &Responder<'_>,
         message: &Message<'_>,
         draft: &Draft<'_>,
-    ) -> Result<Fate> {
-        match self.send_any(plain, groups, message, draft) {
+        asking: Asking<'_>,
+    ) -> Result<(Fate, u32)> {
+        // Local handlers come first: they have no queue that could be loaded.
+        let handler = match responder {
+            Responder::Inline(handler) => Some(&**handler),
+            Responder::Group(group) => group.inline_member(),
+            Responder::Queue(_) => None,
+        };
+        if let Some(handler) = handler {
+            let fate = self.ask_message(handler, message, draft.token, asking)?;
+            return Ok((fate, handler.id));
+        }
+        let sent = match responder {
+            Responder::Queue(target) => {
+                self.send_any::<Group>(std::slice::from_ref(target), &[], message, draft)
+            }
+            Responder::Group(group) => {
+                self.send_any(&[], std::slice::from_ref(*group), message, draft)
+            }
+            Responder::Inline(_) => Ok(Sent::default()),
+        };
+        match sent {
             // One that went into a queue that was closed is cancelled by whoever empties that.
-            Ok(sent) if sent.reached + sent.held == 0 => Ok(Fate::Cancelled),
-            Ok(_) => Ok(Fate::Sent(1)),
-            Err(error) if error.status() == Status::Again => Ok(Fate::Busy),
+            Ok(sent) if sent.reached + sent.held == 0 => Ok((Fate::Cancelled, 0)),
+            Ok(sent) => Ok((Fate::Sent(1), responder.subscription(sent.member))),
+            Err(error) if error.status() == Status::Again => Ok((Fate::Busy, 0)),
             Err(error) => Err(error),
         }
     }

@@ -10,7 +10,10 @@
 
 use std::collections::VecDeque;
 
+use fastmq_memory::view::view_flag;
+
 use crate::error::Status;
+use crate::survey::LEG;
 
 /// Most requests in flight of one requester.
 pub const IN_FLIGHT_MAX: u32 = 65_535;
@@ -46,8 +49,10 @@ pub(crate) struct Flight {
     next_number: u32,
     /// Requests that wait for an answer.
     waiting: u32,
-    /// Requests that ended without a record: (user token, status).
-    fates: VecDeque<(u64, Status)>,
+    /// Requests that ended without a record: (user token, status, flags).
+    fates: VecDeque<(u64, Status, u32)>,
+    /// How many of those that wait are kept elsewhere, by `survey`.
+    many: u32,
     /// Numbers whose deadline is still relative.
     unstamped: Vec<u32>,
     /// No deadline is earlier than this; `u64::MAX`: none.
@@ -64,6 +69,7 @@ impl Flight {
             next_number: 1,
             waiting: 0,
             fates: VecDeque::new(),
+            many: 0,
             unstamped: Vec::new(),
             deadline_ns: u64::MAX,
             limit: 0,
@@ -102,8 +108,9 @@ impl Flight {
         }
         let mut number = self.next_number;
         // At most half of the slots are used.
-        while number == 0 || self.slot(number)?.number != 0 {
-            number = number.wrapping_add(1);
+        while number as i32 <= 0 || self.slot(number)?.number != 0 {
+            // Those with the top bit are of `survey`.
+            number = (number & !LEG).wrapping_add(1);
         }
         self.next_number = number.wrapping_add(1);
         *self.slot(number)? = Slot {
@@ -167,24 +174,60 @@ impl Flight {
         true
     }
 
-    /// The user's token of a request that waits; ends the request unless `has_more`.
+    /// The user's token of a request that waits, which ends.
     #[inline(always)]
-    pub(crate) fn answer(&mut self, number: u32, has_more: bool) -> Option<u64> {
+    pub(crate) fn answer(&mut self, number: u32) -> Option<u64> {
         let slot = self.slot(number)?;
         if slot.number != number || number == 0 {
             return None;
         }
         let user_token = slot.user_token;
-        if !has_more {
-            slot.number = 0;
-            self.waiting -= 1;
-            if self.waiting == 0 {
-                // Nothing waits: no deadline is left, stamped or not.
-                self.deadline_ns = u64::MAX;
-                self.unstamped.clear();
-            }
-        }
+        slot.number = 0;
+        self.end_one();
         Some(user_token)
+    }
+
+    #[inline(always)]
+    fn end_one(&mut self) {
+        self.waiting -= 1;
+        if self.waiting == 0 {
+            // Nothing waits: no deadline is left, stamped or not.
+            self.deadline_ns = u64::MAX;
+            self.unstamped.clear();
+        }
+    }
+
+    /// Takes a place for a request that is kept elsewhere.
+    pub(crate) fn take_many(&mut self, deadline_ns: u64) -> bool {
+        if self.count() >= self.limit && !self.grow() {
+            return false;
+        }
+        self.waiting += 1;
+        self.many += 1;
+        self.deadline_ns = self.deadline_ns.min(deadline_ns);
+        true
+    }
+
+    /// Such a request has ended with a record, or was not sent.
+    pub(crate) fn end_many(&mut self) {
+        self.many -= 1;
+        self.end_one();
+    }
+
+    /// Such a request has ended without a record.
+    pub(crate) fn settle_many(&mut self, user_token: u64, status: Status) {
+        self.end_many();
+        self.fates.push_back((user_token, status, view_flag::END));
+    }
+
+    /// True if requests are kept elsewhere.
+    pub(crate) fn has_many(&self) -> bool {
+        self.many > 0
+    }
+
+    /// A deadline of theirs.
+    pub(crate) fn note_deadline(&mut self, deadline_ns: u64) {
+        self.deadline_ns = self.deadline_ns.min(deadline_ns);
     }
 
     /// Says that several responders have the request.
@@ -211,11 +254,11 @@ impl Flight {
     /// Ends a request without a record: its fate is received next. False: it has ended already.
     #[cold]
     pub(crate) fn settle(&mut self, number: u32, status: Status) -> bool {
-        let Some(user_token) = self.answer(number, false) else {
+        let Some(user_token) = self.answer(number) else {
             return false;
         };
         debug_assert!(self.fates.len() < self.fates.capacity());
-        self.fates.push_back((user_token, status));
+        self.fates.push_back((user_token, status, 0));
         true
     }
 
@@ -227,9 +270,9 @@ impl Flight {
 
     /// Hands fates over until `receive` refuses one.
     #[cold]
-    pub(crate) fn receive_fates(&mut self, mut receive: impl FnMut(u64, Status) -> bool) {
-        while let Some((user_token, status)) = self.fates.front()
-            && receive(*user_token, *status)
+    pub(crate) fn receive_fates(&mut self, mut receive: impl FnMut(u64, Status, u32) -> bool) {
+        while let Some((user_token, status, flags)) = self.fates.front()
+            && receive(*user_token, *status, *flags)
         {
             self.fates.pop_front();
         }
@@ -246,6 +289,11 @@ impl Flight {
                 self.deadline_ns = self.deadline_ns.min(slot.deadline_ns & !STAMPED);
             }
         }
+    }
+
+    /// True if a deadline may have passed.
+    pub(crate) fn is_due(&self, now_ns: u64) -> bool {
+        now_ns >= self.deadline_ns
     }
 
     /// Ends the requests whose time is up.
@@ -295,7 +343,7 @@ mod tests {
 
     fn fates(flight: &mut Flight) -> Vec<u64> {
         let mut ended = Vec::new();
-        flight.receive_fates(|token, _| {
+        flight.receive_fates(|token, _, _| {
             ended.push(token);
             true
         });
@@ -307,9 +355,8 @@ mod tests {
         let mut flight = Flight::new(4);
         let number = flight.take(77, u64::MAX).unwrap();
         assert_eq!(flight.count(), 1);
-        assert_eq!(flight.answer(number, true), Some(77));
-        assert_eq!(flight.answer(number, false), Some(77));
-        assert_eq!(flight.answer(number, false), None);
+        assert_eq!(flight.answer(number), Some(77));
+        assert_eq!(flight.answer(number), None);
         assert_eq!(flight.count(), 0);
     }
 
@@ -318,7 +365,7 @@ mod tests {
         let mut flight = Flight::new(3);
         let numbers: Vec<_> = (0..3).map(|token| flight.take(token, 5).unwrap()).collect();
         assert_eq!(flight.take(3, 5), None);
-        assert_eq!(flight.answer(numbers[1], false), Some(1));
+        assert_eq!(flight.answer(numbers[1]), Some(1));
         assert!(flight.take(4, 5).is_some());
     }
 
@@ -329,7 +376,7 @@ mod tests {
         assert!(flight.settle(number, Status::Busy));
         assert!(!flight.settle(number, Status::Busy));
         assert_eq!((flight.take(8, 5), flight.count()), (None, 1));
-        flight.receive_fates(|_, _| false);
+        flight.receive_fates(|_, _, _| false);
         assert_eq!((flight.take(8, 5), flight.count()), (None, 1));
         assert_eq!(fates(&mut flight), [7]);
         assert!(flight.take(8, 5).is_some());
@@ -346,7 +393,7 @@ mod tests {
             (state >> 33) % count
         };
         let mut flight = Flight::new(300);
-        flight.next_number = u32::MAX - 50_000;
+        flight.next_number = LEG - 50_000;
         let mut open: Vec<(u32, u64)> = Vec::new();
         let mut ended: Vec<u32> = Vec::new();
         for token in 0..200_000 {
@@ -359,12 +406,12 @@ mod tests {
                 let at = dice(open.len() as u64) as usize;
                 let (number, token) = open.remove(at);
                 assert_eq!(flight.find(token), Some(number));
-                assert_eq!(flight.answer(number, false), Some(token));
+                assert_eq!(flight.answer(number), Some(token));
                 ended.push(number);
             }
             if !ended.is_empty() {
                 let old = ended[dice(ended.len() as u64) as usize];
-                assert_eq!(flight.answer(old, false), None);
+                assert_eq!(flight.answer(old), None);
             }
             assert_eq!(flight.count() as usize, open.len());
         }
@@ -377,7 +424,7 @@ mod tests {
         flight.take(1, 100).unwrap();
         flight.take(2, 50).unwrap();
         let answered = flight.take(3, 10).unwrap();
-        assert_eq!(flight.answer(answered, false), Some(3));
+        assert_eq!(flight.answer(answered), Some(3));
         flight.stamp(1000);
         assert_eq!(flight.deadline_ns(), 1050);
         flight.expire(1049);
@@ -395,7 +442,7 @@ mod tests {
         let mut flight = Flight::new(64);
         for round in 0..10_000 {
             let number = flight.take(round, 10).unwrap();
-            assert_eq!(flight.answer(number, false), Some(round));
+            assert_eq!(flight.answer(number), Some(round));
         }
         assert!(flight.unstamped.len() <= 4 * 64);
     }

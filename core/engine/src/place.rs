@@ -22,6 +22,7 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::gather::Gather;
 use crate::slots::Slot;
 use crate::subscription::Handler;
+use crate::survey::Surveys;
 use crate::wait::{Profile, Sleepers, Spin, Waker};
 use crate::watch::UNASKED;
 
@@ -57,8 +58,10 @@ pub struct Place {
     /// out. Monotonic nanoseconds.
     pub(crate) deadline_ns: AtomicU64,
     /// Of a queue of answers: responders that will not answer, as (token, status).
-    late: Mutex<VecDeque<(u64, Status)>>,
+    pub(crate) late: Mutex<VecDeque<(u64, Status)>>,
     pub(crate) has_late: AtomicBool,
+    /// Of a queue of answers: its requests that several answers may come to.
+    pub(crate) surveys: Mutex<Surveys>,
     /// The requester keeps fates that no record told: a queue of answers that looks empty is not.
     pub(crate) has_fates: AtomicBool,
     /// Whether requests were submitted, and whether a loop wants to know their deadlines.
@@ -117,6 +120,7 @@ impl Place {
             deadline_ns: AtomicU64::new(u64::MAX),
             late: Mutex::new(VecDeque::new()),
             has_late: AtomicBool::new(false),
+            surveys: Mutex::default(),
             has_fates: AtomicBool::new(false),
             asking: AtomicU32::new(UNASKED),
             serving: Mutex::new(None),
@@ -230,31 +234,6 @@ impl Place {
             };
         }
         found.map_err(unread)
-    }
-
-    /// Tells the asker that a responder will not answer, however full its queue of answers is.
-    pub(crate) fn settle_late(&self, token: u64, status: Status) {
-        let mut late = lock(&self.late);
-        // Without memory it times out instead: room cannot be kept, as several responders may have
-        // each request of the window. No log: a queue may be locked, and the hook is the user's.
-        if late.try_reserve(1).is_ok() {
-            late.push_back((token, status));
-            self.has_late.store(true, Ordering::SeqCst);
-        }
-        drop(late);
-        self.lanes.notify_reader();
-    }
-
-    /// Hands over what `settle_late` has left, until one is refused.
-    #[cold]
-    pub(crate) fn take_late(&self, mut use_fate: impl FnMut(u64, Status) -> bool) {
-        let mut late = lock(&self.late);
-        while let Some((token, status)) = late.front()
-            && use_fate(*token, *status)
-        {
-            late.pop_front();
-        }
-        self.has_late.store(!late.is_empty(), Ordering::Release);
     }
 
     /// Receives up to `limit` messages, waiting for the first for at most `timeout_ns`.
@@ -464,6 +443,9 @@ impl Place {
     /// Closes the queue. Requests that wait in it are answered CANCELLED.
     pub(crate) fn close(&self, broker: &Broker) {
         self.lanes.close();
+        if self.is_answers() {
+            lock(&self.surveys).close_all(broker);
+        }
         self.purge(broker);
     }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::allocation::{try_arc_bytes, try_box};
-use fastmq_memory::view::{View, view_flag};
+use fastmq_memory::sync::lock;
+use fastmq_memory::view::{Numbers, View};
 use fastmq_memory::{Batch, ReaderGuard, ReplyBuffer};
 
 use crate::answers::Answers;
@@ -16,8 +17,10 @@ use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
+use crate::many::ManyTaken;
 use crate::place::{Place, numbers_of, unread};
 use crate::route::Route;
+use crate::survey::LEG;
 use crate::thread_client::{here, with_answer};
 use crate::wait::Profile;
 use crate::writer::{Message, Writer};
@@ -37,13 +40,13 @@ pub struct RequesterOptions<'a> {
 
 /// Many requests in flight from one thread at a time.
 pub struct Requester {
-    writer: Writer,
+    pub(crate) writer: Writer,
     /// For other subjects than its own, of a requester that has one; made when first needed.
-    other: Option<Box<Writer>>,
-    answers: Answers,
-    subject: Arc<[u8]>,
-    route: Option<Route>,
-    flight: Flight,
+    pub(crate) other: Option<Box<Writer>>,
+    pub(crate) answers: Answers,
+    pub(crate) subject: Arc<[u8]>,
+    pub(crate) route: Option<Route>,
+    pub(crate) flight: Flight,
     until_clock: u32,
 }
 
@@ -75,10 +78,21 @@ impl Requester {
         if !options.subject.is_empty() {
             fastmq_route::check_subject(options.subject)?;
         }
-        let subject = try_arc_bytes(options.subject)?;
+        let requester = Self::open_apart(broker, options.subject, max, options.wait)?;
+        requester.answers.place.join(&broker.polled);
+        Ok(requester)
+    }
+
+    /// Opens one of which the user's loop does not hear.
+    pub(crate) fn open_apart(
+        broker: &Arc<Broker>,
+        subject: &[u8],
+        max: u32,
+        wait: Option<Profile>,
+    ) -> Result<Self> {
+        let subject = try_arc_bytes(subject)?;
         let label = (!subject.is_empty()).then(|| subject.clone());
-        let answers = Answers::open(broker, options.wait)?;
-        answers.place.join(&broker.polled);
+        let answers = Answers::open(broker, wait)?;
         Ok(Self {
             writer: Writer::new(broker, label)?,
             other: None,
@@ -187,7 +201,7 @@ impl Requester {
     }
 
     #[cold]
-    fn no_place(&self) -> Error {
+    pub(crate) fn no_place(&self) -> Error {
         if self.flight.is_full() {
             WINDOW_FULL
         } else {
@@ -220,7 +234,7 @@ impl Requester {
                 Ok(())
             }
             Err(error) => {
-                self.flight.answer(number, false);
+                self.flight.answer(number);
                 Err(error)
             }
         }
@@ -235,7 +249,7 @@ impl Requester {
 
     /// Makes the deadlines of recent submits known to the loops that watch.
     #[cold]
-    fn stamp_now(&mut self) {
+    pub(crate) fn stamp_now(&mut self) {
         let now_ns = self.broker().driver.monotonic_ns();
         self.flight.stamp(now_ns);
         self.answers
@@ -246,11 +260,10 @@ impl Requester {
     /// Ends a request; its answer will be CANCELLED. NOT_FOUND: no request in flight has this
     /// token.
     pub fn cancel(&mut self, user_token: u64) -> Result<()> {
-        let number = self.flight.find(user_token).ok_or(Error::new(&Fault(
-            Status::NotFound,
-            "no request in flight has this token; it may have been answered",
-        )))?;
-        self.settle(number, Status::Cancelled);
+        match self.flight.find(user_token) {
+            Some(number) => self.settle(number, Status::Cancelled),
+            None => self.cancel_many(user_token)?,
+        }
         Ok(())
     }
 
@@ -350,7 +363,7 @@ impl Requester {
 
 /// The writer for other subjects than the requester's own.
 #[cold]
-fn other_writer<'w>(
+pub(crate) fn other_writer<'w>(
     other: &'w mut Option<Box<Writer>>,
     broker: &Arc<Broker>,
 ) -> Result<&'w Writer> {
@@ -365,12 +378,17 @@ const WINDOW_FULL: Error = Error::new(&Fault(
     "the requester has in_flight_max requests in flight; receive answers first",
 ));
 
-const NO_SUBJECT: Error = Error::new(&Fault(
+pub(crate) const NOT_IN_FLIGHT: Error = Error::new(&Fault(
+    Status::NotFound,
+    "no request in flight has this token; it may have been answered",
+));
+
+pub(crate) const NO_SUBJECT: Error = Error::new(&Fault(
     Status::Invalid,
     "this requester has no subject of its own; name one with each request",
 ));
 
-fn status_of(fate: Fate) -> Status {
+pub(crate) fn status_of(fate: Fate) -> Status {
     match fate {
         Fate::Sent(_) => Status::Ok,
         Fate::NoResponder => Status::NoResponder,
@@ -391,22 +409,26 @@ struct Collect<'a> {
 impl Collect<'_> {
     #[inline(always)]
     fn look(&mut self, guard: &mut ReaderGuard<'_>, is_waiting: bool) -> Result<usize> {
-        let flight = &mut *self.flight;
         let mut late = 0;
+        let (flight, many) = (
+            &mut *self.flight,
+            &mut ManyTaken::new(self.broker, self.place),
+        );
         let clock = || self.broker.driver.monotonic_ns();
         let found = guard.fill(self.limit, &clock, |visit| {
-            let has_more = visit.view().flags & view_flag::MORE != 0;
-            match flight.answer(visit.view().token as u32, has_more) {
+            match flight.answer(visit.view().token as u32) {
                 Some(user_token) => {
                     visit.set_token(user_token);
                     true
                 }
+                None if many.take(flight, visit) => true,
                 None => {
                     late += 1;
                     false
                 }
             }
         });
+        many.end();
         let mut count = found.map_err(unread)?;
         if late > 0 {
             self.broker.late_answers.fetch_add(late, Ordering::Relaxed);
@@ -436,9 +458,17 @@ impl Collect<'_> {
     #[cold]
     fn take_late(&mut self) {
         self.place.has_fates.store(true, Ordering::Release);
-        let flight = &mut *self.flight;
-        self.place.take_late(|token, status| {
-            flight.leave(token as u32, status);
+        let (flight, broker, place) = (&mut *self.flight, self.broker, self.place);
+        place.take_late(|token, status| {
+            match token as u32 {
+                number if number & LEG == 0 => flight.leave(number, status),
+                number => {
+                    let ended = lock(&place.surveys).leave(broker, number, status);
+                    if let Some((word, status)) = ended {
+                        flight.settle_many(word.user_token, status);
+                    }
+                }
+            }
             true
         });
     }
@@ -448,7 +478,14 @@ impl Collect<'_> {
         *self.until_clock = RECEIVES_PER_CLOCK;
         let now_ns = self.broker.driver.monotonic_ns();
         self.flight.stamp(now_ns);
+        let is_due = self.flight.is_due(now_ns);
         self.flight.expire(now_ns);
+        if is_due && self.flight.has_many() {
+            let (flight, mut surveys) = (&mut *self.flight, lock(&self.place.surveys));
+            let timed_out = |user_token| flight.settle_many(user_token, Status::Timeout);
+            let next_ns = surveys.expire(self.broker, now_ns, timed_out);
+            self.flight.note_deadline(next_ns);
+        }
         self.place
             .deadline_ns
             .store(self.flight.deadline_ns(), Ordering::Relaxed);
@@ -458,10 +495,18 @@ impl Collect<'_> {
     #[cold]
     fn take_fates(&mut self, guard: &mut ReaderGuard<'_>) -> Result<usize> {
         let limit = self.limit;
-        self.flight.receive_fates(|token, status| {
-            guard.count() < limit && guard.push_local(numbers_of(token, status))
+        self.flight.receive_fates(|token, status, flags| {
+            let numbers = Numbers {
+                flags,
+                ..numbers_of(token, status)
+            };
+            guard.count() < limit && guard.push_local(numbers)
         });
-        if !self.flight.has_fates() {
+        let has_ended = self.flight.has_many() && self.take_ended(guard);
+        if has_ended {
+            // The next receive looks here again.
+            self.place.has_late.store(true, Ordering::Release);
+        } else if !self.flight.has_fates() {
             self.place.has_fates.store(false, Ordering::Release);
         } else if !self.place.has_fates.load(Ordering::Relaxed) {
             // More have timed out than this batch may have.
@@ -469,8 +514,33 @@ impl Collect<'_> {
         }
         match guard.count() {
             // Nobody would come and wake a reader who slept now.
-            0 if self.flight.has_fates() => Err(Error::NO_MEMORY),
+            0 if self.flight.has_fates() || has_ended => Err(Error::NO_MEMORY),
             count => Ok(count),
         }
+    }
+
+    /// Hands over how streams have ended; true if more is left.
+    #[cold]
+    fn take_ended(&mut self, guard: &mut ReaderGuard<'_>) -> bool {
+        let mut surveys = lock(&self.place.surveys);
+        while surveys.has_ended() {
+            // Room first: what was taken cannot be given back.
+            if guard.count() >= self.limit || !guard.reserve_local() {
+                return true;
+            }
+            let Some((word, status)) = surveys.take_ended(self.broker) else {
+                break;
+            };
+            if word.is_last() {
+                self.flight.end_many();
+            }
+            let is_pushed = guard.push_local(Numbers {
+                flags: word.flags,
+                subscription_id: word.subscription,
+                ..numbers_of(word.user_token, status)
+            });
+            debug_assert!(is_pushed);
+        }
+        false
     }
 }

@@ -4,6 +4,7 @@
 //! while its stamp is current (`fastmq_route::interest`).
 
 use std::cell::RefCell;
+use std::slice;
 use std::sync::Arc;
 
 use fastmq_memory::allocation::try_box;
@@ -35,6 +36,46 @@ pub(crate) struct Group {
     pub(crate) name: Box<[u8]>,
     pub(crate) members: Vec<Member>,
     pub(crate) run: RefCell<Run>,
+}
+
+impl Group {
+    /// A member that runs inline.
+    pub(crate) fn inline_member(&self) -> Option<&Handler> {
+        self.members.iter().find_map(|member| match member {
+            Member::Inline(handler) => Some(&**handler),
+            Member::Lane(_) => None,
+        })
+    }
+}
+
+/// Who answers a request: one target, or one of a group.
+pub(crate) enum Responder<'t> {
+    Queue(LaneTarget),
+    Group(&'t Group),
+    Inline(&'t Handler),
+}
+
+impl Responder<'_> {
+    /// The subscription that gets the request; of a group, that of this member.
+    pub(crate) fn subscription(&self, member: usize) -> u32 {
+        match self {
+            Self::Queue(target) => target.subscription,
+            Self::Inline(handler) => handler.id,
+            Self::Group(group) => match group.members.get(member) {
+                Some(Member::Lane(target)) => target.subscription,
+                Some(Member::Inline(handler)) => handler.id,
+                None => 0,
+            },
+        }
+    }
+
+    /// The same if it is known before the request is sent; else 0.
+    pub(crate) fn known_subscription(&self) -> u32 {
+        match self {
+            Self::Group(group) => group.inline_member().map_or(0, |handler| handler.id),
+            _ => self.subscription(0),
+        }
+    }
 }
 
 /// Several targets.
@@ -74,6 +115,23 @@ impl Targets {
             Self::Nobody | Self::Many(_) => {}
         }
         Ok(many)
+    }
+
+    /// Those who answer a request.
+    pub(crate) fn responders(&self) -> impl Iterator<Item = Responder<'_>> {
+        type Parts<'t> = (&'t [LaneTarget], &'t [Group], &'t [Arc<Handler>]);
+        let (queues, groups, inline): Parts<'_> = match self {
+            // A queue that keeps the newest of its messages would drop requests.
+            Self::Nobody | Self::Latest(_) => (&[], &[], &[]),
+            Self::One(target) => (slice::from_ref(target), &[], &[]),
+            Self::Inline(handler) => (&[], &[], slice::from_ref(handler)),
+            Self::Group(group) => (&[], slice::from_ref(&**group), &[]),
+            Self::Many(many) => (&many.plain, &many.groups, &many.inline),
+        };
+        let queues = queues.iter().map(|target| Responder::Queue(*target));
+        let groups = groups.iter().map(Responder::Group);
+        let inline = inline.iter().map(|handler| Responder::Inline(handler));
+        queues.chain(groups).chain(inline)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::call::{self, Calls};
 use crate::error::{Error, Fault, Result, Status, too_deep};
+use crate::request::Requester;
 use crate::writer::{Message, Writer};
 
 /// Runs `body` with this thread's part of the broker.
@@ -37,6 +38,8 @@ pub struct ThreadClient {
     pub(crate) next_number: Cell<u32>,
     /// For questions further up this thread's stack: one for each at most.
     strays: RefCell<Vec<Stray>>,
+    /// For questions with several answers.
+    pub(crate) many: Cell<Option<Box<Requester>>>,
 }
 
 /// What came for an outer question while an inner one waited.
@@ -57,6 +60,7 @@ impl ThreadClient {
             answers: OnceCell::new(),
             next_number: Cell::new(1),
             strays: RefCell::default(),
+            many: Cell::default(),
         })
     }
 
@@ -307,7 +311,7 @@ impl ThreadClient {
 
 /// Why nobody will answer a request that was sent.
 #[cold]
-fn gone_error(status: u32) -> Error {
+pub(crate) fn gone_error(status: u32) -> Error {
     const BUSY: u32 = Status::Busy as u32;
     const TIMEOUT: u32 = Status::Timeout as u32;
     Error::new(match status {

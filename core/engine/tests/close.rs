@@ -91,7 +91,7 @@ fn drain_lets_handlers_finish_and_requests_be_answered() {
     check(broker.drain(0), Status::Timeout);
     let request = take_all(&broker, queue_of(&responder)).pop().unwrap();
     client(&broker, |client| {
-        client.writer.reply(request.token, 0, b"", &[], false)
+        client.writer.reply(request.token, 0, b"", &[])
     })
     .unwrap();
     assert_eq!(

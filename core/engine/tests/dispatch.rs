@@ -248,7 +248,7 @@ fn answers_and_deadlines_make_the_client_readable() {
     settle(&broker, &[queue_of(&responder)]);
     assert!(!is_ready(fd));
     client(&broker, |client| {
-        client.writer.reply(request.token, 0, b"", &[], false)
+        client.writer.reply(request.token, 0, b"", &[])
     })
     .unwrap();
     assert!(is_ready(fd));

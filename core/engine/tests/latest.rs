@@ -263,7 +263,7 @@ fn a_latest_queue_answers_no_requests_and_hides_nobody_who_does() {
         let broker = there.upgrade().unwrap();
         assert_eq!(view.flags, view_flag::REQUEST);
         client(&broker, |client| {
-            client.writer.reply(view.token, 0, b"", &[], false)
+            client.writer.reply(view.token, 0, b"", &[])
         })
         .unwrap();
     });

@@ -1,4 +1,4 @@
-//! Requests: every fate, many in flight, streams of replies, and tokens that name one request once.
+//! Requests: every fate, many in flight, and tokens that name one request once.
 
 #![forbid(unsafe_code)]
 
@@ -24,10 +24,8 @@ fn requester(broker: &Arc<Broker>, subject: &str, in_flight_max: u32) -> Request
     Requester::open(broker, options).unwrap()
 }
 
-fn reply(broker: &Arc<Broker>, token: u64, payload: &[u8], has_more: bool) -> Result<()> {
-    client(broker, |client| {
-        client.writer.reply(token, 0, payload, &[], has_more)
-    })
+fn reply(broker: &Arc<Broker>, token: u64, payload: &[u8]) -> Result<()> {
+    client(broker, |client| client.writer.reply(token, 0, payload, &[]))
 }
 
 /// However full the asker's queue of answers is, each request ends once.
@@ -83,7 +81,7 @@ fn answer_all(broker: &Arc<Broker>, queue: &Place) -> usize {
     for request in &requests {
         assert_ne!(request.token, 0);
         assert_eq!(request.flags, view_flag::REQUEST);
-        reply(broker, request.token, &request.payload, false).unwrap();
+        reply(broker, request.token, &request.payload).unwrap();
     }
     requests.len()
 }
@@ -114,7 +112,7 @@ fn echo(broker: &Arc<Broker>, subject: &str, delivery: Delivery) -> Subscription
     let there = Arc::downgrade(broker);
     handle(broker, subject, delivery, move |view| {
         let broker = there.upgrade().unwrap();
-        reply(&broker, view.token, view.payload(), false).unwrap();
+        reply(&broker, view.token, view.payload()).unwrap();
     })
 }
 
@@ -171,7 +169,7 @@ fn a_full_window_is_again_and_an_answer_makes_room() {
             .unwrap()
             .messages()[0],
     );
-    reply(&broker, request.token, b"", false).unwrap();
+    reply(&broker, request.token, b"").unwrap();
     assert_eq!(answers(&mut asker).len(), 1);
     check(asker.submit(b"", 100, FOREVER), Status::Ok);
     check(asker.submit(b"", 101, FOREVER), Status::Again);
@@ -287,7 +285,7 @@ fn a_request_times_out_by_the_clock_and_its_late_answer_is_counted() {
     ended.sort_unstable();
     assert_eq!(ended, (0..50).collect::<Vec<_>>());
     for request in &requests {
-        let _ = reply(&broker, request.token, b"late", false);
+        let _ = reply(&broker, request.token, b"late");
     }
     let mut in_time: Vec<u64> = answers(&mut asker).iter().map(|one| one.0).collect();
     in_time.sort_unstable();
@@ -295,7 +293,7 @@ fn a_request_times_out_by_the_clock_and_its_late_answer_is_counted() {
     assert_eq!(broker.statistics().late_answers, 50);
     // Answered twice: nobody is there any more.
     for request in &requests {
-        let _ = reply(&broker, request.token, b"twice", false);
+        let _ = reply(&broker, request.token, b"twice");
     }
     assert_eq!(answers(&mut asker), []);
     assert_eq!(
@@ -402,7 +400,7 @@ fn a_responder_that_goes_away_cancels_what_it_had_not_read() {
             responder.unsubscribe();
             assert_eq!(take_all(&broker, &queue), []);
         }
-        reply(&broker, first.token, b"in time", false).unwrap();
+        reply(&broker, first.token, b"in time").unwrap();
         let fates = answers(&mut asker);
         assert_eq!(fates.len(), 40);
         assert_eq!(
@@ -417,34 +415,6 @@ fn a_responder_that_goes_away_cancels_what_it_had_not_read() {
 }
 
 #[test]
-fn a_stream_of_replies_ends_with_the_last() {
-    let broker = open();
-    let responder = subscribe(&broker, "stream");
-    let mut asker = requester(&broker, "stream", 0);
-    asker.submit(b"", 5, FOREVER).unwrap();
-    let request = Seen::of(
-        &queue_of(&responder)
-            .receive(&broker, 1, 0)
-            .unwrap()
-            .messages()[0],
-    );
-    for number in 0..100u64 {
-        reply(&broker, request.token, &number.to_le_bytes(), number < 99).unwrap();
-    }
-    let mut next = 0;
-    while let Ok(batch) = asker.receive(7, 0) {
-        for view in batch.messages() {
-            assert_eq!((view.token, number_of(view.payload())), (5, next));
-            assert_eq!(view.flags & view_flag::MORE != 0, next < 99);
-            next += 1;
-        }
-    }
-    assert_eq!((next, asker.in_flight()), (100, 0));
-    reply(&broker, request.token, b"more", false).unwrap();
-    assert_eq!(answers(&mut asker), []);
-}
-
-#[test]
 fn tokens_are_used_again_and_old_answers_find_nobody() {
     let broker = open();
     let responder = subscribe(&broker, "again");
@@ -456,19 +426,19 @@ fn tokens_are_used_again_and_old_answers_find_nobody() {
         }
         let requests = take_all(&broker, queue_of(&responder));
         for token in &old {
-            let _ = reply(&broker, *token, b"stale", false);
+            let _ = reply(&broker, *token, b"stale");
         }
         assert_eq!(answers(&mut asker), [], "a stale token has found somebody");
         for request in &requests {
-            reply(&broker, request.token, &request.payload, false).unwrap();
+            reply(&broker, request.token, &request.payload).unwrap();
         }
         assert_eq!(answers(&mut asker).len(), 4);
         old = requests.iter().map(|request| request.token).collect();
         drop(asker);
-        check(reply(&broker, old[0], b"", false), Status::NotFound);
+        check(reply(&broker, old[0], b""), Status::NotFound);
     }
     for token in [0, 1, u64::MAX, 1 << 63, 5 << 32] {
-        check(reply(&broker, token, b"", false), Status::NotFound);
+        check(reply(&broker, token, b""), Status::NotFound);
     }
 }
 
@@ -485,7 +455,7 @@ fn an_old_answer_finds_nobody_however_many_requests_came_since() {
     // The window's one place is used again and again.
     for token in 2..140_000 {
         asker.submit_to(b"fast", b"", token, FOREVER).unwrap();
-        let _ = reply(&broker, old, b"old", false);
+        let _ = reply(&broker, old, b"old");
         assert_eq!(answer_all(&broker, queue_of(&fast)), 1);
         assert_eq!(answers(&mut asker), [(token, 0, vec![])]);
     }
@@ -500,7 +470,7 @@ fn an_inline_responder_answers_in_place_and_nests() {
         let broker = there.upgrade().unwrap();
         let (_, mut payload) = ask(&broker, "inline.echo", FOREVER).unwrap();
         payload.extend_from_slice(view.payload());
-        reply(&broker, view.token, &payload, false).unwrap();
+        reply(&broker, view.token, &payload).unwrap();
     });
     for _ in 0..1000 {
         assert_eq!(ask(&broker, "inline.echo", FOREVER), Ok((0, b"?".to_vec())));
@@ -528,7 +498,7 @@ fn an_inline_responder_may_answer_later_from_another_thread() {
     let there = broker.clone();
     let worker = std::thread::spawn(move || {
         for token in receiver.iter().take(200) {
-            reply(&there, token, b"later", false).unwrap();
+            reply(&there, token, b"later").unwrap();
         }
     });
     for _ in 0..200 {
@@ -555,7 +525,7 @@ fn two_threads_ask_and_answer_with_statuses_and_headers() {
                 let (token, payload) = (request.token, &request.payload);
                 client
                     .writer
-                    .reply(token, number % 100, payload, headers.as_bytes(), false)
+                    .reply(token, number % 100, payload, headers.as_bytes())
             };
             client(&there, answer).unwrap();
         }
@@ -779,10 +749,10 @@ fn an_outer_question_keeps_its_answer_however_many_are_asked_inside() {
             let request = Seen::of(&queue.receive(&there, 1, PATIENCE_NS).unwrap().messages()[0]);
             match number % INNER {
                 0 if number == 0 => leaves.unsubscribe(),
-                1 => reply(&there, receiver.recv().unwrap(), b"outer", false).unwrap(),
+                1 => reply(&there, receiver.recv().unwrap(), b"outer").unwrap(),
                 _ => {}
             }
-            reply(&there, request.token, &request.payload, false).unwrap();
+            reply(&there, request.token, &request.payload).unwrap();
         }
     });
     for _ in 0..2 {

@@ -9,6 +9,8 @@
 // One thread has no races: nothing to find for the thread sanitizer.
 #![cfg(not(fastmq_tsan))]
 
+#[path = "simulation/many.rs"]
+mod many;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -126,6 +128,7 @@ struct World {
     responders: Vec<Option<Subscription>>,
     /// Requests that responders hold: (token, number of the question).
     held: Vec<(u64, u64)>,
+    many: many::Many,
 }
 
 fn payload(writer: u64, number: u64, size: usize) -> Vec<u8> {
@@ -149,6 +152,7 @@ impl World {
         };
         Self {
             dice: Dice(seed),
+            many: many::Many::new(&broker, &driver),
             asker: Requester::open(&broker, asker).unwrap(),
             driver,
             broker,
@@ -178,7 +182,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.dice.below(100) {
+        match self.dice.below(130) {
             0..=29 => self.publish_by_subject(),
             30..=47 => self.publish_by_handle(),
             48..=62 => self.receive(),
@@ -198,7 +202,8 @@ impl World {
             90..=93 => self.answer(),
             94..=97 => self.collect(),
             98 => self.change_responder(),
-            _ => self.cancel(),
+            99 => self.cancel(),
+            _ => self.many.step(&mut self.dice),
         }
     }
 
@@ -839,14 +844,13 @@ impl World {
         }
         let at = self.pick(self.held.len());
         let (token, number) = self.held[at];
-        let has_more = self.dice.below(4) == 0;
         // Now and then an answer is given again later.
-        if !has_more && self.dice.below(5) != 0 {
+        if self.dice.below(5) != 0 {
             self.held.swap_remove(at);
         }
         let bytes = number.to_le_bytes();
         let sent = client(&self.broker, |client| {
-            client.writer.reply(token, 0, &bytes, &[], has_more)
+            client.writer.reply(token, 0, &bytes, &[])
         });
         if status(&sent) == Status::Ok {
             if let Some(question) = self.questions.get_mut(&number) {
@@ -894,9 +898,6 @@ impl World {
             Status::Ok => {
                 assert!(question.is_answered);
                 assert_eq!(seen.number(), seen.token, "the answer to another question");
-                if seen.flags & view_flag::MORE != 0 {
-                    return;
-                }
             }
             Status::NoResponder => assert!(!question.had_responder),
             Status::Busy => assert!(question.had_responder),
@@ -945,6 +946,7 @@ impl World {
             self.collect();
             self.driver.advance(100_000);
         }
+        self.many.finish();
         assert!(self.questions.is_empty(), "each question ends");
         check(self.asker.receive(1, 0), Status::Again);
         assert_eq!(self.asker.in_flight(), 0);
@@ -1056,7 +1058,7 @@ impl Drop for Repeat {
     }
 }
 
-fn run(seed: u64) -> u64 {
+fn run(seed: u64) -> (u64, u64) {
     let _repeat = Repeat(seed);
     let mut world = World::new(seed);
     for _ in 0..3 {
@@ -1067,9 +1069,9 @@ fn run(seed: u64) -> u64 {
     for _ in 0..STEPS {
         world.step();
     }
-    let delivered = world.delivered;
+    let counts = (world.delivered, world.many.received);
     world.finish();
-    delivered
+    counts
 }
 
 #[test]
@@ -1081,10 +1083,18 @@ fn whatever_the_seed_decides_every_promise_is_kept() {
         run(seed);
         return;
     }
-    let delivered: u64 = (0..SEEDS).map(run).sum();
+    let (mut delivered, mut received) = (0, 0);
+    for (messages, answers) in (0..SEEDS).map(run) {
+        delivered += messages;
+        received += answers;
+    }
     assert!(
         delivered > SEEDS * 1000,
         "only {delivered} messages were delivered"
+    );
+    assert!(
+        received > SEEDS * 100,
+        "only {received} of many answers were received"
     );
 }
 

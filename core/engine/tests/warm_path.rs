@@ -95,7 +95,7 @@ impl Stage {
         let answer = handle(&broker, "warm.answer", Delivery::Inline, move |view| {
             let broker = there.upgrade().unwrap();
             client(&broker, |client| {
-                client.writer.reply(view.token, 0, b"yes", &[], false)
+                client.writer.reply(view.token, 0, b"yes", &[])
             })
             .unwrap();
         });
@@ -207,7 +207,7 @@ impl Stage {
                     for view in batch.messages() {
                         let (token, payload) = (view.token, view.payload());
                         let answer = |client: &fastmq_engine::ThreadClient| {
-                            client.writer.reply(token, 0, payload, &[], false)
+                            client.writer.reply(token, 0, payload, &[])
                         };
                         client(broker, answer).unwrap();
                     }

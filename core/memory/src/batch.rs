@@ -47,6 +47,8 @@ impl Drop for Batch<'_> {
 pub struct Detached {
     views: Vec<View>,
     _bytes: Vec<u8>,
+    /// Of batches that were appended.
+    others: Vec<Vec<u8>>,
 }
 
 impl Detached {
@@ -87,7 +89,19 @@ impl Detached {
         Some(Self {
             views,
             _bytes: bytes,
+            others: Vec::new(),
         })
+    }
+
+    /// Adds the messages of another one, or says that there is no memory.
+    pub fn append(&mut self, other: Self) -> Option<()> {
+        self.views.try_reserve(other.views.len()).ok()?;
+        self.others.try_reserve(1 + other.others.len()).ok()?;
+        self.views.extend(other.views);
+        // The bytes stay where they are: views point at them.
+        self.others.push(other._bytes);
+        self.others.extend(other.others);
+        Some(())
     }
 
     /// The messages.

@@ -193,6 +193,11 @@ impl<'q> ReaderGuard<'q> {
         }
     }
 
+    /// Makes room for a view without a record; false: no memory.
+    pub fn reserve_local(&mut self) -> bool {
+        self.state().views.try_reserve(1).is_ok()
+    }
+
     /// Adds a message that never was in a lane, such as the fate of a request. False: there is no
     /// memory for it.
     #[must_use]
@@ -205,6 +210,7 @@ impl<'q> ReaderGuard<'q> {
         view.token = numbers.token;
         view.status = numbers.status;
         view.flags = numbers.flags;
+        view.subscription_id = numbers.subscription_id;
         view.tag = numbers.tag;
         reader.views.push(view);
         true

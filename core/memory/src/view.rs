@@ -261,6 +261,16 @@ impl Visit<'_> {
         self.view.status = status;
     }
 
+    /// Sets the flags.
+    pub fn set_flags(&mut self, flags: u32) {
+        self.view.flags = flags;
+    }
+
+    /// Sets the subscription.
+    pub fn set_subscription(&mut self, id: u32) {
+        self.view.subscription_id = id;
+    }
+
     /// Sets the tag.
     #[inline(always)]
     pub fn set_tag(&mut self, tag: u64) {
