@@ -122,6 +122,26 @@ def one_way_rows():
         yield Row(f"one-way, 16 B, by handle, {count} publishers", commands)
 
 
+def claim_rows():
+    """What a publisher saves that writes its message in place: with the two marks only, so that
+    nothing but the library's part is left, and with all of the message made each time."""
+    for where in ("one-thread", "two-threads"):
+        for what, copied, claimed in (
+            ("marks", "copied", "claimed"),
+            ("whole", "made and copied", "made in place"),
+        ):
+            thread = where.replace("-", " ")
+            copy = f"{copied}, 1 KiB, {thread}"
+            bars = (must(f"row:{copy}", ">=", 1.3), reach(f"row:{copy}", ">=", 2))
+            crosses = where == "two-threads"
+            copy_row = {FASTMQ: ["claim", f"copy/1024/{what}/{where}"]}
+            claim_row = {FASTMQ: ["claim", f"claim/1024/{what}/{where}"]}
+            yield Row(copy, copy_row, (), crosses)
+            yield Row(
+                f"{claimed}, 1 KiB, {thread}", claim_row, bars if what == "marks" else (), crosses
+            )
+
+
 def routing_rows():
     for count in (1, 100, 10_000):
         yield Row(f"fan-out to {count} queues", {FASTMQ: ["fan-out", str(count)]}, (), False)
@@ -163,6 +183,7 @@ ROWS = (
     *inline_rows(),
     *round_trip_rows(),
     *one_way_rows(),
+    *claim_rows(),
     *routing_rows(),
     *cost_rows(),
 )

@@ -12,6 +12,7 @@ static const char usage[] =
     "  request-reply (string|handle)/OUTSTANDING\n"
     "  round-trip (busy-poll|adaptive|parked)\n"
     "  one-way (string/BYTES/call|handle/BYTES/call|handle/BYTES/batch)\n"
+    "  claim (copy|claim)/BYTES/(whole|marks)/(one-thread|two-threads)\n"
     "  publishers COUNT\n"
     "  fan-out QUEUES\n"
     "  routing (hot|sequential|random)/SUBSCRIPTIONS\n"
@@ -24,10 +25,10 @@ static const struct {
     void (*run)(const struct bench_plan *plan, const char *param);
 } cases[] = {
     {"request-reply", bench_request_reply}, {"round-trip", bench_round_trip},
-    {"one-way", bench_one_way},             {"publishers", bench_publishers},
-    {"fan-out", bench_fan_out},             {"routing", bench_routing},
-    {"inline", bench_inline},               {"memory", bench_memory},
-    {"start", bench_start},
+    {"one-way", bench_one_way},             {"claim", bench_claim},
+    {"publishers", bench_publishers},       {"fan-out", bench_fan_out},
+    {"routing", bench_routing},             {"inline", bench_inline},
+    {"memory", bench_memory},               {"start", bench_start},
 };
 
 int main(int argc, char **argv) {
