@@ -392,14 +392,11 @@ impl<W: Words> Producer<W> {
     /// lends the bytes, `commit` makes them a record. Nothing has to be given back: the room is the
     /// producer's anyway, and the next record takes it.
     ///
-    /// `plain` says the rest of the record; its own payload is empty. False: a loss has to be told
-    /// first, which a plain record cannot.
+    /// `plain` says the rest of the record. False: the lane has no subject of its own, or a loss
+    /// has to be told first, which a plain record cannot.
     pub fn claim(&mut self, plain: &Plain<'_>, size: usize) -> Result<bool, NoRoom> {
-        let step = self.claim_step(plain, size);
-        if self.has_way(step) {
-            return Ok(true);
-        }
-        if self.lost > 0 {
+        let step = claim_step(plain, size);
+        if self.lost > 0 || !self.is_labelled {
             return Ok(false);
         }
         if !self.make_way(step) {
@@ -407,14 +404,6 @@ impl<W: Words> Producer<W> {
             return Ok(self.make_way(step));
         }
         Ok(true)
-    }
-
-    /// Bytes that a plain record with a payload of `size` bytes occupies.
-    #[inline(always)]
-    fn claim_step(&self, plain: &Plain<'_>, size: usize) -> u64 {
-        // What is too large for a record is still too large.
-        let size = size.min(LANE_BYTES_MAX as usize);
-        ((plain.length(self.is_labelled) + size) as u64 + 7) & !7
     }
 
     /// Whether the next `step` bytes of the ring are known to be free, in one piece and no more
@@ -429,18 +418,19 @@ impl<W: Words> Producer<W> {
     /// was written since.
     #[inline(always)]
     pub fn commit(&mut self, plain: &Plain<'_>, size: usize, subscription: u32) {
-        let step = self.claim_step(plain, size);
-        assert!(self.has_way(step), "a commit without a claim");
+        let step = claim_step(plain, size);
+        assert!(
+            self.is_labelled && self.has_way(step),
+            "a commit without a claim"
+        );
         // SAFETY: `[tail, tail + step)` is free and contiguous (checked above), and the producer's.
         unsafe {
             record::encode_around(
                 &self.link.words,
                 (self.tail & self.mask) as usize,
-                plain.length(self.is_labelled) + size, // No more than a lane, as it has its way.
                 plain,
                 size,
                 subscription,
-                self.is_labelled,
             );
         }
         self.tail += step;
@@ -450,7 +440,7 @@ impl<W: Words> Producer<W> {
     /// Copies bytes to the start of a claimed payload, for memory that cannot be lent. For tests.
     #[doc(hidden)]
     pub fn fill_claimed(&mut self, plain: &Plain<'_>, bytes: &[u8]) {
-        assert!(self.has_way(self.claim_step(plain, bytes.len())));
+        assert!(self.has_way(claim_step(plain, bytes.len())));
         let at = (self.tail & self.mask) as usize + plain.payload_at();
         // SAFETY: inside `[tail, tail + step)`, which is free (checked above) and the producer's.
         unsafe { self.link.words.copy_in(at, bytes) };
@@ -538,11 +528,20 @@ impl<W: Words> Producer<W> {
     }
 }
 
+/// Bytes that a plain record occupies whose payload has `size` bytes, where the lane has its
+/// subject.
+#[inline(always)]
+fn claim_step(plain: &Plain<'_>, size: usize) -> u64 {
+    // What is too large for a record is still too large.
+    let size = size.min(LANE_BYTES_MAX as usize);
+    ((plain.payload_at() + size) as u64 + 7) & !7
+}
+
 impl Producer<HeapWords> {
     /// As `claim` and `claimed`, if the room is known to be free.
     #[inline(always)]
     pub fn try_claim(&mut self, plain: &Plain<'_>, size: usize) -> Option<&mut [u8]> {
-        if !self.has_way(self.claim_step(plain, size)) {
+        if !self.is_labelled || !self.has_way(claim_step(plain, size)) {
             return None;
         }
         let at = (self.tail & self.mask) as usize + plain.payload_at();

@@ -203,31 +203,26 @@ pub(crate) unsafe fn encode_plain<W: Words>(
     }
 }
 
-/// Writes all of the record of `plain` but its payload, which has `size` bytes and is there.
+/// Writes all of the record of `plain`, in a lane that has its subject, but the payload, which has
+/// `size` bytes and is there.
 ///
 /// # Safety
-/// As [`encode`]; `length` is that of a record with such a payload.
+/// As [`encode`]; the record is that of `plain` with such a payload.
 #[inline(always)]
 pub(crate) unsafe fn encode_around<W: Words>(
     words: &W,
     offset: usize,
-    length: usize,
     plain: &Plain<'_>,
     size: usize,
     subscription: u32,
-    labelled: bool,
 ) {
-    let [first, second] = head_of_plain(length, plain, subscription, labelled);
+    let length = plain.payload_at() + size;
+    let [first, second] = head_of_plain(length, plain, subscription, true);
     match plain.flags != 0 {
-        // SAFETY: the words lie inside `length` bytes, which the caller owns.
+        // SAFETY: the words lie inside the record, which the caller owns.
         true => unsafe { words.write_all(offset, [first, second, plain.word], []) },
         // SAFETY: as above.
         false => unsafe { words.write_all(offset, [first, second], []) },
-    }
-    if !labelled && !plain.is_reply() {
-        let at = offset + plain.payload_at() + size;
-        // SAFETY: the subject lies inside `length`.
-        unsafe { words.copy_in(at, plain.subject) };
     }
 }
 

@@ -440,14 +440,15 @@ fn what_was_written_and_not_published_is_not_seen() {
 
 #[test]
 fn a_claim_is_seen_when_it_is_committed_and_an_abandoned_one_never() {
-    let (mut producer, mut consumer) = lane::<HeapWords>(1 << 14, None, None).unwrap();
+    let (mut producer, mut consumer) =
+        lane::<HeapWords>(1 << 14, Some(Arc::from(LABEL)), None).unwrap();
     let mut record = Vec::new();
     let plain = |sequence| Plain {
         kind: Kind::Message,
         flags: flag::SEQUENCE,
         status: 0,
         word: sequence,
-        subject: b"subject",
+        subject: LABEL,
         payload: &[],
     };
     assert_eq!(producer.claim(&plain(0), 100), Ok(true));
@@ -455,9 +456,7 @@ fn a_claim_is_seen_when_it_is_committed_and_an_abandoned_one_never() {
     producer.publish();
     assert_eq!(consumer.next_copied(&mut record), Ok(None));
     // The producer goes: its claim goes with it, and what it published stays.
-    producer
-        .push(&message(b"subject", b"before", 1), 0)
-        .unwrap();
+    producer.push(&message(LABEL, b"before", 1), 0).unwrap();
     assert_eq!(producer.claim(&plain(2), 1000), Ok(true));
     producer.claimed(&plain(2), 1000).fill(2);
     assert_eq!(producer.state().pushed(), 1);
@@ -471,7 +470,7 @@ fn a_claim_is_seen_when_it_is_committed_and_an_abandoned_one_never() {
         let parsed = consumer.next_copied(&mut record).unwrap().unwrap();
         assert_eq!(word(&parsed, &record, flag::SEQUENCE), Some(sequence));
         let found = parts(&parsed, &record);
-        assert_eq!((found.payload, found.subject), (payload, &b"subject"[..]));
+        assert_eq!((found.payload, found.subject), (payload, &b""[..]));
     }
     assert_eq!(consumer.next_copied(&mut record), Ok(None));
     consumer.release();
@@ -509,19 +508,25 @@ fn a_claim_needs_the_room_of_its_record() {
         Ok(false),
         "a loss has to be told"
     );
+    let (mut producer, _consumer) = lane::<HeapWords>(4096, None, None).unwrap();
+    assert_eq!(
+        producer.claim(&plain, 0),
+        Ok(false),
+        "no subject of its own"
+    );
+    assert!(producer.try_claim(&plain, 0).is_none());
 }
 
 #[test]
 #[should_panic = "a commit without a claim"]
 fn a_commit_of_more_than_there_is_room_for_panics() {
-    let (mut producer, _consumer) = lane::<HeapWords>(4096, None, None).unwrap();
-    let plain = message(b"subject", b"", 0);
+    let (mut producer, _consumer) = lane::<HeapWords>(4096, Some(Arc::from(LABEL)), None).unwrap();
     let plain = Plain {
-        kind: plain.kind,
+        kind: Kind::Message,
         flags: 0,
         status: 0,
         word: 0,
-        subject: plain.subject,
+        subject: LABEL,
         payload: &[],
     };
     assert_eq!(producer.claim(&plain, 10), Ok(true));

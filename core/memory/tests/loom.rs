@@ -203,7 +203,8 @@ fn a_lane_that_wraps_gives_every_record_whole_and_in_order() {
 #[test]
 fn a_claim_is_written_where_nobody_reads_until_it_is_committed() {
     check(|| {
-        let (mut producer, mut consumer) = lane::<Cells>(64, None, None).unwrap();
+        let label = Some(Arc::from(&b"s"[..]));
+        let (mut producer, mut consumer) = lane::<Cells>(64, label, None).unwrap();
         let writer = thread::spawn(move || {
             for sequence in 1..=3 {
                 let payload = [sequence as u8; BYTES];

@@ -52,7 +52,9 @@ impl Model {
     }
 
     fn add_writer(&mut self) {
-        let lane = self.place.writer();
+        // As a thread that publishes by subject, and as a handle: that one may claim.
+        let label = (self.next_id % 2 == 1).then(|| Arc::from(&b"subject"[..]));
+        let lane = LaneWriter::new(self.place.queue.clone(), label.as_ref());
         self.writers.push(Writer {
             lane,
             id: self.next_id,
@@ -248,7 +250,7 @@ fn check_policy(test: &str, policy: Policy) {
         let capacity = 1 << (12 + random.below(5));
         let mut model = Model::new(policy, capacity);
         let size_max = if random.one_in(2) { 64 } else { capacity / 4 };
-        for _ in 0..1 + random.below(4) {
+        for _ in 0..2 + random.below(3) {
             model.add_writer();
         }
         for _ in 0..600 {

@@ -11,8 +11,8 @@ impl LaneWriter {
     /// [`LaneWriter::claimed`] lends the bytes, [`LaneWriter::commit`] publishes them. To abandon
     /// it, do neither.
     ///
-    /// `plain` says the rest of the message; its own payload is empty. False: there is no own lane,
-    /// or a loss has to be told; write the message elsewhere and push it.
+    /// `plain` says the rest of the message. False: there is no own lane with the subject, or a
+    /// loss has to be told; write the message elsewhere and push it.
     pub fn claim(&mut self, plain: &Plain<'_>, size: usize) -> Result<bool, Refused> {
         if self.queue.is_closed() {
             return Err(Refused::Closed);
