@@ -236,6 +236,28 @@ fn a_policy_drops_at_the_commit_and_an_abandoned_claim_drops_nothing() {
 }
 
 #[test]
+fn a_queue_that_keeps_the_latest_message_has_what_was_committed_last() {
+    for others in 0..2 {
+        let broker = open();
+        let latest = queue(&broker, Policy::Latest, SMALL);
+        let _latest = subscribe_on(&broker, "now", "", &latest, 0);
+        let beside: Vec<_> = (0..others).map(|_| subscribe(&broker, "now")).collect();
+        let mut publisher = Publisher::open(&broker, b"now").unwrap();
+        for size in [8, 300, 2000] {
+            for byte in 0..5 {
+                commit(&mut publisher, &vec![byte; size], 1).unwrap();
+                drop(publisher.claim(size).unwrap());
+            }
+            let seen = take_all(&broker, &latest);
+            assert_eq!((seen.len(), &seen[0].payload), (1, &vec![4; size]));
+            for subscription in &beside {
+                assert_eq!(take_all(&broker, queue_of(subscription)).len(), 5);
+            }
+        }
+    }
+}
+
+#[test]
 fn an_unsubscribe_or_close_in_between_is_one_target_less() {
     for is_closed in [false, true] {
         for size in [100, 100_000] {
