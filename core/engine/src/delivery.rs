@@ -20,6 +20,11 @@ use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
 const FAN_OUT_TARGETS: usize = 16;
 pub(crate) const FAN_OUT_BYTES: usize = 256;
+/// With as many targets their lanes no longer stay in a near cache, and the memory of each is asked
+/// for in two steps, so many pushes ahead.
+const EXPECTED_MIN: usize = 512;
+const EXPECTED_FAR: usize = 16;
+const EXPECTED_NEAR: usize = 8;
 
 /// What came of a message for one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +191,8 @@ impl Writer {
             self.promise(plain, groups, message, draft)?
         };
         let mut sent = Sent::default();
-        for target in plain {
+        for (at, target) in plain.iter().enumerate() {
+            self.expect(plain, at);
             sent.add(self.push_promised(*target, draft, single)?);
         }
         for (index, group) in groups.iter().enumerate() {
@@ -218,6 +224,25 @@ impl Writer {
         Ok(sent)
     }
 
+    /// Before the push to target `at` of many: asks for the memory of those that come after it.
+    #[inline(always)]
+    fn expect(&self, plain: &[LaneTarget], at: usize) {
+        if plain.len() < EXPECTED_MIN {
+            return;
+        }
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(far) = plain.get(at + EXPECTED_FAR)
+            && let Some(lane) = lanes.get(far.lane)
+        {
+            lane.writer.expect_far();
+        }
+        if let Some(near) = plain.get(at + EXPECTED_NEAR)
+            && let Some(lane) = lanes.get(near.lane)
+        {
+            lane.writer.expect_near();
+        }
+    }
+
     /// Writes to one target. `is_single`: nothing was reserved, and a refusal is the caller's.
     pub(crate) fn push_promised(
         &self,
@@ -229,7 +254,7 @@ impl Writer {
         let Some(lane) = lanes.get(target.lane) else {
             return Ok(Outcome::Gone);
         };
-        let is_promised = !is_single && lane.writer.queue().policy() == Policy::Backpressure;
+        let is_promised = !is_single && lane.writer.policy() == Policy::Backpressure;
         let pushed = if is_promised {
             lane.writer.push_reserved(draft, target.subscription)
         } else {
@@ -315,7 +340,7 @@ impl Writer {
             };
             let outcome = match attempt {
                 Attempt::Push => lane.writer.push(draft, target.subscription),
-                Attempt::Reserve if lane.writer.queue().policy() == Policy::Backpressure => {
+                Attempt::Reserve if lane.writer.policy() == Policy::Backpressure => {
                     lane.writer.reserve(draft, 1).map(|()| Pushed::Written)
                 }
                 Attempt::Reserve if is_hopeless(&lane.writer, draft) => Err(Refused::TooLarge),

@@ -67,7 +67,7 @@ impl Writer {
         let Some(lane) = lanes.get(lane) else {
             return Ok(());
         };
-        if lane.writer.queue().policy() != Policy::Backpressure {
+        if lane.writer.policy() != Policy::Backpressure {
             // Nothing is promised; but what could only be dropped goes by block.
             return match is_hopeless(&lane.writer, draft) {
                 true => Err(self.refuse(Refused::TooLarge, &lane.place)),

@@ -14,7 +14,7 @@ use crate::budget::{Budget, Reservation};
 use crate::consumer::Consumer;
 use crate::record::{self, Draft, Plain};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
-use crate::words::{Control, HeapWords, Words};
+use crate::words::{Control, HeapWords, Words, prefetch};
 
 /// Capacity of the first ring of a lane; a ring that is full is followed by one eight times as
 /// large.
@@ -229,6 +229,21 @@ impl<W: Words> Producer<W> {
     /// What both ends share.
     pub fn state(&self) -> &Arc<LaneState> {
         &self.state
+    }
+
+    /// Asks for the lines that lead to those of the next record.
+    #[inline(always)]
+    pub(crate) fn expect_far(&self) {
+        prefetch(Arc::as_ptr(&self.link));
+        prefetch(&raw const self.state.producer);
+    }
+
+    /// Asks for the lines that the next record is written to; `expect_far` was called a while ago.
+    #[inline(always)]
+    pub(crate) fn expect_near(&self) {
+        self.link
+            .words
+            .expect_write((self.tail & self.mask) as usize);
     }
 
     /// Records published so far.

@@ -21,7 +21,7 @@ use crate::latest::Latest;
 use crate::reader::{Reader, ReaderGuard};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock, yield_now};
 use crate::view::View;
-use crate::words::HeapWords;
+use crate::words::{HeapWords, prefetch};
 
 /// How many lanes of their own the writers of one queue may have at once.
 pub const OWN_LANES_MAX: u32 = 64;
@@ -381,6 +381,12 @@ impl Queue {
     pub fn notify_reader(&self) -> bool {
         let bits = self.readers.notify();
         bits == 0 || self.wake_reader(bits)
+    }
+
+    /// Asks for the line that is looked at after a record was published.
+    #[inline(always)]
+    pub(crate) fn expect_notice(&self) {
+        prefetch(&raw const self.readers);
     }
 
     /// After a record was published: true if the reader is awake and the queue open, so that there

@@ -28,6 +28,20 @@ pub enum Control {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
+/// Asks for a cache line that will soon be written or read; does nothing where the compiler has no
+/// word for it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults, whatever the address; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = address;
+}
+
 /// Memory for one ring.
 ///
 /// # Safety
@@ -43,6 +57,10 @@ pub unsafe trait Words: Send + Sync + Sized {
     fn load(&self, word: Control, order: Ordering) -> u64;
     /// Writes a control word.
     fn store(&self, word: Control, value: u64, order: Ordering);
+    /// Says that a record will soon be written at `offset`.
+    fn expect_write(&self, offset: usize) {
+        let _ = offset;
+    }
     /// Reads 8 bytes of data.
     ///
     /// # Safety
@@ -190,6 +208,13 @@ unsafe impl Words for HeapWords {
     #[inline(always)]
     fn store(&self, word: Control, value: u64, order: Ordering) {
         self.word(word).store(value, order);
+    }
+
+    #[inline(always)]
+    fn expect_write(&self, offset: usize) {
+        prefetch(self.base.as_ptr().wrapping_add(Control::Tail as usize));
+        prefetch(self.data(offset));
+        prefetch(self.data(offset + 64));
     }
 
     #[inline(always)]

@@ -83,6 +83,7 @@ pub struct Evicted {
 pub struct LaneWriter {
     own: Option<WriteEnd>,
     queue: Arc<Queue>,
+    policy: Policy,
     label: Option<Arc<[u8]>>,
     /// The lane and count of the last record that went through the shared lane.
     last_shared: Option<(Arc<LaneState>, u64)>,
@@ -111,6 +112,7 @@ impl LaneWriter {
     pub fn new(queue: Arc<Queue>, label: Option<&Arc<[u8]>>) -> Self {
         Self {
             own: None,
+            policy: queue.policy(),
             queue,
             label: label.cloned(),
             last_shared: None,
@@ -127,6 +129,30 @@ impl LaneWriter {
     #[inline(always)]
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// What the queue does when it is full.
+    #[inline(always)]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Asks for memory that a push some ten pushes from now will wait for, when one message goes to
+    /// more queues than a cache holds.
+    #[inline(always)]
+    pub fn expect_far(&self) {
+        if let Some(own) = &self.own {
+            own.producer.expect_far();
+            self.queue.expect_notice();
+        }
+    }
+
+    /// The same for a push that comes soon; `expect_far` was called before.
+    #[inline(always)]
+    pub fn expect_near(&self) {
+        if let Some(own) = &self.own {
+            own.producer.expect_near();
+        }
     }
 
     /// True when the writer has a lane of its own.
