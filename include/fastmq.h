@@ -216,6 +216,29 @@ typedef uint32_t fastmq_log_level;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// How the kernel chooses among threads.
+enum fastmq_scheduling
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // As it is; a new thread begins with that of the thread that starts it.
+    FASTMQ_SCHEDULING_KEEP = 0,
+    // SCHED_OTHER: shares its core with the others.
+    FASTMQ_SCHEDULING_OTHER = 1,
+    // SCHED_FIFO: runs until it sleeps or one of a higher priority comes.
+    FASTMQ_SCHEDULING_FIFO = 2,
+    // SCHED_RR: the same, in turns with those of its own priority.
+    FASTMQ_SCHEDULING_RR = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_scheduling fastmq_scheduling;
+#else
+typedef uint32_t fastmq_scheduling;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
 
@@ -283,6 +306,24 @@ typedef struct fastmq_message {
     uint64_t reserved1;
 } fastmq_message;
 
+// What a thread is to be: set `struct_size`; 0 in the others leaves it as it is. A new thread
+// begins with the cores and the scheduling of the thread that starts it.
+typedef struct fastmq_thread_options {
+    // sizeof(fastmq_thread_options).
+    uint32_t struct_size;
+    // How the kernel chooses: fastmq_scheduling.
+    uint32_t scheduling;
+    // What /proc shows: at most 15 bytes; 11 for the threads of a client, whose names are this,
+    // "-" and a number from 0. They are called fmq-call and a number by default.
+    struct fastmq_bytes name;
+    // The cores it may run on: bit n for core n, of the first 64.
+    uint64_t cores;
+    // 1 to 99 under FIFO and RR, else 0.
+    uint32_t priority;
+    // 0, reserved.
+    uint32_t reserved;
+} fastmq_thread_options;
+
 // Options of a client: set `struct_size`; 0 in the others is the default.
 typedef struct fastmq_options {
     // sizeof(fastmq_options).
@@ -301,6 +342,9 @@ typedef struct fastmq_options {
     uint32_t threads_max;
     // How long close waits for running callbacks; 0: 5 s.
     uint64_t close_timeout_ns;
+    // What library threads are, borrowed by fastmq_open, which tries it; NULL: as the thread that
+    // starts them.
+    const struct fastmq_thread_options *threads;
 } fastmq_options;
 
 // Gets a line of the log; the texts are readable until it returns. It may run on any thread.
@@ -500,14 +544,17 @@ fastmq_status fastmq_batch_detach(struct fastmq_batch *batch, struct fastmq_batc
 // Nothing that the batch gave is used any more.
 void fastmq_batch_free(struct fastmq_batch *batch);
 
-// Opens a broker in this process; starts no thread and opens no descriptor.
+// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
+// threads are tried on a thread that has ended when this returns.
 //
 // `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
 // fastmq_close. Safe from any thread.
-// Returns OK, INVALID, NO_MEMORY.
+// Returns OK, INVALID, DENIED (the right to the options of library threads is missing; the
+// sentence names the cure), UNSUPPORTED (no thread can be started), IO, NO_MEMORY, MISUSE.
 //
 // # Safety
-// `options` is NULL or readable for its `struct_size`; `out` is writable.
+// `options` is NULL or readable for its `struct_size`, and so is what it points to; `out` is
+// writable.
 fastmq_status fastmq_open(const struct fastmq_options *options, struct fastmq_client **out);
 
 // Stops taking messages and waits until every queue is empty and no callback runs.
@@ -1094,6 +1141,20 @@ uint32_t fastmq_subscription_id(struct fastmq_subscription *subscription);
 // # Safety
 // None: any value of `subscription` is checked.
 void fastmq_unsubscribe(struct fastmq_subscription *subscription);
+
+// Makes the calling thread what `options` say: its name, its cores, its scheduling.
+//
+// `options` is borrowed until the call returns; NULL: nothing changes. In either case the library
+// learns whether this is a real-time thread (FIFO, RR), which pauses when it spins: 50 us after
+// 10 ms. A thread that became one by other means calls this once. Safe from any thread; it does
+// not block, and no client is needed.
+// Returns OK, INVALID (a core that is not there or not for this process, a priority out of range),
+// DENIED (the right is missing; the sentence names the cure), IO, MISUSE; after a failure nothing
+// has changed.
+//
+// # Safety
+// `options` is NULL or readable for its `struct_size`, and so is its `name`.
+fastmq_status fastmq_thread_setup(const struct fastmq_thread_options *options);
 
 #ifdef __cplusplus
 }  // extern "C"

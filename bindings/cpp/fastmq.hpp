@@ -43,5 +43,6 @@
 #include "fastmq/requester.hpp"
 #include "fastmq/status.hpp"
 #include "fastmq/subscription.hpp"
+#include "fastmq/threads.hpp"
 
 #endif

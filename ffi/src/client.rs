@@ -58,14 +58,17 @@ pub(crate) fn check_parent(client: &Client) -> Result<()> {
     }
 }
 
-/// Opens a broker in this process; starts no thread and opens no descriptor.
+/// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
+/// threads are tried on a thread that has ended when this returns.
 ///
 /// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
 /// fastmq_close. Safe from any thread.
-/// Returns OK, INVALID, NO_MEMORY.
+/// Returns OK, INVALID, DENIED (the right to the options of library threads is missing; the
+/// sentence names the cure), UNSUPPORTED (no thread can be started), IO, NO_MEMORY, MISUSE.
 ///
 /// # Safety
-/// `options` is NULL or readable for its `struct_size`; `out` is writable.
+/// `options` is NULL or readable for its `struct_size`, and so is what it points to; `out` is
+/// writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastmq_open(
     options: *const fastmq_options,
@@ -76,7 +79,9 @@ pub unsafe extern "C" fn fastmq_open(
         // SAFETY: by the contract.
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         // SAFETY: by the contract.
-        let options = unsafe { read_or_default(options) }?.convert()?;
+        let options = unsafe { read_or_default(options) }?;
+        // SAFETY: by the contract.
+        let options = unsafe { options.convert() }?;
         let client = Client::open_with(options, Broker::system_driver()?)?;
         let id = client.broker().id();
         let number = CLIENTS.open(client)?;

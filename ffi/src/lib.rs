@@ -30,3 +30,4 @@ pub mod request;
 pub mod statistics;
 pub mod status;
 pub mod subscription;
+pub mod threads;

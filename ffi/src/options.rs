@@ -12,6 +12,7 @@ use fastmq::{Error, Fault, Options, Policy, Profile, QueueOptions, Result, Statu
 use crate::bytes::{fastmq_bytes, is_null};
 use crate::message::{check_zero, fastmq_message};
 use crate::queue::fastmq_queue;
+use crate::threads::fastmq_thread_options;
 
 /// No struct is ever this large: a size beyond it is a mistake, and its tail is not ours to read.
 const STRUCT_BYTES_MAX: usize = 4096;
@@ -166,6 +167,9 @@ pub struct fastmq_options {
     pub threads_max: u32,
     /// How long close waits for running callbacks; 0: 5 s.
     pub close_timeout_ns: u64,
+    /// What library threads are, borrowed by fastmq_open, which tries it; NULL: as the thread that
+    /// starts them.
+    pub threads: *const fastmq_thread_options,
 }
 
 /// Options of a queue: set `struct_size`; 0 in the others is the default.
@@ -225,13 +229,14 @@ pub struct fastmq_requester_options {
 }
 
 const _: () = {
-    assert!(size_of::<fastmq_options>() == 48);
+    assert!(size_of::<fastmq_options>() == 56);
     assert!(offset_of!(fastmq_options, memory_max) == 8);
     assert!(offset_of!(fastmq_options, queue_capacity) == 16);
     assert!(offset_of!(fastmq_options, payload_max) == 24);
     assert!(offset_of!(fastmq_options, wait) == 32);
     assert!(offset_of!(fastmq_options, threads_max) == 36);
     assert!(offset_of!(fastmq_options, close_timeout_ns) == 40);
+    assert!(offset_of!(fastmq_options, threads) == 48);
     assert!(size_of::<fastmq_queue_options>() == 24);
     assert!(offset_of!(fastmq_queue_options, policy) == 4);
     assert!(offset_of!(fastmq_queue_options, capacity) == 8);
@@ -253,7 +258,7 @@ const _: () = {
     assert!(offset_of!(fastmq_requester_options, reserved) == 28);
 };
 
-// SAFETY: integers in C order without padding, zeros are a value, size first.
+// SAFETY: integers and a pointer in C order without padding, zeros are a value, size first.
 unsafe impl Plain for fastmq_options {
     const NAME: &'static str = "options";
     const FIRST_SIZE: usize = 48;
@@ -316,7 +321,9 @@ pub(crate) fn wait_of(value: u32) -> Result<Option<Profile>> {
 }
 
 impl fastmq_options {
-    pub(crate) fn convert(&self) -> Result<Options> {
+    /// # Safety
+    /// What `threads` points to is readable, and so is the name in it.
+    pub(crate) unsafe fn convert(&self) -> Result<Options> {
         check_zero("options", &[("flags", self.flags)])?;
         let mut options = Options {
             memory_max: self.memory_max,
@@ -335,6 +342,10 @@ impl fastmq_options {
         if self.close_timeout_ns != 0 {
             options.close_timeout_ns = self.close_timeout_ns;
         }
+        // SAFETY: by the contract.
+        let threads = unsafe { read_or_default(self.threads) }?;
+        // SAFETY: by the contract.
+        options.threads = unsafe { threads.convert() }?;
         Ok(options)
     }
 }

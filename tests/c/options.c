@@ -52,6 +52,12 @@ static fastmq_status try_publish(fastmq_client *client, void *options)
     return fastmq_publish_message(client, message);
 }
 
+static fastmq_status try_thread_setup(fastmq_client *client, void *options)
+{
+    (void)client;
+    return fastmq_thread_setup(options);
+}
+
 static fastmq_status try_client_figures(fastmq_client *client, void *options)
 {
     return fastmq_client_statistics_read(client, options);
@@ -71,6 +77,7 @@ static const struct subject_of_test structs[] = {
     {"fastmq_subscribe_options", try_subscribe, sizeof(fastmq_subscribe_options), 56, 0},
     {"fastmq_requester_options", try_requester, sizeof(fastmq_requester_options), 32, 0},
     {"fastmq_outgoing", try_publish, sizeof(fastmq_outgoing), 104, 0},
+    {"fastmq_thread_options", try_thread_setup, sizeof(fastmq_thread_options), 40, 0},
     {"fastmq_client_statistics", try_client_figures, sizeof(fastmq_client_statistics), 136, 1},
 };
 
@@ -144,6 +151,12 @@ static void unknown_values(fastmq_client *client)
     options.flags = 0;
     options.wait = 99;
     CHECK_STATUS(try_open(NULL, &options), FASTMQ_INVALID, "so is a client's wait profile");
+
+    fastmq_thread_options thread = {.struct_size = sizeof thread, .scheduling = 99};
+    CHECK_STATUS(fastmq_thread_setup(&thread), FASTMQ_INVALID, "an unknown scheduling is INVALID");
+    thread.scheduling = 0;
+    thread.reserved = 1;
+    CHECK_STATUS(fastmq_thread_setup(&thread), FASTMQ_INVALID, "a reserved field must be 0");
 
     fastmq_subscribe_options subscribing = {.struct_size = sizeof subscribing, .delivery = 99};
     CHECK_STATUS(try_subscribe(client, &subscribing), FASTMQ_INVALID,

@@ -20,6 +20,7 @@ STRUCTS = (
     "fastmq_queue_options",
     "fastmq_requester_options",
     "fastmq_subscribe_options",
+    "fastmq_thread_options",
 )
 
 

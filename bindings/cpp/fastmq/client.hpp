@@ -13,6 +13,7 @@
 #include "requester.hpp"
 #include "status.hpp"
 #include "subscription.hpp"
+#include "threads.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -42,6 +43,8 @@ struct options {
     std::uint32_t threads_max = 0;
     /// How long close waits for running callbacks; zero: 5 s.
     duration close_timeout = {};
+    /// What library threads are; opening tries it.
+    thread_options threads = {};
 };
 
 /// What client::dispatch found ready.
@@ -435,8 +438,10 @@ private:
     duration close_timeout_ = close_timeout_default;
 };
 
-/// Opens a broker in this process; starts no thread and opens no descriptor.
-/// Statuses: ok, invalid, no_memory.
+/// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
+/// threads are tried on a thread that has ended when this returns.
+/// Statuses: ok, invalid, denied (the right to the options of library threads is missing; the
+/// sentence names the cure), unsupported (no thread can be started), io, no_memory.
 inline result<client> try_open(const options &with = {})
 {
     fastmq_options wanted{};
@@ -447,6 +452,8 @@ inline result<client> try_open(const options &with = {})
     wanted.wait = static_cast<std::uint32_t>(with.wait);
     wanted.threads_max = with.threads_max;
     wanted.close_timeout_ns = with.close_timeout.count_ns();
+    const auto threads = detail::to_raw(with.threads);
+    wanted.threads = &threads;
     fastmq_client *raw = nullptr;
     const auto said = detail::to_status(fastmq_open(&wanted, &raw));
     if (said != status::ok) {

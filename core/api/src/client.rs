@@ -23,10 +23,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens a broker in this process. No thread is started before a feature needs one.
+    /// Opens a broker in this process. No thread is started before a feature needs one; only
+    /// options of library threads are tried on a thread that ends at once.
     ///
     /// # Errors
-    /// INVALID: an option is out of its range.
+    /// INVALID: an option is out of its range. DENIED: the right to the scheduling of library
+    /// threads is missing. UNSUPPORTED, IO: such a thread cannot be started. NO_MEMORY.
     pub fn open(options: Options) -> Result<Self> {
         Self::open_with(options, Arc::new(NullDriver::new()))
     }

@@ -46,12 +46,14 @@ mod subscription;
 
 pub use client::Client;
 pub use fastmq_engine::dispatch::ready;
+pub use fastmq_engine::driver::scheduling::{Scheduling, ThreadName, ThreadOptions};
 pub use fastmq_engine::driver::{Driver, NullDriver, SimulatedDriver};
 pub use fastmq_engine::headers::{self, Headers};
 pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::statistics::Statistics;
+pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
     Claim, Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Ready, Requester,

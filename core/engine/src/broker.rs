@@ -25,7 +25,7 @@ use crate::register::Register;
 use crate::slots::Slots;
 use crate::statistics::Retired;
 use crate::subscription::{Counts, Delivery, Handler, Interested, OnMessage, Subscription, Target};
-use crate::threads::Threads;
+use crate::threads::{self, Threads};
 use crate::writer::WriterCounters;
 
 pub(crate) const OPEN: u32 = 0;
@@ -80,9 +80,11 @@ const CORES_BLOCKS: usize = 12;
 const CORES_BYTES: usize = 512;
 
 impl Broker {
-    /// Opens a broker in this process, over `driver`. Starts no thread and opens no descriptor.
+    /// Opens a broker in this process, over `driver`. Starts no thread and opens no descriptor;
+    /// only options of library threads are tried on a thread that ends at once.
     pub fn open(options: Options, driver: Arc<dyn Driver>) -> Result<Arc<Self>> {
         check_options(&options)?;
+        threads::try_options(&driver, &options.threads)?;
         // Once for the process: the fences of the publish path and the mark that a fork wipes.
         fence::register();
         fork::arm();

@@ -43,6 +43,7 @@ pub mod subscription;
 pub mod survey;
 mod task;
 pub mod thread_client;
+pub mod thread_options;
 pub mod threads;
 pub mod wait;
 mod watch;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use fastmq_driver::scheduling::ThreadOptions;
 use fastmq_memory::Policy;
 
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
 use crate::subscription::{Delivery, OnMessage};
+use crate::thread_options::check_library_threads;
 use crate::wait::Profile;
 
 /// Default capacity of a lane in bytes.
@@ -36,6 +38,8 @@ pub struct Options {
     pub threads_max: u32,
     /// How long close waits for running handlers, in nanoseconds.
     pub close_timeout_ns: u64,
+    /// What library threads are: their name, which a number follows, cores and scheduling.
+    pub threads: ThreadOptions,
 }
 
 impl Default for Options {
@@ -47,6 +51,7 @@ impl Default for Options {
             wait: Profile::Balanced,
             threads_max: 1,
             close_timeout_ns: CLOSE_TIMEOUT_NS_DEFAULT,
+            threads: ThreadOptions::default(),
         }
     }
 }
@@ -163,5 +168,5 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
             format_args!("threads_max is {max}; between 1 and 256"),
         ));
     }
-    Ok(())
+    check_library_threads(&options.threads)
 }

@@ -23,7 +23,7 @@ use crate::gather::Gather;
 use crate::slots::Slot;
 use crate::subscription::Handler;
 use crate::survey::Surveys;
-use crate::wait::{Profile, Sleepers, Spin, Waker};
+use crate::wait::{Pace, Profile, Sleepers, Spin, Waker};
 use crate::watch::UNASKED;
 
 /// What a queue is opened with.
@@ -294,6 +294,7 @@ impl Place {
         let mut start_ns = 0;
         let mut deadline_ns = u64::MAX;
         if budget_ns > 0 {
+            let mut pace = Pace::default();
             loop {
                 for _ in 0..SPINS_PER_CLOCK {
                     if look(&mut guard)? > 0 {
@@ -312,6 +313,7 @@ impl Place {
                     start_ns = now_ns;
                     deadline_ns = now_ns.saturating_add(timeout_ns);
                 }
+                pace.spin_on(&**driver, now_ns, deadline_ns);
                 if now_ns >= deadline_ns || self.is_over(broker) {
                     break;
                 }

@@ -8,10 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use fastmq_driver::scheduling::{SetupError, ThreadOptions, set_up_current_thread};
 use fastmq_driver::{Driver, FOREVER_NS, Thread};
 use fastmq_memory::allocation::{try_arc, try_box, with_memory};
 use fastmq_memory::gate::{LEFT, LIST};
-use fastmq_memory::sync::{Mutex, lock};
+use fastmq_memory::sync::{Mutex, OnceLock, lock};
 
 use crate::broker::Broker;
 use crate::call;
@@ -19,7 +20,8 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::log;
 use crate::place::Place;
 use crate::ready::ReadyList;
-use crate::wait::{Profile, Spin};
+use crate::thread_options::{numbered, refused};
+use crate::wait::{Pace, Profile, Spin};
 
 /// Messages that one queue may have handled before the next gets its turn.
 const SERVE_MESSAGES: usize = 64;
@@ -71,31 +73,17 @@ impl Threads {
         let is_stopping = self.is_stopping.clone();
         let driver = broker.driver.clone();
         let count = self.count.clone();
-        let body = try_box(move || {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let options = &broker.options.threads;
+        let started = start(&broker.driver, options, running.len(), move || {
             run(&weak, &list, &*driver, &is_stopping);
             count.fetch_sub(1, Ordering::Relaxed);
-        })?;
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let memory = [Layout::new::<[u128; SPAWN_BYTES / 16]>(); SPAWN_BLOCKS];
-        let spawned = with_memory(&memory, || {
-            let name = format!("call-{}", running.len());
-            broker.driver.spawn(&name, body)
         });
-        match spawned {
-            Ok(Ok(thread)) => {
-                running.push(thread);
-                return Ok(());
-            }
-            Ok(Err(_)) | Err(_) => self.count.fetch_sub(1, Ordering::Relaxed),
-        };
-        let fault = &Fault(
-            Status::Unsupported,
-            "cannot start a thread for THREAD delivery; DISPATCH needs none",
-        );
-        Err(match spawned {
-            Ok(Err(error)) => Error::with_io(fault, fault.1, &error),
-            _ => Error::NO_MEMORY,
-        })
+        let started = started.inspect_err(|_| {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        });
+        running.push(started?);
+        Ok(())
     }
 
     /// Ends the threads; one that runs a handler is waited for until the deadline.
@@ -124,6 +112,70 @@ impl Threads {
                     "a handler still runs; its thread is left",
                 );
             }
+        }
+    }
+}
+
+/// Whether a thread can be what the options say: tries it on one that ends at once.
+pub(crate) fn try_options(driver: &Arc<dyn Driver>, options: &ThreadOptions) -> Result<()> {
+    if *options == ThreadOptions::default() {
+        return Ok(());
+    }
+    let _ = start(driver, options, 0, || {})?.join();
+    Ok(())
+}
+
+/// What a new thread tells the one that starts it.
+struct Start {
+    /// 1 as soon as the thread is what it was to be, or has failed to be.
+    is_known: AtomicU32,
+    failure: OnceLock<SetupError>,
+}
+
+/// Starts a thread that runs `body` when it is what the options say.
+fn start(
+    driver: &Arc<dyn Driver>,
+    options: &ThreadOptions,
+    number: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<Thread> {
+    let start = try_arc(Start {
+        is_known: AtomicU32::new(0),
+        failure: OnceLock::new(),
+    })?;
+    let mut own = *options;
+    if !own.name.is_empty() {
+        own.name = numbered(&own.name, number);
+    }
+    let (told, waker) = (start.clone(), driver.clone());
+    let body = try_box(move || {
+        let set_up = set_up_current_thread(&own);
+        if let Err(error) = set_up {
+            let _ = told.failure.set(error);
+        }
+        told.is_known.store(1, Ordering::Release);
+        waker.wake(&told.is_known, 1);
+        if set_up.is_ok() {
+            body();
+        }
+    })?;
+    let memory = [Layout::new::<[u128; SPAWN_BYTES / 16]>(); SPAWN_BLOCKS];
+    let spawned = with_memory(&memory, || driver.spawn(&format!("call-{number}"), body));
+    let thread = spawned?.map_err(|error| {
+        let fault = &Fault(
+            Status::Unsupported,
+            "cannot start a thread for THREAD delivery; DISPATCH needs none",
+        );
+        Error::with_io(fault, fault.1, &error)
+    })?;
+    while start.is_known.load(Ordering::Acquire) == 0 {
+        driver.park(&start.is_known, 0, FOREVER_NS);
+    }
+    match start.failure.get() {
+        None => Ok(thread),
+        Some(error) => {
+            let _ = thread.join();
+            Err(refused(options, *error))
         }
     }
 }
@@ -164,6 +216,7 @@ fn serve_for_a_while(
     is_stopping: &AtomicBool,
 ) {
     let mut empty_since_ns = 0;
+    let mut pace = Pace::default();
     loop {
         let handled = serve(broker, place, SERVE_MESSAGES).unwrap_or(0);
         if place.is_closed() || is_stopping.load(Ordering::Relaxed) {
@@ -176,6 +229,7 @@ fn serve_for_a_while(
                 spin.learn(true);
             }
             empty_since_ns = 0;
+            pace = Pace::default();
             if !list.is_empty() {
                 list.push(place.clone());
                 return;
@@ -187,6 +241,7 @@ fn serve_for_a_while(
             if empty_since_ns == 0 {
                 empty_since_ns = now_ns;
             }
+            pace.spin_on(driver, now_ns, FOREVER_NS);
             if now_ns - empty_since_ns < spin.budget_ns(place.profile()) && list.is_empty() {
                 for _ in 0..32 {
                     std::hint::spin_loop();

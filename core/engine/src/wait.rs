@@ -2,9 +2,11 @@
 //!
 //! [`Sleepers`] is what a queue's gates wake; [`Profile`] says how long to spin before sleeping.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use fastmq_driver::scheduling::is_realtime;
 use fastmq_driver::{Driver, LoopFd};
 use fastmq_memory::gate::{EVENT, FUTEX, LEFT, LIST, TASK};
 use fastmq_memory::queue::Wake;
@@ -64,6 +66,51 @@ impl Spin {
         let next = if has_hit { now * 2 } else { now / 2 };
         self.budget_ns
             .store(next.clamp(SPIN_NS_MIN, SPIN_NS_MAX), Ordering::Relaxed);
+    }
+}
+
+/// How long a real-time thread spins before it lets others have its core.
+const REALTIME_SPIN_NS: u64 = 10_000_000;
+/// How long it lets them.
+const REALTIME_PAUSE_NS: u64 = 50_000;
+
+thread_local! {
+    /// What this thread has spun since its last pause.
+    static SPUN_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Keeps a real-time thread that spins from taking its core for itself: whoever it waits for may
+/// need that core. The time is that of all its spinning, whatever it waited for.
+#[derive(Default)]
+pub(crate) struct Pace {
+    last_ns: u64,
+}
+
+impl Pace {
+    /// Called with each reading of the clock while spinning; a pause ends at `deadline_ns`.
+    #[inline]
+    pub(crate) fn spin_on(&mut self, driver: &dyn Driver, now_ns: u64, deadline_ns: u64) {
+        if is_realtime() {
+            self.spin_on_realtime(driver, now_ns, deadline_ns);
+        }
+    }
+
+    #[cold]
+    fn spin_on_realtime(&mut self, driver: &dyn Driver, now_ns: u64, deadline_ns: u64) {
+        let spun_ns = match self.last_ns {
+            0 => SPUN_NS.get(),
+            last_ns => SPUN_NS.get() + (now_ns - last_ns),
+        };
+        self.last_ns = now_ns;
+        SPUN_NS.set(spun_ns);
+        if spun_ns < REALTIME_SPIN_NS {
+            return;
+        }
+        SPUN_NS.set(0);
+        self.last_ns = 0;
+        let end_ns = now_ns.saturating_add(REALTIME_PAUSE_NS).min(deadline_ns);
+        // Nobody wakes it: only the time does.
+        driver.park(&AtomicU32::new(0), 0, end_ns);
     }
 }
 

@@ -1,0 +1,255 @@
+/* What real-time programs ask for: threads with a name, cores, scheduling and priority.
+ *
+ * Decided here: options of library threads are tried when the client opens, so that a missing right
+ * is an error of fastmq_open. No thread spins under a real-time priority here: the lowest one is
+ * taken, looked at and given back. Where this process has no right to it, that is what is tested.
+ */
+#define _GNU_SOURCE
+#include "steps.h"
+
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <linux/capability.h>
+
+/* threads */
+
+static int policy_here(void)
+{
+    return (int)syscall(SYS_sched_getscheduler, 0) & ~SCHED_RESET_ON_FORK;
+}
+
+static int priority_here(void)
+{
+    struct sched_param parameter = {0};
+    NEED(syscall(SYS_sched_getparam, 0, &parameter) == 0);
+    return parameter.sched_priority;
+}
+
+/* The cores of the calling thread: bit n for core n. */
+static uint64_t cores_here(void)
+{
+    cpu_set_t set;
+    uint64_t cores = 0;
+    NEED(sched_getaffinity(0, sizeof set, &set) == 0);
+    for (int core = 0; core < 64; core++) {
+        cores |= (uint64_t)(CPU_ISSET(core, &set) != 0) << core;
+    }
+    return cores;
+}
+
+/* The highest core of a mask that is not 0. */
+static uint64_t last_of(uint64_t cores)
+{
+    return UINT64_C(1) << (63 - __builtin_clzll(cores));
+}
+
+/* A child without the right to real-time scheduling, for any user. */
+static void drop_rights(void)
+{
+    struct rlimit none = {0, 0};
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    NEED(setrlimit(RLIMIT_RTPRIO, &none) == 0);
+    NEED(syscall(SYS_capget, &header, data) == 0);
+    data[0].effective &= ~(UINT32_C(1) << CAP_SYS_NICE);
+    data[0].permitted &= ~(UINT32_C(1) << CAP_SYS_NICE);
+    NEED(syscall(SYS_capset, &header, data) == 0);
+}
+
+/* Runs `body` in a child; its result, or 255 when it did not end by itself. */
+static int in_child(int (*body)(void))
+{
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(body());
+    }
+    NEED(child > 0 && waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+static fastmq_thread_options thread_options(const char *name)
+{
+    fastmq_thread_options options = {.struct_size = sizeof options};
+    options.name = text(name);
+    return options;
+}
+
+/* What a thread found out about itself. */
+struct self {
+    char name[16];
+    uint64_t cores;
+    int policy, priority;
+    struct gate *seen;
+};
+
+static void look_at_self(struct self *self)
+{
+    NEED(prctl(PR_GET_NAME, self->name, 0, 0, 0) == 0);
+    self->cores = cores_here();
+    self->policy = policy_here();
+    self->priority = priority_here();
+}
+
+static void *own_thread(void *context)
+{
+    struct self *self = context;
+    uint64_t all = cores_here();
+    fastmq_thread_options options = thread_options("own");
+    options.cores = last_of(all);
+    NEED(fastmq_thread_setup(&options) == FASTMQ_OK);
+    look_at_self(self);
+    options = thread_options("");
+    options.cores = all;
+    NEED(fastmq_thread_setup(&options) == FASTMQ_OK);
+    CHECK(cores_here() == all, "and gives them back");
+    NEED(fastmq_thread_setup(NULL) == FASTMQ_OK);
+    char name[16];
+    NEED(prctl(PR_GET_NAME, name, 0, 0, 0) == 0);
+    CHECK(strcmp(name, "own") == 0 && cores_here() == all, "no options change nothing");
+
+    options = thread_options("never");
+    options.cores = all | (all == UINT64_MAX ? 0 : last_of(~all));
+    if (all != UINT64_MAX) {
+        CHECK_STATUS(fastmq_thread_setup(&options), FASTMQ_INVALID,
+                     "a core that is not there is INVALID");
+        CHECK(strstr(fastmq_last_error(), "Cpus_allowed_list") != NULL, "and where to look is said");
+        NEED(prctl(PR_GET_NAME, name, 0, 0, 0) == 0);
+        CHECK(strcmp(name, "own") == 0 && cores_here() == all, "nothing has changed");
+    }
+    options = thread_options("1234567890123456");
+    CHECK_STATUS(fastmq_thread_setup(&options), FASTMQ_INVALID, "16 bytes are no name");
+    options = thread_options("");
+    options.priority = 1;
+    CHECK_STATUS(fastmq_thread_setup(&options), FASTMQ_INVALID,
+                 "a priority without FIFO or RR is INVALID");
+    options.scheduling = FASTMQ_SCHEDULING_FIFO;
+    options.priority = 100;
+    CHECK_STATUS(fastmq_thread_setup(&options), FASTMQ_INVALID, "so is one above 99");
+    options.priority = 0;
+    CHECK_STATUS(fastmq_thread_setup(&options), FASTMQ_INVALID, "and 0");
+    return NULL;
+}
+
+static void own_threads(void)
+{
+    struct self self = {.name = ""};
+    NEED(pthread_join(start_thread(own_thread, &self), NULL) == 0);
+    CHECK(strcmp(self.name, "own") == 0, "a thread gets its name");
+    CHECK(self.cores == last_of(cores_here()), "and its cores");
+}
+
+static void *real_time_thread(void *context)
+{
+    struct self *self = context;
+    fastmq_thread_options options = thread_options("");
+    options.scheduling = FASTMQ_SCHEDULING_RR;
+    options.priority = 1;
+    fastmq_status status = fastmq_thread_setup(&options);
+    look_at_self(self);
+    options.scheduling = FASTMQ_SCHEDULING_OTHER;
+    options.priority = 0;
+    NEED(fastmq_thread_setup(&options) == FASTMQ_OK);
+    CHECK(policy_here() == SCHED_OTHER, "and gives it back");
+    if (status == FASTMQ_DENIED) {
+        CHECK(self->policy == SCHED_OTHER, "a right that is missing is DENIED");
+    } else {
+        CHECK(status == FASTMQ_OK && self->policy == SCHED_RR && self->priority == 1,
+              "a thread gets its scheduling");
+    }
+    return NULL;
+}
+
+static void on_message(const fastmq_message *message, void *context)
+{
+    struct self *self = context;
+    (void)message;
+    look_at_self(self);
+    gate_add(self->seen, 1);
+}
+
+static void library_threads(void)
+{
+    struct gate seen = GATE_INIT;
+    struct self self = {.seen = &seen};
+    fastmq_thread_options threads = thread_options("desk");
+    fastmq_options options = {.struct_size = sizeof options};
+    fastmq_client *client = NULL;
+    threads.cores = last_of(cores_here());
+    threads.scheduling = FASTMQ_SCHEDULING_FIFO;
+    threads.priority = 1;
+    options.threads = &threads;
+    options.wait = FASTMQ_WAIT_LOW_POWER; /* it sleeps at once */
+    fastmq_status status = fastmq_open(&options, &client);
+    int has_right = status == FASTMQ_OK;
+    if (!has_right) {
+        CHECK(status == FASTMQ_DENIED && client == NULL, "no right to FIFO: fastmq_open says so");
+        threads.scheduling = FASTMQ_SCHEDULING_OTHER;
+        threads.priority = 0;
+        NEED(fastmq_open(&options, &client) == FASTMQ_OK);
+    }
+    subscribe_call(client, "on.thread", FASTMQ_DELIVERY_THREAD, on_message, &self);
+    NEED(publish_number(client, "on.thread", 1) == FASTMQ_OK);
+    NEED(gate_wait(&seen, 1));
+    CHECK(strcmp(self.name, "desk-0") == 0, "a library thread has the client's name and a number");
+    CHECK(self.cores == threads.cores, "it runs on the client's cores only");
+    CHECK(self.policy == (has_right ? SCHED_FIFO : SCHED_OTHER), "it has the client's scheduling");
+    CHECK_NUMBER(self.priority, threads.priority, "and priority");
+    fastmq_close(client);
+
+    threads = thread_options("twelve bytes");
+    CHECK_STATUS(fastmq_open(&options, &client), FASTMQ_INVALID, "a name too long for a number");
+    threads = thread_options("");
+    uint64_t all = cores_here();
+    if (all != UINT64_MAX) {
+        threads.cores = last_of(~all);
+        CHECK_STATUS(fastmq_open(&options, &client), FASTMQ_INVALID,
+                     "a core that is not there is an error of fastmq_open");
+    }
+}
+
+static int denied_in_child(void)
+{
+    fastmq_thread_options threads = thread_options("");
+    fastmq_options options = {.struct_size = sizeof options};
+    fastmq_client *client = NULL;
+    drop_rights();
+    threads.scheduling = FASTMQ_SCHEDULING_FIFO;
+    threads.priority = 7;
+    options.threads = &threads;
+    if (fastmq_thread_setup(&threads) != FASTMQ_DENIED
+        || strstr(fastmq_last_error(), "RLIMIT_RTPRIO") == NULL
+        || strstr(fastmq_last_error(), "ulimit -r 7") == NULL || policy_here() != SCHED_OTHER) {
+        return 1;
+    }
+    if (fastmq_open(&options, &client) != FASTMQ_DENIED || client != NULL
+        || strstr(fastmq_last_error(), "RLIMIT_RTPRIO") == NULL) {
+        return 2;
+    }
+    threads.scheduling = FASTMQ_SCHEDULING_KEEP;
+    threads.priority = 0;
+    if (fastmq_open(&options, &client) != FASTMQ_OK) {
+        return 3;
+    }
+    fastmq_close(client);
+    return 0;
+}
+
+int main(void)
+{
+    check_begin();
+    /* First: a child of a process that has opened a client may not use the library. */
+    CHECK_NUMBER(in_child(denied_in_child), 0,
+                 "without the right real-time scheduling is DENIED, and the cure is named");
+    own_threads();
+    struct self self = {.name = ""};
+    NEED(pthread_join(start_thread(real_time_thread, &self), NULL) == 0);
+    library_threads();
+    return check_end();
+}
