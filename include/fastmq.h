@@ -868,6 +868,25 @@ fastmq_status fastmq_receive(struct fastmq_queue *queue,
                              uint64_t timeout_ns,
                              struct fastmq_batch **out);
 
+// Waits until one of `count` queues (1 to 1,024) has something to receive, and says which.
+//
+// `*out_index` gets its place in `queues`; a receive there does not wait, though it may say AGAIN
+// if the messages have expired. The look begins behind the queue that this thread's last
+// wait found, so that none is passed over. Waits as the most eager of the queues does; each is
+// received from by this thread only meanwhile. The queues may belong to several clients, and
+// `queues` is borrowed until the call returns.
+// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (a queue is empty, and
+// its client was drained), CLOSED (so is a queue or its client), NO_MEMORY, INVALID, MISUSE (a
+// handle is not open, also if it is closed meanwhile; a batch is open, or another thread
+// receives).
+//
+// # Safety
+// `queues` is readable for `count` handles; `out_index` is writable.
+fastmq_status fastmq_wait_any(struct fastmq_queue *const *queues,
+                              size_t count,
+                              uint64_t timeout_ns,
+                              size_t *out_index);
+
 // Closes a queue and ends the subscriptions that feed it; a receive that waits returns CLOSED.
 //
 // Takes NULL. An open batch stays readable until it is freed. Safe from any thread. The queue of

@@ -5,10 +5,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use fastmq::border::wait_any;
 use fastmq::{Error, Fault, Queue, Result, Status};
 
 use crate::batch::{QUEUE_BATCH, fastmq_batch};
-use crate::bytes::Out;
+use crate::bytes::{Out, is_null};
 use crate::client::{check_parent, client_of, fastmq_client};
 use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Hold, Kind, Object, Table, compose, enter, find, kind};
@@ -191,6 +192,46 @@ pub unsafe extern "C" fn fastmq_receive(
             .map_err(|error| ended(queue, error))?;
         out.set(entered.slot.beside.open(QUEUE_BATCH, entered.index()));
         batch.keep_open();
+        Ok(())
+    })
+}
+
+/// Waits until one of `count` queues (1 to 1,024) has something to receive, and says which.
+///
+/// `*out_index` gets its place in `queues`; a receive there does not wait, though it may say AGAIN
+/// if the messages have expired. The look begins behind the queue that this thread's last
+/// wait found, so that none is passed over. Waits as the most eager of the queues does; each is
+/// received from by this thread only meanwhile. The queues may belong to several clients, and
+/// `queues` is borrowed until the call returns.
+/// Returns OK, AGAIN (nothing is there, and the time-out is 0), TIMEOUT, END (a queue is empty, and
+/// its client was drained), CLOSED (so is a queue or its client), NO_MEMORY, INVALID, MISUSE (a
+/// handle is not open, also if it is closed meanwhile; a batch is open, or another thread
+/// receives).
+///
+/// # Safety
+/// `queues` is readable for `count` handles; `out_index` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_wait_any(
+    queues: *const *mut fastmq_queue,
+    count: usize,
+    timeout_ns: u64,
+    out_index: *mut usize,
+) -> fastmq_status {
+    boundary(|| {
+        // SAFETY: by the contract.
+        let out = unsafe { Out::new(out_index, 0, "out_index") }?;
+        if queues.is_null() {
+            return Err(is_null("queues"));
+        }
+        let index = wait_any(count, timeout_ns, |index, look| {
+            // SAFETY: below `count`, so readable by the contract.
+            let queue = unsafe { queues.wrapping_add(index).read() };
+            let entered = enter::<QueueObject>(handle::number(queue))?;
+            let queue = &entered.object()?.queue;
+            check_vacant(&entered.slot.beside, queue)?;
+            look(queue.place(), queue.client().broker()).map_err(|error| ended(queue, error))
+        })?;
+        out.set(index);
         Ok(())
     })
 }

@@ -53,6 +53,8 @@ static inline int queue_calls(fastmq_queue *queue, int (*wanted)(fastmq_status))
     wrong += !wanted(fastmq_receive(queue, 1, 0, &batch)) || batch != NULL;
     wrong += !wanted(fastmq_queue_statistics_read(queue, &figures));
     wrong += fastmq_queue_fd(queue) != -1;
+    size_t index = 1;
+    wrong += !wanted(fastmq_wait_any(&queue, 1, 0, &index)) || index != 0;
     return wrong;
 }
 

@@ -1,4 +1,5 @@
-/* What real-time programs ask for: threads with a name, cores, scheduling and priority.
+/* What real-time programs ask for: threads with a name, cores, scheduling and priority; one wait
+ * over many queues.
  *
  * Decided here: options of library threads are tried when the client opens, so that a missing right
  * is an error of fastmq_open. No thread spins under a real-time priority here: the lowest one is
@@ -241,6 +242,97 @@ static int denied_in_child(void)
     return 0;
 }
 
+/* one wait over many queues */
+
+enum { MANY = 100, TURNS = 500 };
+
+struct feeder {
+    fastmq_client *client;
+    struct gate asked;
+    uint32_t turn_of[TURNS];
+};
+
+static void subject_of(char *subject, size_t size, uint32_t number)
+{
+    snprintf(subject, size, "any.%u", (unsigned)number);
+}
+
+static void *feed(void *context)
+{
+    struct feeder *own = context;
+    char subject[32];
+    for (uint32_t turn = 0; turn < TURNS; turn++) {
+        NEED(gate_wait(&own->asked, turn + 1));
+        subject_of(subject, sizeof subject, own->turn_of[turn]);
+        NEED(publish_number(own->client, subject, turn) == FASTMQ_OK);
+    }
+    return NULL;
+}
+
+static void wait_over_many(uint32_t profile)
+{
+    struct feeder feeder = {.asked = GATE_INIT};
+    fastmq_options options = {.struct_size = sizeof options, .wait = profile};
+    fastmq_queue *queues[MANY];
+    char subject[32];
+    size_t index = 77;
+    NEED(fastmq_open(&options, &feeder.client) == FASTMQ_OK);
+    for (uint32_t i = 0; i < MANY; i++) {
+        subject_of(subject, sizeof subject, i);
+        queues[i] = open_queue(feeder.client, FASTMQ_POLICY_BACKPRESSURE, 0);
+        subscribe_on(feeder.client, subject, queues[i], i);
+    }
+    CHECK_STATUS(fastmq_wait_any(queues, MANY, 0, &index), FASTMQ_AGAIN, "nothing is there");
+    CHECK_NUMBER(index, 0, "and no index is said");
+    CHECK_STATUS(fastmq_wait_any(queues, MANY, MILLISECOND, &index), FASTMQ_TIMEOUT,
+                 "nothing comes");
+    pthread_t thread = start_thread(feed, &feeder);
+    uint32_t wrong = 0;
+    for (uint32_t turn = 0; turn < TURNS; turn++) {
+        feeder.turn_of[turn] = turn * 37 % MANY;
+        gate_add(&feeder.asked, 1);
+        fastmq_status status = fastmq_wait_any(queues, MANY, PATIENCE, &index);
+        wrong += status != FASTMQ_OK || index != feeder.turn_of[turn];
+        wrong += status == FASTMQ_OK && take_all(queues[index]) != 1;
+    }
+    CHECK_NUMBER(wrong, 0, "each message is found in its queue");
+    NEED(pthread_join(thread, NULL) == 0);
+
+    for (uint32_t i = 10; i < 13; i++) {
+        subject_of(subject, sizeof subject, i);
+        NEED(publish_number(feeder.client, subject, i) == FASTMQ_OK);
+    }
+    uint32_t seen = 0;
+    for (int i = 0; i < 3; i++) {
+        NEED(fastmq_wait_any(queues, MANY, 0, &index) == FASTMQ_OK);
+        seen |= UINT32_C(1) << (index - 10);
+    }
+    CHECK_NUMBER(seen, 7, "queues that hold something take turns");
+
+    fastmq_batch *batch = NULL;
+    NEED(fastmq_receive(queues[10], 1, 0, &batch) == FASTMQ_OK);
+    CHECK_STATUS(fastmq_wait_any(&queues[10], 1, 0, &index), FASTMQ_MISUSE,
+                 "an open batch is MISUSE");
+    fastmq_batch_free(batch);
+    CHECK_STATUS(fastmq_wait_any(NULL, 1, 0, &index), FASTMQ_INVALID, "no array is INVALID");
+    CHECK_STATUS(fastmq_wait_any(queues, 0, 0, &index), FASTMQ_INVALID, "so is no queue");
+    CHECK_STATUS(fastmq_wait_any(queues, 1025, 0, &index), FASTMQ_INVALID, "and 1,025");
+    CHECK_STATUS(fastmq_wait_any(queues, 1, 0, NULL), FASTMQ_INVALID, "and nowhere to say it");
+
+    for (uint32_t i = 10; i < 13; i++) {
+        take_all(queues[i]);
+    }
+    NEED(fastmq_drain(feeder.client, PATIENCE) == FASTMQ_OK);
+    CHECK_STATUS(fastmq_wait_any(queues, MANY, PATIENCE, &index), FASTMQ_END,
+                 "drained and empty is END");
+    fastmq_queue_close(queues[5]);
+    CHECK_STATUS(fastmq_wait_any(&queues[5], 1, 0, &index), FASTMQ_MISUSE,
+                 "a closed handle is MISUSE");
+    fastmq_close(feeder.client);
+    CHECK_STATUS(fastmq_wait_any(queues, 1, 0, &index), FASTMQ_CLOSED,
+                 "a queue of a closed client is CLOSED");
+}
+
 int main(void)
 {
     check_begin();
@@ -251,5 +343,7 @@ int main(void)
     struct self self = {.name = ""};
     NEED(pthread_join(start_thread(real_time_thread, &self), NULL) == 0);
     library_threads();
+    wait_over_many(FASTMQ_WAIT_LOW_POWER);
+    wait_over_many(FASTMQ_WAIT_BALANCED);
     return check_end();
 }

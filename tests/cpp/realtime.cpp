@@ -1,4 +1,5 @@
-// What real-time programs ask for: threads with a name, cores and scheduling.
+// What real-time programs ask for: threads with a name, cores and scheduling; one wait over many
+// queues.
 /* valgrind */
 #include "check.hpp"
 
@@ -59,9 +60,24 @@ static void threads()
     CHECK_THROWS(fastmq::open(options), invalid, "which has 11 bytes at most");
 }
 
+static void wait_over_many()
+{
+    auto mq = fastmq::open();
+    auto orders = mq.subscribe("order.>");
+    auto prices = mq.subscribe("price.>");
+    const fastmq::queue_ref queues[] = {orders.queue(), prices.queue()};
+    CHECK_SAYS(fastmq::try_wait_any(queues, 0s).status(), again, "nothing is there");
+    CHECK_THROWS(fastmq::wait_any(queues, 1ms), timeout, "nothing comes");
+    mq.publish("price.ACME", "12.5");
+    CHECK_NUMBER(fastmq::wait_any(queues), 1, "the queue with the message is named");
+    CHECK(queues[1].receive().front().text() == "12.5", "and has it");
+    CHECK_SAYS(fastmq::try_wait_any({}, 0s).status(), invalid, "no queue is invalid");
+}
+
 int main()
 {
     check_begin();
     threads();
+    wait_over_many();
     return check_end();
 }

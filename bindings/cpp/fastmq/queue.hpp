@@ -3,11 +3,14 @@
 #define FASTMQ_QUEUE_HPP
 
 #include "batch.hpp"
+#include "bytes.hpp"
 #include "duration.hpp"
 #include "handle.hpp"
 #include "status.hpp"
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace fastmq {
 
@@ -108,6 +111,34 @@ public:
     /// The queue without its ownership; this object must outlive its use.
     operator queue_ref() const noexcept { return queue_ref(get()); }
 };
+
+/// Waits until one of 1 to 1,024 queues has something to receive, and gives its index. Queues take
+/// turns: the look begins behind the one that this thread's last wait found.
+/// Statuses: ok, again (nothing is there, and the time-out is zero), timeout, end (a queue is empty,
+/// and its client was drained), closed (so is a queue or its client), no_memory, invalid,
+/// misuse (a queue is closed; a batch is open, or another thread receives).
+inline result<std::size_t> try_wait_any(list_view<queue_ref> queues, duration timeout)
+{
+    static_assert(sizeof(queue_ref) == sizeof(fastmq_queue *)
+                      && std::is_standard_layout<queue_ref>::value,
+                  "a queue_ref is its handle");
+    const auto *first = reinterpret_cast<fastmq_queue *const *>(queues.data());
+    std::size_t index = 0;
+    const auto said = detail::to_status(
+        fastmq_wait_any(first, queues.size(), timeout.count_ns(), &index));
+    if (said != status::ok) {
+        return said;
+    }
+    return index;
+}
+
+#if FASTMQ_HAS_EXCEPTIONS
+/// As try_wait_any; throws error for every status but ok.
+inline std::size_t wait_any(list_view<queue_ref> queues, duration timeout = forever)
+{
+    return try_wait_any(queues, timeout).value();
+}
+#endif
 
 } // namespace fastmq
 

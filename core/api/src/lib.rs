@@ -59,7 +59,7 @@ pub use fastmq_engine::{
     Claim, Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Ready, Requester,
     RequesterOptions, Result, Status,
 };
-pub use queue::Queue;
+pub use queue::{Queue, wait_any};
 pub use reply::Reply;
 pub use subscription::{OnMessage, SubscribeOptions, Subscription};
 
@@ -75,6 +75,7 @@ pub const FOREVER_NS: u64 = u64::MAX;
 /// What the C border and the bindings need and a Rust user does not; no promise is made about it.
 #[doc(hidden)]
 pub mod border {
+    pub use fastmq_engine::any::wait_any;
     pub use fastmq_engine::driver::{core_count, fence, fork, pin_current_thread};
     pub use fastmq_engine::memory::allocation::{Allocator, try_box};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};

@@ -108,3 +108,29 @@ impl Queue {
         self.client.broker().close_queue(&self.place);
     }
 }
+
+/// Waits until one of 1 to 1,024 queues has something to receive, and gives its index. Queues take
+/// turns: the look begins behind the one that this thread's last wait found.
+///
+/// ```
+/// # fn main() -> fastmq::Result<()> {
+/// # let client = fastmq::Client::open(fastmq::Options::default())?;
+/// let orders = client.subscribe("order.>")?;
+/// let prices = client.subscribe("price.>")?;
+/// client.publish("price.ACME", "12.5")?;
+/// let queues = [orders.queue().unwrap(), prices.queue().unwrap()];
+/// assert_eq!(fastmq::wait_any(&queues, 1_000_000_000)?, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// AGAIN: nothing is there and the time-out is 0. TIMEOUT. END: a queue is empty, and closed or
+/// drained. INVALID: no queue, or more than 1,024.
+/// MISUSE: a batch of a queue is open, or another thread receives. NO_MEMORY.
+pub fn wait_any(queues: &[&Queue], timeout_ns: u64) -> Result<usize> {
+    fastmq_engine::any::wait_any(queues.len(), timeout_ns, |index, look| {
+        let queue = queues[index];
+        look(&queue.place, queue.client.broker())
+    })
+}

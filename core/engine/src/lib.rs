@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
+pub mod any;
 pub mod asking;
 pub mod broker;
 pub mod call;

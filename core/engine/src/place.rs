@@ -47,7 +47,7 @@ pub struct Place {
     pub(crate) lanes: Arc<Queue>,
     pub(crate) sleepers: Arc<Sleepers>,
     profile: Profile,
-    spin: Spin,
+    pub(crate) spin: Spin,
     pub(crate) gather: Gather,
     /// Who is called, if messages are not pulled.
     pub(crate) handler: Option<Arc<Handler>>,
@@ -575,6 +575,6 @@ fn no_message() -> Error {
     ))
 }
 
-fn closed_and_drained() -> Error {
+pub(crate) fn closed_and_drained() -> Error {
     Error::new(&Fault(Status::End, "the queue is closed and drained"))
 }

@@ -14,7 +14,7 @@ use fastmq_memory::sync::lock;
 
 use crate::broker::Broker;
 use crate::error::Result;
-use crate::place::Place;
+use crate::place::{Place, closed_and_drained};
 use crate::request::Requester;
 use crate::wait::Sleepers;
 
@@ -89,11 +89,56 @@ impl Place {
 }
 
 impl Place {
-    fn has_something(&self, broker: &Broker, guard: &mut ReaderGuard<'_>) -> bool {
+    /// Whether a receive has a message.
+    ///
+    /// END: there is none and none will come. MISUSE: a batch is open, or a thread receives.
+    pub(crate) fn is_ready(&self, broker: &Broker) -> Result<bool> {
+        let ready = self.reader().and_then(|mut guard| {
+            if self.has_message(&mut guard) {
+                return Ok(true);
+            }
+            self.check_not_over(broker)
+        });
+        self.finish(broker);
+        ready
+    }
+
+    /// The same; if not, `waker` is woken when it may have. Costs no fence while the queue is still
+    /// armed for it.
+    pub(crate) fn is_ready_or_wakes(&self, broker: &Broker, waker: &Waker) -> Result<bool> {
+        // Before the look: a writer whose message that does not see finds the queue armed.
+        let is_armed = self.lanes.readers().bits() & TASK != 0;
+        let is_armed = is_armed && self.sleepers.has_task(waker);
+        let ready = self.reader().and_then(|mut guard| {
+            if !is_armed && !self.has_message(&mut guard) {
+                self.sleepers.set_task(waker);
+                self.lanes.readers().arm(TASK);
+            }
+            if self.has_message(&mut guard) {
+                return Ok(true);
+            }
+            self.check_not_over(broker)
+        });
+        self.finish(broker);
+        ready
+    }
+
+    /// False, or END if nothing will come any more.
+    fn check_not_over(&self, broker: &Broker) -> Result<bool> {
+        if self.is_over(broker) {
+            return Err(closed_and_drained());
+        }
+        Ok(false)
+    }
+
+    fn has_message(&self, guard: &mut ReaderGuard<'_>) -> bool {
         self.has_late.load(Ordering::Acquire)
             || self.has_fates.load(Ordering::Acquire)
             || guard.has_waiting()
-            || self.is_over(broker)
+    }
+
+    fn has_something(&self, broker: &Broker, guard: &mut ReaderGuard<'_>) -> bool {
+        self.has_message(guard) || self.is_over(broker)
     }
 }
 
@@ -111,6 +156,11 @@ impl Sleepers {
         let before = task.replace(waker);
         drop(task);
         drop(before);
+    }
+
+    fn has_task(&self, waker: &Waker) -> bool {
+        let task = lock(&self.task);
+        task.as_ref().is_some_and(|task| task.will_wake(waker))
     }
 
     /// Has the task polled again.

@@ -12,6 +12,7 @@ use fastmq_memory::view::{Numbers, Optional, View, view_flag};
 use fastmq_memory::{Detached, ReplyBuffer};
 
 use crate::answers::Answers;
+use crate::any::Sleeper;
 use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::call::{self, Calls};
@@ -40,6 +41,8 @@ pub struct ThreadClient {
     strays: RefCell<Vec<Stray>>,
     /// For questions with several answers.
     pub(crate) many: Cell<Option<Box<Requester>>>,
+    /// For waits over several queues; made when first needed.
+    sleeper: OnceCell<Arc<Sleeper>>,
 }
 
 /// What came for an outer question while an inner one waited.
@@ -61,7 +64,17 @@ impl ThreadClient {
             next_number: Cell::new(1),
             strays: RefCell::default(),
             many: Cell::default(),
+            sleeper: OnceCell::new(),
         })
+    }
+
+    /// What this thread sleeps on when it waits for several queues.
+    pub(crate) fn sleeper(&self) -> Result<Arc<Sleeper>> {
+        if let Some(sleeper) = self.sleeper.get() {
+            return Ok(sleeper.clone());
+        }
+        let sleeper = Sleeper::new(&self.writer.broker().driver)?;
+        Ok(self.sleeper.get_or_init(|| sleeper).clone())
     }
 
     /// Answers a request; see [`Writer::reply`].
