@@ -9,6 +9,9 @@
 /* A time-out that never comes. */
 #define FASTMQ_FOREVER UINT64_MAX
 
+/* As many answers as there are responders. */
+#define FASTMQ_ANSWERS_ALL UINT32_MAX
+
 // What a call says; the tens say what to do next.
 enum fastmq_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -239,6 +242,25 @@ typedef uint32_t fastmq_scheduling;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// How the streams of a request get more credit.
+enum fastmq_credit
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Each reply that is received grants another one.
+    FASTMQ_CREDIT_AUTOMATIC = 0,
+    // Only fastmq_requester_grant does.
+    FASTMQ_CREDIT_MANUAL = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_credit fastmq_credit;
+#else
+typedef uint32_t fastmq_credit;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
 
@@ -254,6 +276,9 @@ typedef struct fastmq_publisher fastmq_publisher;
 
 // A place where messages wait until they are received.
 typedef struct fastmq_queue fastmq_queue;
+
+// A responder's stream of replies to one request. Used by one thread at a time.
+typedef struct fastmq_reply_stream fastmq_reply_stream;
 
 // Many requests in flight. Used by one thread at a time.
 typedef struct fastmq_requester fastmq_requester;
@@ -294,7 +319,8 @@ typedef struct fastmq_message {
     uint32_t lost_before;
     // Status of an answer; 0 otherwise.
     uint32_t status;
-    // The subscription that this came by.
+    // The subscription that this came by; of an answer to fastmq_requester_submit_many and
+    // fastmq_request_many, the responder's.
     uint32_t subscription_id;
     // FASTMQ_MESSAGE_... bits.
     uint32_t flags;
@@ -375,6 +401,22 @@ typedef struct fastmq_outgoing {
     // 0, reserved.
     uint32_t reserved;
 } fastmq_outgoing;
+
+// What a request wants to which several answers may come: set `struct_size`; 0 in the others is
+// the default.
+typedef struct fastmq_many_options {
+    // sizeof(fastmq_many_options).
+    uint32_t struct_size;
+    // How many responders' answers; FASTMQ_ANSWERS_ALL: of all that get the request; 0: 1.
+    uint32_t answers_max;
+    // Replies that a responder may stream before the first is received; at most 1,048,576; 0: no
+    // reply streams.
+    uint32_t credit;
+    // How streams get more credit: fastmq_credit.
+    uint32_t credit_mode;
+    // The longest time without a message for this request, which then ends with TIMEOUT; 0: any.
+    uint64_t gap_ns;
+} fastmq_many_options;
 
 // Options of a queue: set `struct_size`; 0 in the others is the default.
 typedef struct fastmq_queue_options {
@@ -682,6 +724,142 @@ fastmq_status fastmq_dispatch(struct fastmq_client *client,
 // # Safety
 // None: any value of `client` is checked.
 uint64_t fastmq_next_deadline(struct fastmq_client *client);
+
+// Sends a request to which several answers may come: of several responders, or of one that
+// streams its replies.
+//
+// As fastmq_requester_submit_message, without a subject to the requester's own; `options` is
+// borrowed until the call returns; NULL: the defaults. After OK fastmq_requester_receive gives
+// each answer with this token. Each has the flag FASTMQ_MESSAGE_MORE but the last, which has
+// FASTMQ_MESSAGE_END; exactly one has that. `subscription_id` says whose answer it is. If it is
+// 0, the message is the library's own and the last: its status is FASTMQ_NO_RESPONDER,
+// FASTMQ_BUSY, FASTMQ_TIMEOUT, FASTMQ_CANCELLED, or FASTMQ_END (whoever has not answered is gone).
+// The end of a reply stream is a message too: FASTMQ_END, FASTMQ_CANCELLED (its responder went
+// away), or the error that the responder ended it with.
+// `timeout_ns` is for the request as a whole. A responder's answer or the end of its stream counts
+// as one of `answers_max`.
+// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
+// CLOSED, MISUSE.
+//
+// # Safety
+// As for fastmq_publish_message; `options` is NULL or readable for its `struct_size`; no other
+// call uses the requester.
+fastmq_status fastmq_requester_submit_many(struct fastmq_requester *requester,
+                                           const struct fastmq_outgoing *request,
+                                           uint64_t timeout_ns,
+                                           const struct fastmq_many_options *options);
+
+// Grants `replies` more replies to each reply stream of a request.
+//
+// One thread at a time. A responder that waits for credit hears of it.
+// Returns OK, NOT_FOUND (no request for many answers in flight has this token), INVALID (`replies`
+// is 0 or above 1,048,576, or the request takes no streams), CLOSED, MISUSE.
+//
+// # Safety
+// No other call uses the requester.
+fastmq_status fastmq_requester_grant(struct fastmq_requester *requester,
+                                     uint64_t token,
+                                     uint32_t replies);
+
+// Asks and waits until `answers_max` responders have answered (FASTMQ_ANSWERS_ALL: all that have
+// the request), or for at most `timeout_ns`.
+//
+// `request` and what it points to are borrowed until the call returns. `*out_answers` is a batch
+// of one answer or more, yours until fastmq_batch_free. Its last message has the flag
+// FASTMQ_MESSAGE_END; if its `subscription_id` is 0 it is no answer, and its status says why fewer
+// came than were asked for: FASTMQ_TIMEOUT, or FASTMQ_END (the others are gone). Safe from any
+// thread.
+// Returns OK; where nobody has answered NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; INVALID,
+// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+//
+// # Safety
+// As for fastmq_publish_message; `out_answers` is writable.
+fastmq_status fastmq_request_many(struct fastmq_client *client,
+                                  const struct fastmq_outgoing *request,
+                                  uint32_t answers_max,
+                                  uint64_t timeout_ns,
+                                  struct fastmq_batch **out_answers);
+
+// Opens the reply stream of a request.
+//
+// `token` is that of the request's message, also after its batch is gone or its callback has
+// returned. `*out` is yours until fastmq_reply_stream_close. Safe from any thread. It ends when
+// the subscription ends by which the request came.
+// Returns OK, NOT_FOUND (nobody waits for an answer), UNSUPPORTED (the asker takes no stream:
+// answer with fastmq_reply), EXISTS (it was opened before), CANCELLED (the subscription has
+// ended), INVALID, NO_MEMORY, CLOSED, MISUSE.
+//
+// # Safety
+// `out` is writable.
+fastmq_status fastmq_reply_stream_open(struct fastmq_client *client,
+                                       uint64_t token,
+                                       struct fastmq_reply_stream **out);
+
+// Says how many replies the asker has granted that were not sent.
+//
+// Sends nothing and does not block: the way to learn that nobody waits for more. One thread at a
+// time.
+// Returns OK (also with 0 replies), CANCELLED (the asker has cancelled or closed, a deadline has
+// passed, or the subscription has ended), MISUSE (the stream was ended), CLOSED, INVALID.
+//
+// # Safety
+// `out_replies` is writable; no other call uses the stream.
+fastmq_status fastmq_reply_stream_credit(struct fastmq_reply_stream *stream, uint64_t *out_replies);
+
+// Sends one reply.
+//
+// `payload` is borrowed until the call returns, which does not block. Replies keep their order.
+// After AGAIN a loop is told by FASTMQ_READY_ROOM of fastmq_dispatch on the responder's client
+// when to try again. One thread at a time.
+// Returns OK, AGAIN (the asker has granted no more replies, or has no room), CANCELLED (nobody
+// waits for more), MISUSE (the stream was ended), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, INVALID.
+//
+// # Safety
+// `payload` is readable; no other call uses the stream.
+fastmq_status fastmq_reply_stream_send(struct fastmq_reply_stream *stream,
+                                       struct fastmq_bytes payload);
+
+// Sends one reply with a payload and headers.
+//
+// The other fields of `reply` must be empty. As fastmq_reply_stream_send.
+//
+// # Safety
+// `reply` is NULL or readable for its `struct_size`, and so are its byte ranges; no other call
+// uses the stream.
+fastmq_status fastmq_reply_stream_send_message(struct fastmq_reply_stream *stream,
+                                               const struct fastmq_outgoing *reply);
+
+// Sends one reply, waiting for credit and room for at most `timeout_ns`.
+//
+// As fastmq_reply_stream_send, but it may block. A callback that runs inside the asker's own
+// submit must not call it.
+// Returns as fastmq_reply_stream_send, and TIMEOUT, and MISUSE inside the asker's submit.
+//
+// # Safety
+// As for fastmq_reply_stream_send.
+fastmq_status fastmq_reply_stream_send_wait(struct fastmq_reply_stream *stream,
+                                            struct fastmq_bytes payload,
+                                            uint64_t timeout_ns);
+
+// Ends a reply stream: behind the last reply the asker receives a message without a payload, with
+// `status`, or FASTMQ_END for FASTMQ_OK.
+//
+// `status` is any fastmq_status. Needs no credit and no room, and does not block. The handle is
+// still yours to close. One thread at a time.
+// Returns OK, CANCELLED (the other side has ended it), MISUSE (the stream was ended), CLOSED,
+// INVALID.
+//
+// # Safety
+// No other call uses the stream.
+fastmq_status fastmq_reply_stream_end(struct fastmq_reply_stream *stream, uint32_t status);
+
+// Closes a reply stream; one that was not ended ends with FASTMQ_CANCELLED.
+//
+// Takes NULL. In a forked child it ends the handle only.
+//
+// # Safety
+// None: any value of `stream` is checked.
+void fastmq_reply_stream_close(struct fastmq_reply_stream *stream);
 
 // Publishes one message by subject to every subscription whose pattern matches, and to one member
 // of each group.

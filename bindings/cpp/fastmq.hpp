@@ -40,6 +40,7 @@
 #include "fastmq/message.hpp"
 #include "fastmq/publisher.hpp"
 #include "fastmq/queue.hpp"
+#include "fastmq/reply_stream.hpp"
 #include "fastmq/requester.hpp"
 #include "fastmq/status.hpp"
 #include "fastmq/subscription.hpp"

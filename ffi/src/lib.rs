@@ -22,6 +22,7 @@ pub mod handle;
 pub mod headers;
 pub mod log;
 pub mod loops;
+pub mod many;
 pub mod message;
 pub mod options;
 pub mod publish;

@@ -36,7 +36,8 @@ pub struct fastmq_message {
     pub lost_before: u32,
     /// Status of an answer; 0 otherwise.
     pub status: u32,
-    /// The subscription that this came by.
+    /// The subscription that this came by; of an answer to fastmq_requester_submit_many and
+    /// fastmq_request_many, the responder's.
     pub subscription_id: u32,
     /// FASTMQ_MESSAGE_... bits.
     pub flags: u32,

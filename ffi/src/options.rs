@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::{ptr, slice};
 
-use fastmq::{Error, Fault, Options, Policy, Profile, QueueOptions, Result, Status};
+use fastmq::{Error, Fault, ManyOptions, Options, Policy, Profile, QueueOptions, Result, Status};
 
 use crate::bytes::{fastmq_bytes, is_null};
 use crate::message::{check_zero, fastmq_message};
@@ -228,7 +228,40 @@ pub struct fastmq_requester_options {
     pub reserved: u32,
 }
 
+/// How the streams of a request get more credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum fastmq_credit {
+    /// Each reply that is received grants another one.
+    FASTMQ_CREDIT_AUTOMATIC = 0,
+    /// Only fastmq_requester_grant does.
+    FASTMQ_CREDIT_MANUAL = 1,
+}
+
+/// What a request wants to which several answers may come: set `struct_size`; 0 in the others is
+/// the default.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct fastmq_many_options {
+    /// sizeof(fastmq_many_options).
+    pub struct_size: u32,
+    /// How many responders' answers; FASTMQ_ANSWERS_ALL: of all that get the request; 0: 1.
+    pub answers_max: u32,
+    /// Replies that a responder may stream before the first is received; at most 1,048,576; 0: no
+    /// reply streams.
+    pub credit: u32,
+    /// How streams get more credit: fastmq_credit.
+    pub credit_mode: u32,
+    /// The longest time without a message for this request, which then ends with TIMEOUT; 0: any.
+    pub gap_ns: u64,
+}
+
 const _: () = {
+    assert!(size_of::<fastmq_many_options>() == 24);
+    assert!(offset_of!(fastmq_many_options, answers_max) == 4);
+    assert!(offset_of!(fastmq_many_options, credit) == 8);
+    assert!(offset_of!(fastmq_many_options, credit_mode) == 12);
+    assert!(offset_of!(fastmq_many_options, gap_ns) == 16);
     assert!(size_of::<fastmq_options>() == 56);
     assert!(offset_of!(fastmq_options, memory_max) == 8);
     assert!(offset_of!(fastmq_options, queue_capacity) == 16);
@@ -280,6 +313,12 @@ unsafe impl Plain for fastmq_subscribe_options {
 unsafe impl Plain for fastmq_requester_options {
     const NAME: &'static str = "options";
     const FIRST_SIZE: usize = 32;
+}
+
+// SAFETY: as above, without pointers.
+unsafe impl Plain for fastmq_many_options {
+    const NAME: &'static str = "options";
+    const FIRST_SIZE: usize = 24;
 }
 
 /// The value of an enum, or INVALID with its name and number.
@@ -347,6 +386,17 @@ impl fastmq_options {
         // SAFETY: by the contract.
         options.threads = unsafe { threads.convert() }?;
         Ok(options)
+    }
+}
+
+impl fastmq_many_options {
+    pub(crate) fn convert(&self) -> Result<ManyOptions> {
+        Ok(ManyOptions {
+            answers_max: self.answers_max,
+            credit: self.credit,
+            is_manual: one_of("credit_mode", self.credit_mode, &[false, true])?,
+            gap_ns: self.gap_ns,
+        })
     }
 }
 

@@ -38,7 +38,7 @@ impl Object for RequesterObject {
 }
 
 #[inline(always)]
-fn with_requester<R>(
+pub(crate) fn with_requester<R>(
     requester: *const fastmq_requester,
     body: impl FnOnce(&mut Requester) -> Result<R>,
 ) -> Result<R> {
@@ -220,10 +220,18 @@ pub unsafe extern "C" fn fastmq_reply(
     })
 }
 
-const NO_TOKEN: Error = Error::new(&Fault(
+pub(crate) const NO_TOKEN: Error = Error::new(&Fault(
     Status::Invalid,
     "token is 0; the message to answer is not a request",
 ));
+
+/// The status that a responder gives.
+pub(crate) fn status_of_answer(status: u32) -> Result<Status> {
+    Status::from_number(status).ok_or_else(|| {
+        let arguments = format_args!("status is {status}, which is no status");
+        Error::with(&Fault(Status::Invalid, "status is unknown"), arguments)
+    })
+}
 
 /// Answers a request with a payload, headers and a status.
 ///
@@ -239,13 +247,7 @@ pub unsafe extern "C" fn fastmq_reply_message(
     status: u32,
 ) -> fastmq_status {
     boundary(|| {
-        if Status::from_number(status).is_none() {
-            let arguments = format_args!("status is {status}, which is no status");
-            return Err(Error::with(
-                &Fault(Status::Invalid, "status is unknown"),
-                arguments,
-            ));
-        }
+        status_of_answer(status)?;
         let reply = |message: &Message<'_>, _| {
             if token == 0 {
                 return Err(NO_TOKEN);

@@ -20,6 +20,7 @@ static inline int client_calls(fastmq_client *client, int (*wanted)(fastmq_statu
     fastmq_subscription *subscription = NULL;
     fastmq_requester *requester = NULL;
     fastmq_batch *batch = NULL;
+    fastmq_reply_stream *stream = NULL;
     char reply[8];
     size_t size = 0;
     uint32_t ready = 0;
@@ -37,6 +38,8 @@ static inline int client_calls(fastmq_client *client, int (*wanted)(fastmq_statu
     wrong += !wanted(fastmq_request_into(client, subject, payload, 0, reply, sizeof reply, &size));
     wrong += !wanted(fastmq_reply(client, 1, payload));
     wrong += !wanted(fastmq_reply_message(client, 1, &message, FASTMQ_OK));
+    wrong += !wanted(fastmq_request_many(client, &message, 1, 0, &batch)) || batch != NULL;
+    wrong += !wanted(fastmq_reply_stream_open(client, 1, &stream)) || stream != NULL;
     wrong += !wanted(fastmq_dispatch(client, 1, 0, &ready));
     wrong += !wanted(fastmq_drain(client, 0));
     wrong += !wanted(fastmq_client_statistics_read(client, &figures));
@@ -95,11 +98,26 @@ static inline int requester_calls(fastmq_requester *requester, int (*wanted)(fas
     wrong += !wanted(fastmq_requester_submit(requester, payload, 1, 0));
     wrong += !wanted(fastmq_requester_submit_to(requester, subject, payload, 1, 0));
     wrong += !wanted(fastmq_requester_submit_message(requester, &message, 0));
+    wrong += !wanted(fastmq_requester_submit_many(requester, &message, 0, NULL));
+    wrong += !wanted(fastmq_requester_grant(requester, 1, 1));
     wrong += !wanted(fastmq_requester_receive(requester, 1, 0, &batch)) || batch != NULL;
     wrong += !wanted(fastmq_requester_request_into(requester, payload, 0, reply, 8, &size));
     wrong += !wanted(fastmq_requester_cancel(requester, 1));
     wrong += fastmq_requester_in_flight(requester) != 0;
     wrong += fastmq_requester_fd(requester) != -1;
+    return wrong;
+}
+
+static inline int stream_calls(fastmq_reply_stream *stream, int (*wanted)(fastmq_status))
+{
+    fastmq_outgoing message = outgoing("", payload);
+    uint64_t replies = 0;
+    int wrong = 0;
+    wrong += !wanted(fastmq_reply_stream_credit(stream, &replies)) || replies != 0;
+    wrong += !wanted(fastmq_reply_stream_send(stream, payload));
+    wrong += !wanted(fastmq_reply_stream_send_message(stream, &message));
+    wrong += !wanted(fastmq_reply_stream_send_wait(stream, payload, 0));
+    wrong += !wanted(fastmq_reply_stream_end(stream, FASTMQ_OK));
     return wrong;
 }
 

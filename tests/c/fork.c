@@ -17,6 +17,7 @@ struct handles {
     fastmq_queue *queue;
     fastmq_publisher *publisher;
     fastmq_requester *requester;
+    fastmq_reply_stream *stream;
     fastmq_batch *batch;
 };
 
@@ -44,6 +45,8 @@ static int calls_of_the_child(const struct handles *h)
     fastmq_subscription *subscription = NULL;
     fastmq_requester *requester = NULL;
     fastmq_batch *batch = NULL;
+    fastmq_reply_stream *stream = NULL;
+    uint64_t replies = 0;
     uint8_t *room = NULL;
     char reply[8];
     size_t size = 0;
@@ -78,6 +81,15 @@ static int calls_of_the_child(const struct handles *h)
     wrong += MISUSED(fastmq_requester_request_into(h->requester, payload, FASTMQ_FOREVER, reply,
                                                    8, &size));
     wrong += MISUSED(fastmq_requester_cancel(h->requester, 1));
+    wrong += MISUSED(fastmq_requester_submit_many(h->requester, &message, SECOND, NULL));
+    wrong += MISUSED(fastmq_requester_grant(h->requester, 1, 1));
+    wrong += MISUSED(fastmq_request_many(h->client, &message, 2, FASTMQ_FOREVER, &batch));
+    wrong += MISUSED(fastmq_reply_stream_open(h->client, 1, &stream));
+    wrong += MISUSED(fastmq_reply_stream_credit(h->stream, &replies));
+    wrong += MISUSED(fastmq_reply_stream_send(h->stream, payload));
+    wrong += MISUSED(fastmq_reply_stream_send_message(h->stream, &bare));
+    wrong += MISUSED(fastmq_reply_stream_send_wait(h->stream, payload, FASTMQ_FOREVER));
+    wrong += MISUSED(fastmq_reply_stream_end(h->stream, FASTMQ_OK));
     wrong += MISUSED(fastmq_dispatch(h->client, 1, FASTMQ_FOREVER, &ready));
     wrong += MISUSED(fastmq_drain(h->client, FASTMQ_FOREVER));
     wrong += MISUSED(fastmq_client_statistics_read(h->client, &client_figures));
@@ -91,6 +103,7 @@ static int calls_of_the_child(const struct handles *h)
 static void close_all(const struct handles *h)
 {
     fastmq_batch_free(h->batch);
+    fastmq_reply_stream_close(h->stream);
     fastmq_requester_close(h->requester);
     fastmq_publisher_close(h->publisher);
     fastmq_unsubscribe(h->subscription);
@@ -104,6 +117,22 @@ static int exit_code(pid_t child)
     int status = 0;
     NEED(child > 0 && waitpid(child, &status, 0) == child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+/* A reply stream that the requester waits for. */
+static fastmq_reply_stream *open_stream(fastmq_client *client, fastmq_requester *requester)
+{
+    fastmq_subscription *responder = subscribe(client, "fork.stream");
+    fastmq_outgoing request = outgoing("fork.stream", text("?"));
+    fastmq_many_options options = {.struct_size = sizeof options, .credit = 1};
+    fastmq_reply_stream *stream = NULL;
+    const fastmq_message *m = NULL;
+    size_t count = 0;
+    NEED(fastmq_requester_submit_many(requester, &request, PATIENCE, &options) == FASTMQ_OK);
+    fastmq_batch *batch = take(fastmq_subscription_queue(responder), 1, &m, &count);
+    NEED(fastmq_reply_stream_open(client, m[0].token, &stream) == FASTMQ_OK);
+    fastmq_batch_free(batch);
+    return stream;
 }
 
 static int round_trip(void)
@@ -153,6 +182,7 @@ static void fork_beside_open_handles(void)
     for (uint32_t i = 0; i < 2; i++) {
         NEED(publish_number(h.client, "fork", i) == FASTMQ_OK);
     }
+    h.stream = open_stream(h.client, h.requester);
     h.batch = take(h.queue, 1, &m, &count);
     NEED(fastmq_requester_submit(h.requester, text("?"), 1, PATIENCE) == FASTMQ_OK);
 
@@ -191,6 +221,8 @@ static void fork_beside_open_handles(void)
     NEED(publish_number(h.client, "thread", 1) == FASTMQ_OK);
     CHECK(gate_wait(&calls, 2), "the library's thread goes on in the parent");
     CHECK_NUMBER(fastmq_fd(h.client), fd, "and the parent's fds are open");
+    CHECK_STATUS(fastmq_reply_stream_send(h.stream, text("!")), FASTMQ_OK,
+                 "its reply stream goes on");
     close_all(&h);
 }
 

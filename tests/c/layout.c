@@ -95,6 +95,12 @@ AT(fastmq_subscribe_options, context, 48);
 AT(fastmq_subscribe_options, policy, 56);
 AT(fastmq_subscribe_options, flags, 60);
 
+SIZE(fastmq_many_options, 24);
+AT(fastmq_many_options, struct_size, 0);
+AT(fastmq_many_options, answers_max, 4);
+AT(fastmq_many_options, credit, 8);
+AT(fastmq_many_options, credit_mode, 12);
+AT(fastmq_many_options, gap_ns, 16);
 SIZE(fastmq_requester_options, 32);
 AT(fastmq_requester_options, struct_size, 0);
 AT(fastmq_requester_options, in_flight_max, 4);

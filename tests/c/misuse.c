@@ -26,6 +26,7 @@ static void null_and_garbage_handles(void)
     CHECK_NUMBER(publisher_calls(NULL, is_invalid), 0, "so is a NULL publisher");
     CHECK_NUMBER(requester_calls(NULL, is_invalid), 0, "so is a NULL requester");
     CHECK_NUMBER(batch_calls(NULL, is_invalid), 0, "so is a NULL batch");
+    CHECK_NUMBER(stream_calls(NULL, is_invalid), 0, "so is a NULL reply stream");
     CHECK_NUMBER(client_calls(GARBAGE(fastmq_client), is_refusal), 0, "a garbage client");
     CHECK_NUMBER(queue_calls(GARBAGE(fastmq_queue), is_refusal), 0, "a garbage queue");
     CHECK_NUMBER(subscription_calls(GARBAGE(fastmq_subscription), is_refusal), 0,
@@ -35,12 +36,15 @@ static void null_and_garbage_handles(void)
     CHECK_NUMBER(requester_calls(GARBAGE(fastmq_requester), is_refusal), 0,
                  "a garbage requester");
     CHECK_NUMBER(batch_calls(GARBAGE(fastmq_batch), is_refusal), 0, "a garbage batch is refused");
+    CHECK_NUMBER(stream_calls(GARBAGE(fastmq_reply_stream), is_refusal), 0,
+                 "a garbage reply stream");
     CHECK_NUMBER(queue_calls((fastmq_queue *)UINTPTR_MAX, is_refusal), 0, "all bits set, too");
     fastmq_close(NULL);
     fastmq_queue_close(NULL);
     fastmq_unsubscribe(NULL);
     fastmq_publisher_close(NULL);
     fastmq_requester_close(NULL);
+    fastmq_reply_stream_close(NULL);
     fastmq_batch_free(NULL);
     fastmq_headers_close(NULL);
     fastmq_headers_clear(NULL);
@@ -50,6 +54,7 @@ static void null_and_garbage_handles(void)
     fastmq_unsubscribe(GARBAGE(fastmq_subscription));
     fastmq_publisher_close(GARBAGE(fastmq_publisher));
     fastmq_requester_close(GARBAGE(fastmq_requester));
+    fastmq_reply_stream_close(GARBAGE(fastmq_reply_stream));
     fastmq_batch_free(GARBAGE(fastmq_batch));
     fastmq_headers_close(GARBAGE(fastmq_headers));
     fastmq_headers_clear(GARBAGE(fastmq_headers));
@@ -67,6 +72,8 @@ static void handles_of_another_type(void)
                  "a queue is no publisher");
     CHECK_NUMBER(requester_calls((fastmq_requester *)publisher, is_refusal), 0,
                  "a publisher is no requester");
+    CHECK_NUMBER(stream_calls((fastmq_reply_stream *)publisher, is_refusal), 0,
+                 "nor a reply stream");
     fastmq_publisher_close((fastmq_publisher *)queue);
     fastmq_close((fastmq_client *)queue);
     fastmq_batch_free((fastmq_batch *)queue);

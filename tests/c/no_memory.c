@@ -382,6 +382,57 @@ static void ask(struct world *world)
          ONE_OF(TIMEOUT) | ONE_OF(NO_RESPONDER));
 }
 
+/* Asks many: each request that was accepted ends once, whatever its responder had memory for. */
+static void ask_many(struct world *world)
+{
+    fastmq_outgoing request = outgoing("ask.here", text("?"));
+    fastmq_many_options options = {.struct_size = sizeof options};
+    fastmq_batch *batch = NULL;
+    uint64_t here = world->subscriptions[ASK_HERE] == NULL ? ONE_OF(NO_RESPONDER) : ONE_OF(OK);
+    /* The handler's answer may be what is refused. */
+    if (DONE(fastmq_request_many(world->client, &request, FASTMQ_ANSWERS_ALL, 0, &batch),
+             here | ONE_OF(TIMEOUT))) {
+        fastmq_batch_free(batch);
+    }
+    if (world->requester == NULL || world->subscriptions[ASK] == NULL) {
+        return;
+    }
+    receive_from(world, ASK);
+    options.answers_max = FASTMQ_ANSWERS_ALL;
+    options.credit = 2;
+    request.subject = bytes(NULL, 0);
+    for (int i = 0; i < 3; i++) {
+        fastmq_reply_stream *stream = NULL;
+        size_t count = 0;
+        uint64_t token = 0;
+        if (!OPEN(fastmq_requester_submit_many(world->requester, &request, 1000 * SECOND,
+                                               &options))) {
+            continue;
+        }
+        world->submitted++;
+        if (DONE(fastmq_receive(fastmq_subscription_queue(world->subscriptions[ASK]), 1, 0,
+                                &batch), ONE_OF(OK) | ONE_OF(AGAIN))) {
+            token = fastmq_batch_messages(batch, &count)[0].token;
+            fastmq_batch_free(batch);
+        }
+        if (token == 0) {
+            continue;
+        }
+        if (!DONE(fastmq_reply_stream_open(world->client, token, &stream),
+                  ONE_OF(OK) | ONE_OF(UNSUPPORTED) | ONE_OF(NOT_FOUND))) {
+            answer_later(world, token);
+            continue;
+        }
+        /* One by a block; what is refused is not sent, and what was sent has no END. */
+        OPEN(fastmq_reply_stream_send(stream, text("reply")));
+        OPEN(fastmq_reply_stream_send(stream, bytes(large, sizeof large)));
+        if (i > 0) {
+            OPEN(fastmq_reply_stream_end(stream, FASTMQ_OK));
+        }
+        fastmq_reply_stream_close(stream);
+    }
+}
+
 /* Answers what waits; what could not be answered is answered next time. */
 static void answer(struct world *world)
 {
@@ -410,8 +461,10 @@ static void collect(struct world *world)
     while (DONE(fastmq_requester_receive(world->requester, 2, 0, &batch),
                 ONE_OF(OK) | ONE_OF(AGAIN))) {
         size_t count = 0;
-        fastmq_batch_messages(batch, &count);
-        world->answered += count;
+        const fastmq_message *messages = fastmq_batch_messages(batch, &count);
+        for (size_t i = 0; i < count; i++) {
+            world->answered += (messages[i].flags & FASTMQ_MESSAGE_MORE) == 0;
+        }
         fastmq_batch_free(batch);
     }
 }
@@ -498,6 +551,7 @@ static void live_through(struct world *world)
     look_around(world);
     receive_everything(world);
     ask(world);
+    ask_many(world);
     answer(world);
     collect(world);
     short_life();
@@ -512,6 +566,7 @@ static int recovers(struct world *world)
     publish_by_client(world);
     publish_by_handle(world);
     ask(world);
+    ask_many(world);
     answer(world);
     collect(world);
     receive_everything(world);

@@ -45,6 +45,15 @@ static fastmq_status try_requester(fastmq_client *client, void *options)
     return status;
 }
 
+static fastmq_status try_many(fastmq_client *client, void *options)
+{
+    fastmq_requester *requester = open_requester(client, "options.nobody", 0);
+    fastmq_outgoing request = outgoing("", text("?"));
+    fastmq_status status = fastmq_requester_submit_many(requester, &request, 0, options);
+    fastmq_requester_close(requester);
+    return status;
+}
+
 static fastmq_status try_publish(fastmq_client *client, void *options)
 {
     fastmq_outgoing *message = options;
@@ -76,6 +85,7 @@ static const struct subject_of_test structs[] = {
     {"fastmq_queue_options", try_queue, sizeof(fastmq_queue_options), 24, 0},
     {"fastmq_subscribe_options", try_subscribe, sizeof(fastmq_subscribe_options), 56, 0},
     {"fastmq_requester_options", try_requester, sizeof(fastmq_requester_options), 32, 0},
+    {"fastmq_many_options", try_many, sizeof(fastmq_many_options), 24, 0},
     {"fastmq_outgoing", try_publish, sizeof(fastmq_outgoing), 104, 0},
     {"fastmq_thread_options", try_thread_setup, sizeof(fastmq_thread_options), 40, 0},
     {"fastmq_client_statistics", try_client_figures, sizeof(fastmq_client_statistics), 136, 1},

@@ -36,7 +36,7 @@ static int one_in(uint64_t count)
 
 /* what the run holds: open or closed, never forgotten before its end */
 
-enum type { CLIENT, PUBLISHER, QUEUE, REQUESTER, SUBSCRIPTION, HEADERS, BATCH, TYPES };
+enum type { CLIENT, PUBLISHER, QUEUE, REQUESTER, SUBSCRIPTION, HEADERS, BATCH, STREAM, TYPES };
 
 struct slot {
     void *handle;
@@ -119,6 +119,7 @@ static void close_any(enum type type, void *handle)
     case SUBSCRIPTION: fastmq_unsubscribe(handle); break;
     case HEADERS: fastmq_headers_close(handle); break;
     case BATCH: fastmq_batch_free(handle); break;
+    case STREAM: fastmq_reply_stream_close(handle); break;
     default: break;
     }
 }
@@ -497,6 +498,57 @@ static void try_reply(void)
     }
 }
 
+static void try_ask_many(void)
+{
+    roomy_outgoing message = some_outgoing();
+    ROOMY(fastmq_many_options) roomy = {0};
+    fastmq_many_options *options = &roomy.is;
+    fastmq_batch *batch = NULL;
+    uint32_t answers_max = one_in(4) ? FASTMQ_ANSWERS_ALL : choice(4);
+    switch (below(4)) {
+    case 0: JUDGE(fastmq_requester_grant(any(REQUESTER), below(8), choice(8))); break;
+    case 1: {
+        fastmq_status status = JUDGE(fastmq_request_many(any(CLIENT), &message.is, answers_max,
+                                                         patience(), &batch));
+        keep(BATCH, "fastmq_request_many", status, batch);
+        break;
+    }
+    default:
+        options->struct_size = struct_size(sizeof *options);
+        options->answers_max = answers_max;
+        options->credit = one_in(8) ? (uint32_t)draw() : choice(6);
+        options->credit_mode = choice(2);
+        options->gap_ns = one_in(2) ? patience() : 0;
+        JUDGE(fastmq_requester_submit_many(any(REQUESTER), &message.is, patience(),
+                                           one_in(8) ? NULL : options));
+        break;
+    }
+}
+
+static void try_stream(void)
+{
+    roomy_outgoing message = some_outgoing();
+    uint64_t replies = 0;
+    void *stream = any(STREAM);
+    switch (below(8)) {
+    case 0:
+    case 1: {
+        uint64_t token = one_in(8) ? draw() : tokens[below(SLOTS)];
+        fastmq_reply_stream *opened = NULL;
+        fastmq_status status = JUDGE(fastmq_reply_stream_open(any(CLIENT), token, &opened));
+        keep(STREAM, "fastmq_reply_stream_open", status, opened);
+        break;
+    }
+    case 2: JUDGE(fastmq_reply_stream_credit(stream, one_in(8) ? NULL : &replies)); break;
+    case 3:
+        JUDGE(fastmq_reply_stream_send_message(stream, one_in(16) ? NULL : &message.is));
+        break;
+    case 4: JUDGE(fastmq_reply_stream_send_wait(stream, some_bytes(), patience())); break;
+    case 5: JUDGE(fastmq_reply_stream_end(stream, choice(50))); break;
+    default: JUDGE(fastmq_reply_stream_send(stream, some_bytes())); break;
+    }
+}
+
 static void try_loop(void)
 {
     void *client = any(CLIENT);
@@ -554,7 +606,8 @@ static void step(void)
         try_open_client, try_open_queue, try_open_queue, try_open_publisher, try_open_requester, try_subscribe, try_subscribe,
         try_subscribe, try_open_headers, try_change_headers, try_read_headers, try_publish, try_publish, try_publish, try_publish,
         try_publish_by_handle, try_publish_by_handle, try_publish_by_handle, try_claim, try_claim, try_receive, try_receive, try_receive,
-        try_use_batch, try_use_batch, try_request, try_request, try_submit, try_submit, try_reply, try_reply, try_loop, try_loop,
+        try_use_batch, try_use_batch, try_request, try_request, try_submit, try_submit, try_ask_many,
+        try_ask_many, try_stream, try_stream, try_stream, try_reply, try_reply, try_loop, try_loop,
         try_statistics, try_close_one, try_close_one, try_drain,
     };
     steps[below(sizeof steps / sizeof *steps)]();

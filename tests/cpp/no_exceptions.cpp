@@ -49,6 +49,17 @@ int main()
     sink->close();
     auto answer = mq->try_request("a", "question", 1s);
     CHECK(answer && answer->front().text() == "answer", "request and reply");
+    CHECK(mq->try_request_many(fastmq::outgoing("a", "all"), fastmq::answers_all, 1s),
+          "many answers");
+    CHECK_SAYS(requester->try_submit_many(fastmq::outgoing("a", "all"), 1s), ok, "submit many");
+    CHECK(requester->try_receive(1s), "its answer");
+    CHECK_SAYS(requester->try_grant(7, 1), not_found, "grant");
+    CHECK_SAYS(mq->try_open_reply_stream(7).status(), not_found, "reply stream");
+    fastmq::reply_stream none;
+    CHECK_SAYS(none.try_send("x"), invalid, "an empty handle");
+    CHECK_SAYS(none.try_send_wait("x", 1s), invalid, "waiting");
+    CHECK_SAYS(none.try_end(), invalid, "end");
+    CHECK_SAYS(none.try_credit().status(), invalid, "credit");
     fastmq::headers headers;
     CHECK_SAYS(headers.try_add("a", "b"), ok, "headers");
     CHECK(mq->try_statistics() && handled->try_statistics() && queue->try_statistics(),

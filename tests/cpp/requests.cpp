@@ -146,6 +146,76 @@ static void fates()
     CHECK_THROWS(mq.reply(token, "x"), not_found, "which can be thrown");
 }
 
+static void many_answers()
+{
+    auto mq = fastmq::open();
+    auto answer = [&](fastmq::message m) { mq.reply(m.token(), m.payload()); };
+    auto first = mq.subscribe("all", fastmq::delivery::inline_, answer);
+    auto second = mq.subscribe("all", fastmq::delivery::inline_, answer);
+    auto all = mq.request_many(outgoing("all", "x"), fastmq::answers_all, patience);
+    CHECK(all.size() == 2 && all.front().has_more() && !all.front().is_end(),
+          "one call has the answers of all");
+    CHECK(all.front().subscription_id() == first.id(), "and says whose they are");
+    CHECK_THROWS(mq.request_many(outgoing("nobody", "x"), 2, patience), no_responder,
+                 "nobody is thrown");
+    auto requester = mq.open_requester();
+    fastmq::many_options options;
+    options.answers_max = 2;
+    requester.submit_many(outgoing("all", "x").token(4), fastmq::forever, options);
+    auto two = requester.receive(patience);
+    CHECK(two.size() == 2 && two.front().token() == 4, "so it is with a requester");
+    CHECK_THROWS(requester.submit_many(outgoing("a..b", "x"), 1s), invalid, "a wrong subject");
+}
+
+static void reply_streams()
+{
+    auto mq = fastmq::open();
+    auto responder = mq.subscribe("stream");
+    auto requester = mq.open_requester();
+    auto token = [&] { return responder.queue().receive(patience).front().token(); };
+    fastmq::many_options options;
+    options.credit = 2;
+    options.credit_mode = fastmq::credit_mode::manual;
+    options.gap = 1h;
+    requester.submit_many(outgoing("stream", "x").token(1), fastmq::forever, options);
+    auto stream = mq.open_reply_stream(token());
+    CHECK_NUMBER(stream.credit(), 2, "a stream has credit");
+    fastmq::headers headers;
+    headers.add("n", "v");
+    stream.send("one");
+    stream.send(outgoing("two").headers(headers));
+    CHECK_SAYS(stream.try_send("three"), again, "and no more than that");
+    CHECK_THROWS(stream.send_wait("three", 1ms), timeout, "for a while");
+    requester.grant(1, 1);
+    stream.send_wait("three", patience);
+    stream.end();
+    CHECK_THROWS(stream.end(), misuse, "it ends once");
+    std::string texts;
+    unsigned ends = 0;
+    while (auto batch = requester.try_receive(0s)) {
+        for (const auto m : *batch) {
+            texts += m.text();
+            ends += m.is_end() && m.status() == fastmq::status::end;
+        }
+    }
+    CHECK(texts == "onetwothree" && ends == 1, "all comes in order, then the end");
+    CHECK_THROWS(requester.grant(1, 1), not_found, "nothing is granted to what has ended");
+
+    requester.submit_many(outgoing("stream", "x").token(2), fastmq::forever, options);
+    stream = mq.open_reply_stream(token());
+    requester.cancel(2);
+    CHECK_THROWS(stream.send("x"), cancelled, "a cancel reaches the responder");
+    CHECK_THROWS(stream.credit(), cancelled, "also when it asks");
+    requester.receive(patience).free();
+    requester.submit_many(outgoing("stream", "x").token(3), fastmq::forever, options);
+    {
+        auto forgotten = mq.open_reply_stream(token());
+    }
+    CHECK(requester.receive(patience).front().status() == fastmq::status::cancelled,
+          "a stream that is destroyed before its end is cancelled");
+    CHECK_THROWS(mq.open_reply_stream(77), not_found, "a token of nobody");
+}
+
 static void reading_statuses()
 {
     fastmq::result<fastmq::batch> none(fastmq::status::timeout);
@@ -163,6 +233,8 @@ int main()
     one_at_a_time();
     many_at_once();
     fates();
+    many_answers();
+    reply_streams();
     reading_statuses();
     return check_end();
 }

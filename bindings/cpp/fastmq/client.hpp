@@ -10,6 +10,7 @@
 #include "message.hpp"
 #include "publisher.hpp"
 #include "queue.hpp"
+#include "reply_stream.hpp"
 #include "requester.hpp"
 #include "status.hpp"
 #include "subscription.hpp"
@@ -233,6 +234,34 @@ public:
                                                      reply_capacity, &size));
     }
 
+    /// Asks and waits until `answers_max` responders have answered (answers_all: all that have the
+    /// request), or for at most `timeout`. The batch holds one answer or more; its last message is
+    /// the end, and if its subscription_id is 0 it is no answer, and its status says why fewer came.
+    /// Statuses: ok; where nobody has answered no_responder, busy, timeout, cancelled; invalid,
+    /// too_large, no_space, no_memory, closed, misuse.
+    result<batch> try_request_many(const outgoing &request, std::uint32_t answers_max,
+                                   duration timeout) const
+    {
+        fastmq_batch *answers = nullptr;
+        const auto said = detail::to_status(fastmq_request_many(
+            get(), &request.raw(), answers_max, timeout.count_ns(), &answers));
+        if (said != status::ok) {
+            return said;
+        }
+        return batch(answers);
+    }
+
+    /// Opens the reply stream of a request, named by message::token.
+    /// Statuses: ok, not_found (nobody waits for an answer), unsupported (the asker takes no
+    /// stream), exists (it was opened before), cancelled (the subscription has ended), invalid,
+    /// no_memory, closed, misuse.
+    result<reply_stream> try_open_reply_stream(std::uint64_t token) const
+    {
+        fastmq_reply_stream *raw = nullptr;
+        const auto said = detail::to_status(fastmq_reply_stream_open(get(), token, &raw));
+        return made<reply_stream>(said, raw);
+    }
+
     /// Answers a request, named by message::token, with a payload and status ok. Does not block.
     /// Statuses: ok, again (the asker has no room), not_found (the asker is gone), too_large,
     /// invalid, no_space, no_memory, closed, misuse.
@@ -327,6 +356,19 @@ public:
     [[nodiscard]] publisher open_publisher(std::string_view subject) const
     {
         return try_open_publisher(subject).value();
+    }
+
+    /// As try_request_many.
+    [[nodiscard]] batch request_many(const outgoing &request, std::uint32_t answers_max,
+                                     duration timeout) const
+    {
+        return try_request_many(request, answers_max, timeout).value();
+    }
+
+    /// As try_open_reply_stream.
+    [[nodiscard]] reply_stream open_reply_stream(std::uint64_t token) const
+    {
+        return try_open_reply_stream(token).value();
     }
 
     /// As try_open_queue.

@@ -58,7 +58,7 @@ public:
     [[nodiscard]] std::uint32_t lost_before() const noexcept { return raw_->lost_before; }
     /// How a request ended, in its answer; ok otherwise.
     fastmq::status status() const noexcept { return detail::to_status(raw_->status); }
-    /// The subscription that this came by.
+    /// The subscription that this came by; of an answer among several, the responder's.
     [[nodiscard]] std::uint32_t subscription_id() const noexcept { return raw_->subscription_id; }
     /// The number given at subscribe.
     [[nodiscard]] std::uint64_t tag() const noexcept { return raw_->tag; }

@@ -25,6 +25,22 @@ struct requester_options {
     fastmq::wait wait = fastmq::wait::balanced;
 };
 
+/// As many answers as there are responders.
+inline constexpr std::uint32_t answers_all = FASTMQ_ANSWERS_ALL;
+
+/// What a request wants to which several answers may come; 0 is the default.
+struct many_options {
+    /// How many responders' answers; answers_all: of all that get the request; 0: 1.
+    std::uint32_t answers_max = 0;
+    /// Replies that a responder may stream before the first is received; 0: no reply streams.
+    std::uint32_t credit = 0;
+    /// How streams get more credit.
+    fastmq::credit_mode credit_mode = fastmq::credit_mode::automatic;
+    /// The longest time without a message for this request, which then ends with timeout; zero:
+    /// any.
+    duration gap = {};
+};
+
 /// Many requests in flight: client::open_requester. Closing it gives them up. Used by one thread
 /// at a time.
 ///
@@ -56,6 +72,30 @@ public:
     {
         return detail::to_status(
             fastmq_requester_submit_message(get(), &request.raw(), timeout.count_ns()));
+    }
+
+    /// Sends a request to which several answers may come, each with message::has_more but the
+    /// last, which has message::is_end. message::subscription_id says whose answer it is; 0: the
+    /// library's own word, and the last. `timeout` is for the request as a whole.
+    status try_submit_many(const outgoing &request, duration timeout,
+                           const many_options &options = {}) noexcept
+    {
+        fastmq_many_options wanted{};
+        wanted.struct_size = sizeof wanted;
+        wanted.answers_max = options.answers_max;
+        wanted.credit = options.credit;
+        wanted.credit_mode = static_cast<std::uint32_t>(options.credit_mode);
+        wanted.gap_ns = options.gap.count_ns();
+        return detail::to_status(
+            fastmq_requester_submit_many(get(), &request.raw(), timeout.count_ns(), &wanted));
+    }
+
+    /// Grants more replies to each reply stream of a request.
+    /// Statuses: ok, not_found (no request for many answers in flight has this token), invalid (0
+    /// or above 1,048,576, or the request takes no streams), closed, misuse.
+    status try_grant(std::uint64_t token, std::uint32_t replies) noexcept
+    {
+        return detail::to_status(fastmq_requester_grant(get(), token, replies));
     }
 
     /// Receives up to `reply_max` answers (0: as many as a batch holds), waiting for the first for
@@ -117,6 +157,18 @@ public:
     void submit(const outgoing &request, duration timeout)
     {
         detail::check(try_submit(request, timeout));
+    }
+
+    /// As try_submit_many; throws error for every status but ok.
+    void submit_many(const outgoing &request, duration timeout, const many_options &options = {})
+    {
+        detail::check(try_submit_many(request, timeout, options));
+    }
+
+    /// As try_grant; throws error for every status but ok.
+    void grant(std::uint64_t token, std::uint32_t replies)
+    {
+        detail::check(try_grant(token, replies));
     }
 
     /// As try_receive; throws error for every status but ok.

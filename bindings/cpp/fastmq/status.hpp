@@ -63,6 +63,12 @@ enum class wait : std::uint32_t {
     busy_poll = FASTMQ_WAIT_BUSY_POLL, ///< Never sleeps.
 };
 
+/// How the streams of a request get more credit.
+enum class credit_mode : std::uint32_t {
+    automatic = FASTMQ_CREDIT_AUTOMATIC, ///< Each reply that is received grants another one.
+    manual = FASTMQ_CREDIT_MANUAL,       ///< Only requester::grant does.
+};
+
 /// How a subscription's messages reach the application.
 enum class delivery : std::uint32_t {
     queue = FASTMQ_DELIVERY_QUEUE,       ///< Pulled with receive.

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use fastmq_engine::driver::{Driver, NullDriver};
+use fastmq_engine::memory::Detached;
 use fastmq_engine::statistics::Statistics;
 use fastmq_engine::{
-    self as engine, Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester,
-    RequesterOptions, Result, ThreadClient, with_thread_client,
+    self as engine, Broker, Delivery, Message, Options, Publisher, QueueOptions, ReplyStream,
+    Requester, RequesterOptions, Result, ThreadClient, with_thread_client,
 };
 
 use crate::queue::Queue;
@@ -214,6 +215,30 @@ impl Client {
     /// NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; else as [`Client::publish`].
     pub fn request(&self, message: &Message<'_>, timeout_ns: u64) -> Result<Reply> {
         self.here(|here| here.request(message, timeout_ns, Reply::copy))
+    }
+
+    /// Asks and waits until `answers_max` responders have answered ([`crate::ANSWERS_ALL`]: all
+    /// that have the request), or for at most `timeout_ns`. The last message has the flag END; if
+    /// it has no subscription it is no answer, and its status says why fewer came.
+    ///
+    /// # Errors
+    /// Nobody has answered: NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; else as [`Client::publish`].
+    pub fn request_many(
+        &self,
+        message: &Message<'_>,
+        answers_max: u32,
+        timeout_ns: u64,
+    ) -> Result<Detached> {
+        self.here(|here| here.request_many(message, answers_max, timeout_ns))
+    }
+
+    /// Opens the reply stream of the request with this token, which was submitted with credit.
+    ///
+    /// # Errors
+    /// NOT_FOUND: nobody waits for an answer. UNSUPPORTED: the asker takes no stream. EXISTS: it
+    /// was opened before. CANCELLED: the responder's subscription has ended. NO_MEMORY, CLOSED.
+    pub fn reply_stream(&self, token: u64) -> Result<ReplyStream> {
+        ReplyStream::open(&self.broker, token)
     }
 
     /// Opens a requester: many requests in flight from one thread.

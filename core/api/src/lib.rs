@@ -56,8 +56,8 @@ pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
-    Claim, Delivery, Error, Fault, Message, Options, Publisher, QueueOptions, Ready, Requester,
-    RequesterOptions, Result, Status,
+    ANSWERS_ALL, Claim, Delivery, Error, Fault, ManyOptions, Message, Options, Publisher,
+    QueueOptions, Ready, ReplyStream, Requester, RequesterOptions, Result, Status,
 };
 pub use queue::{Queue, wait_any};
 pub use reply::Reply;

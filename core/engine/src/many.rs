@@ -34,8 +34,13 @@ pub(crate) struct Legs<'a> {
 impl Legs<'_> {
     /// A token for one responder, whose subscription may not be known yet.
     fn add(&self, subscription: u32) -> Result<u64> {
-        let number = lock(&self.answers.place.surveys).add_leg(self.survey, subscription);
-        Ok(self.answers.token(number.ok_or(Error::NO_MEMORY)?))
+        let place = &self.answers.place;
+        match lock(&place.surveys).add_leg(self.survey, subscription) {
+            Some(number) => Ok(self.answers.token(number)),
+            // A handler among the responders has closed the asker.
+            None if place.is_closed() => Err(Error::CLOSED),
+            None => Err(Error::NO_MEMORY),
+        }
     }
 
     fn drop(&self, token: u64) {

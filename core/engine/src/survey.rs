@@ -155,9 +155,10 @@ impl Surveys {
         Some(count as u32 - 1)
     }
 
-    /// Adds a leg and gives its number; `None` without memory.
+    /// Adds a leg and gives its number; `None` without memory, or when the request has ended.
     pub(crate) fn add_leg(&mut self, survey: u32, subscription: u32) -> Option<u32> {
-        if 2 * self.used >= self.legs.len() && !self.grow() {
+        let is_open = self.surveys.get(survey as usize)?.is_open;
+        if !is_open || 2 * self.used >= self.legs.len() && !self.grow() {
             return None;
         }
         let mut number = self.next | LEG;
