@@ -307,7 +307,7 @@ typedef struct fastmq_message {
     struct fastmq_bytes headers;
     // The key.
     struct fastmq_bytes key;
-    // The publisher's sequence, or 0.
+    // The publisher's sequence, from 1 on; 0: published without a handle.
     uint64_t sequence;
     // Unix nanoseconds of the publish, or 0.
     uint64_t timestamp_ns;
@@ -328,8 +328,11 @@ typedef struct fastmq_message {
     uint32_t reserved0;
     // The number given at subscribe.
     uint64_t tag;
-    // Reserved.
-    uint64_t reserved1;
+    // Names the publisher that counts `sequence`; 0: published without a handle. After a message
+    // of the same publisher and subscription, a sequence that is not one more tells of a gap:
+    // messages that a policy dropped (lost_before), that expired, or that went to others of a
+    // group.
+    uint64_t publisher;
 } fastmq_message;
 
 // What a thread is to be: set `struct_size`; 0 in the others leaves it as it is. A new thread

@@ -24,7 +24,7 @@ pub struct fastmq_message {
     pub headers: fastmq_bytes,
     /// The key.
     pub key: fastmq_bytes,
-    /// The publisher's sequence, or 0.
+    /// The publisher's sequence, from 1 on; 0: published without a handle.
     pub sequence: u64,
     /// Unix nanoseconds of the publish, or 0.
     pub timestamp_ns: u64,
@@ -45,8 +45,11 @@ pub struct fastmq_message {
     pub reserved0: u32,
     /// The number given at subscribe.
     pub tag: u64,
-    /// Reserved.
-    pub reserved1: u64,
+    /// Names the publisher that counts `sequence`; 0: published without a handle. After a message
+    /// of the same publisher and subscription, a sequence that is not one more tells of a gap:
+    /// messages that a policy dropped (lost_before), that expired, or that went to others of a
+    /// group.
+    pub publisher: u64,
 }
 
 const _: () = {
@@ -67,7 +70,7 @@ const _: () = {
     assert!(offset_of!(fastmq_message, flags) == offset_of!(View, flags));
     assert!(offset_of!(fastmq_message, reserved0) == 124);
     assert!(offset_of!(fastmq_message, tag) == offset_of!(View, tag));
-    assert!(offset_of!(fastmq_message, reserved1) == 136);
+    assert!(offset_of!(fastmq_message, publisher) == offset_of!(View, publisher));
 };
 
 /// The same message for C; both structs have the layout that the asserts above check.

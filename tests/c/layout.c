@@ -33,7 +33,7 @@ AT(fastmq_message, subscription_id, 116);
 AT(fastmq_message, flags, 120);
 AT(fastmq_message, reserved0, 124);
 AT(fastmq_message, tag, 128);
-AT(fastmq_message, reserved1, 136);
+AT(fastmq_message, publisher, 136);
 _Static_assert(FASTMQ_MESSAGE_REDELIVERED == 1 && FASTMQ_MESSAGE_MORE == 2
                    && FASTMQ_MESSAGE_END == 4 && FASTMQ_MESSAGE_REQUEST == 8,
                "message flags are frozen");

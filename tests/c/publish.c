@@ -1,7 +1,8 @@
 /* Publishing: by subject, by handle, in batches; what a message carries, in which order it comes.
  *
- * Decided here: a message can be received as soon as its publish has returned. `sequence` is either
- * carried for every message of a publisher (rising by one) or for none (0). A batch stops at the
+ * Decided here: a message can be received as soon as its publish has returned. Every message
+ * of a publisher carries its number and a `sequence` that rises by one; a gap in it is what the
+ * subscriber misses of that publisher, and `lost_before` what of that a policy dropped. A batch stops at the
  * first message that cannot be published: `out_accepted` says how many went before it.
  */
 /* valgrind */
@@ -79,7 +80,8 @@ static void what_a_message_carries(fastmq_client *client)
     CHECK_NUMBER(m[0].flags, 0, "and no flags");
     CHECK_NUMBER(m[0].token, 0, "nobody waits for an answer: token 0");
     CHECK_NUMBER(m[0].lost_before, 0, "nothing was lost before it");
-    CHECK(m[0].reserved0 == 0 && m[0].reserved1 == 0, "reserved fields are 0");
+    CHECK(m[0].reserved0 == 0, "the reserved field is 0");
+    CHECK(m[0].sequence == 0 && m[0].publisher == 0, "no publisher has counted it");
     CHECK(m[1].payload.size == 0, "an empty payload arrives empty");
     CHECK(m[1].reply_to.data == NULL && m[1].reply_to.size == 0 && m[1].key.data == NULL
               && m[1].headers.data == NULL, "an absent field is NULL with size 0");
@@ -163,17 +165,62 @@ static void order_and_sequence(fastmq_client *client)
             int is_handle = same(m[i].subject, "order.handle");
             wrong += number_of(&m[i]) != (is_handle ? by_handle++ : by_subject++);
             if (is_handle && by_handle > 1) {
-                gaps += m[i].sequence != (sequence == 0 ? 0 : sequence + 1);
+                gaps += m[i].sequence != sequence + 1;
             }
+            gaps += (m[i].publisher != 0) != is_handle;
             sequence = is_handle ? m[i].sequence : sequence;
         }
         fastmq_batch_free(batch);
     }
     CHECK(by_subject == COUNT && by_handle == COUNT, "all messages arrive");
     CHECK_NUMBER(wrong, 0, "in order per writer, never more than asked for");
-    CHECK_NUMBER(gaps, 0, "a publisher's sequence rises by one, or is not carried");
+    CHECK_NUMBER(gaps, 0, "a publisher's sequence rises by one; without a publisher there is none");
     fastmq_publisher_close(publisher);
     fastmq_unsubscribe(subscription);
+}
+
+/* What a subscriber notes of two publishers. */
+struct watch {
+    uint64_t publisher, newest, missing;
+};
+
+static void gaps_of_each_publisher(fastmq_client *client)
+{
+    enum { COUNT = 3000 };
+    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_DROP_OLDEST, SMALL_CAPACITY);
+    fastmq_subscription *subscription = subscribe_on(client, "gap", queue, 0);
+    fastmq_publisher *publishers[2] = {open_publisher(client, "gap"), open_publisher(client, "gap")};
+    struct watch watches[2] = {{0}, {0}};
+    uint64_t lost = 0, strangers = 0;
+    for (uint32_t i = 0; i <= COUNT; i++) {
+        for (int at = 0; at < 2; at++) {
+            NEED(fastmq_publisher_publish(publishers[at], bytes(&i, sizeof i)) == FASTMQ_OK);
+        }
+        fastmq_batch *batch = NULL;
+        while ((i % 1000 == 999 || i == COUNT)
+               && fastmq_receive(queue, 0, 0, &batch) == FASTMQ_OK) {
+            size_t count = 0;
+            const fastmq_message *m = fastmq_batch_messages(batch, &count);
+            for (size_t k = 0; k < count; k++) {
+                int at = watches[0].publisher == 0 || watches[0].publisher == m[k].publisher ? 0 : 1;
+                strangers += watches[at].publisher != 0 && watches[at].publisher != m[k].publisher;
+                watches[at].publisher = m[k].publisher;
+                watches[at].missing += m[k].sequence - watches[at].newest - 1;
+                watches[at].newest = m[k].sequence;
+                lost += m[k].lost_before;
+            }
+            fastmq_batch_free(batch);
+        }
+    }
+    CHECK(watches[0].newest == COUNT + 1 && watches[1].newest == COUNT + 1 && strangers == 0,
+          "two publishers of one subject are told apart");
+    CHECK(watches[0].missing > 0 && watches[1].missing > 0, "each has gaps of its own");
+    CHECK_NUMBER(watches[0].missing + watches[1].missing, lost,
+                 "which are what the queue says it dropped");
+    fastmq_publisher_close(publishers[0]);
+    fastmq_publisher_close(publishers[1]);
+    fastmq_unsubscribe(subscription);
+    fastmq_queue_close(queue);
 }
 
 static void batches(fastmq_client *client)
@@ -328,6 +375,7 @@ int main(void)
     what_a_message_carries(client);
     wildcards_tags_and_ids(client);
     order_and_sequence(client);
+    gaps_of_each_publisher(client);
     batches(client);
     headers(client);
     time_to_live(client);

@@ -36,8 +36,9 @@ static void all_fields()
           "and nothing of what it is not");
     CHECK(!m.is_request() && !m.is_redelivered() && !m.has_more() && !m.is_end(), "no flag is set");
     const auto stamp = static_cast<std::int64_t>(m.raw().timestamp_ns);
-    CHECK(m.timestamp().time_since_epoch().count() == stamp && m.sequence() == m.raw().sequence,
-          "time and sequence are C's");
+    CHECK(m.timestamp().time_since_epoch().count() == stamp && m.sequence() == m.raw().sequence
+              && m.publisher() == m.raw().publisher,
+          "time, sequence and publisher are C's");
     CHECK(m.headers().get("UNIT") == fastmq::bytes_view("celsius"),
           "a header is found without case, the first of its name");
     CHECK(!m.headers().get("other") && m.headers().get("empty")->empty(),

@@ -18,8 +18,8 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 KINDS = {"MESSAGE": 1, "REQUEST": 2, "REPLY": 3, "SKIP": 4}
-SEQUENCE, TOKEN, EXPIRY, TIMESTAMP, LOST, SIZES, BLOCK, SUBJECT_ID, MORE = (
-    1 << bit for bit in range(9)
+SEQUENCE, TOKEN, EXPIRY, TIMESTAMP, LOST, SIZES, BLOCK, SUBJECT_ID, MORE, PUBLISHER = (
+    1 << bit for bit in range(10)
 )
 FLAG_NAMES = {
     "SEQUENCE": SEQUENCE,
@@ -31,6 +31,7 @@ FLAG_NAMES = {
     "BLOCK": BLOCK,
     "SUBJECT_ID": SUBJECT_ID,
     "MORE": MORE,
+    "PUBLISHER": PUBLISHER,
 }
 HEADER_BYTES = 16
 HEADERS_BYTES_MAX = 64 * 1024
@@ -93,6 +94,9 @@ def pack(fields):
     if reply_to or key or headers:
         flags |= SIZES
         words += struct.pack("<HHI", len(reply_to), len(key), len(headers))
+    if "publisher" in fields:
+        flags |= PUBLISHER
+        words += struct.pack("<Q", fields["publisher"])
     payload = fields.get("payload", b"")
     if "block" in fields:
         flags |= BLOCK
@@ -122,7 +126,7 @@ def json_fields(fields):
     for name, value in fields.items():
         if isinstance(value, bytes):
             out[name] = value.hex()
-        elif name in ("sequence", "token", "expiry_ns", "timestamp_ns", "lost"):
+        elif name in ("sequence", "token", "expiry_ns", "timestamp_ns", "lost", "publisher"):
             out[name] = str(value)
         elif name == "block":
             out[name] = {
@@ -202,6 +206,18 @@ def good_records():
         del by_id["subject"]
         add(f"message by id, {label}", kind="MESSAGE", subject_id=0x01020304, **words, **by_id)
         add(f"request, {label}", kind="REQUEST", token=0xFFEEDDCCBBAA9988, **words, **plain)
+
+    # The publisher behind every other word.
+    for chosen in subsets(["expiry_ns", "timestamp_ns", "lost", "texts"]):
+        words = {name: WORDS[name] for name in chosen if name != "texts"}
+        if "texts" in chosen:
+            words.update(TEXTS)
+        add(f"message, sequence + publisher{''.join(' + ' + name for name in chosen)}",
+            kind="MESSAGE", sequence=9, publisher=0x2122232425262728, **words, **plain)
+    add("the largest publisher", kind="MESSAGE", sequence=1, publisher=U64_MAX, subject_id=0,
+        payload=b"x")
+    add("a publisher and a block", kind="MESSAGE", sequence=2, publisher=3, subject="big.of",
+        block=dict(pool=1, index=2, generation=3, size=9000))
 
     for chosen in subsets(["reply_to", "key", "headers"]):
         if chosen:
@@ -301,13 +317,13 @@ def bad_records():
             f"length is {length}, above half of the capacity 4096")
     for kind in (5, 6, 127, 128, 255):
         add(f"kind {kind}", raw(24, kind, 0, 1, 1, b"a" * 8), f"kind {kind} is reserved")
-    for bit in range(9, 16):
+    for bit in range(10, 16):
         add(f"flag bit {bit}", raw(24, message, 1 << bit, 1, 1, b"a" * 8),
             f"flag bit {bit} is reserved")
-    add("all flags", raw(96, message, 0xFFFF, 1, 1, bytes(80)), "flag bits 9-15 are reserved")
+    add("all flags", raw(96, message, 0xFFFF, 1, 1, bytes(80)), "flag bits 10-15 are reserved")
     add("only 0xff", b"\xff" * 64, "length is 4294967295, above half of the capacity 4096")
 
-    names = ["SEQUENCE", "TOKEN", "EXPIRY", "TIMESTAMP", "LOST", "SIZES"]
+    names = ["SEQUENCE", "TOKEN", "EXPIRY", "TIMESTAMP", "LOST", "SIZES", "PUBLISHER"]
     for name in names:
         flags = FLAG_NAMES[name] | SUBJECT_ID
         kind = request if name == "TOKEN" else message
@@ -495,7 +511,7 @@ def view_file():
         ("key", "bytes"), ("sequence", "u64"), ("timestamp_ns", "u64"), ("token", "u64"),
         ("delivery_count", "u32"), ("lost_before", "u32"), ("status", "u32"),
         ("subscription_id", "u32"), ("flags", "u32"), ("reserved0", "u32"), ("tag", "u64"),
-        ("reserved1", "u64"),
+        ("publisher", "u64"),
     ):
         size = {"bytes": 16, "u64": 8, "u32": 4}[kind]
         fields.append({"name": name, "offset": offset, "size": size, "type": kind})

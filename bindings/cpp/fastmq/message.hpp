@@ -41,8 +41,11 @@ public:
     [[nodiscard]] headers_view headers() const noexcept { return headers_view(raw_->headers); }
     /// The key; empty: none.
     [[nodiscard]] bytes_view key() const noexcept { return bytes_view(raw_->key); }
-    /// The publisher's sequence, or 0.
+    /// The publisher's sequence, from 1 on; 0: published without a handle.
     [[nodiscard]] std::uint64_t sequence() const noexcept { return raw_->sequence; }
+    /// Names the publisher that counts sequence(); 0: published without a handle. A sequence that
+    /// is not one above that of the same publisher's previous message tells of a gap.
+    [[nodiscard]] std::uint64_t publisher() const noexcept { return raw_->publisher; }
     /// When it was published; the epoch (count 0): not stamped.
     [[nodiscard]] std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>
     timestamp() const noexcept

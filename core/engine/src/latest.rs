@@ -27,10 +27,15 @@ pub(crate) struct LatestTarget {
 }
 
 impl LatestTarget {
-    /// The slot of a subject of a subscription.
-    pub(crate) fn new(entry: &Entry, place: &Arc<Place>, subject: &[u8]) -> Result<Self> {
+    /// The slot of a subject of a subscription, for a writer whose sequences `publisher` counts.
+    pub(crate) fn new(
+        entry: &Entry,
+        place: &Arc<Place>,
+        subject: &[u8],
+        publisher: u64,
+    ) -> Result<Self> {
         let subscription = entry.id();
-        let slot = place.lanes.latest_slot(subscription, subject);
+        let slot = place.lanes.latest_slot(subscription, subject, publisher);
         Ok(Self {
             slot: slot.map_err(no_slot)?,
             place: place.clone(),

@@ -1,7 +1,9 @@
 //! A publisher handle: one subject with its route, sequence and lanes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use fastmq_memory::Label;
 use fastmq_memory::allocation::try_arc_bytes;
 
 use fastmq_memory::block::BlockClaim;
@@ -14,6 +16,9 @@ use crate::place::Place;
 use crate::route::Route;
 use crate::thread_client::ThreadClient;
 use crate::writer::{Message, Writer};
+
+/// The next publisher's number: not used twice in a process.
+static NEXT_PUBLISHER: AtomicU64 = AtomicU64::new(1);
 
 /// A subject to publish to; the hot path. Used by one thread at a time.
 pub struct Publisher {
@@ -40,8 +45,12 @@ impl Publisher {
         broker.check_open()?;
         fastmq_route::check_subject(subject)?;
         let subject = try_arc_bytes(subject)?;
+        let label = Label {
+            subject: subject.clone(),
+            publisher: NEXT_PUBLISHER.fetch_add(1, Ordering::Relaxed),
+        };
         Ok(Self {
-            writer: Writer::new(broker, Some(subject.clone()))?,
+            writer: Writer::new(broker, Some(label))?,
             subject,
             route: None,
             sequence: 0,

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use fastmq_memory::allocation::{try_arc_bytes, try_box};
 use fastmq_memory::sync::lock;
 use fastmq_memory::view::{Numbers, View};
-use fastmq_memory::{Batch, ReaderGuard, ReplyBuffer};
+use fastmq_memory::{Batch, Label, ReaderGuard, ReplyBuffer};
 
 use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Here};
@@ -91,7 +91,10 @@ impl Requester {
         wait: Option<Profile>,
     ) -> Result<Self> {
         let subject = try_arc_bytes(subject)?;
-        let label = (!subject.is_empty()).then(|| subject.clone());
+        let label = (!subject.is_empty()).then(|| Label {
+            subject: subject.clone(),
+            publisher: 0,
+        });
         let answers = Answers::open(broker, wait)?;
         Ok(Self {
             writer: Writer::new(broker, label)?,

@@ -143,7 +143,10 @@ impl Writer {
         let group = entry.value().group();
         let member = match entry.value().target() {
             Target::Queue(place) if place.is_latest() => {
-                return add_latest(targets, LatestTarget::new(entry, place, subject)?);
+                return add_latest(
+                    targets,
+                    LatestTarget::new(entry, place, subject, self.publisher())?,
+                );
             }
             Target::Queue(place) => Member::Lane(LaneTarget {
                 lane: self.lane_to(place)?,

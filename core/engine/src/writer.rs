@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, Optional, View};
-use fastmq_memory::{Draft, Kind, LaneWriter, Plain, Pushed, Refused, Tried};
+use fastmq_memory::{Draft, Kind, Label, LaneWriter, Plain, Pushed, Refused, Tried};
 use fastmq_route::cache::RouteCache;
 use fastmq_route::{SubjectHash, check_subject};
 
@@ -78,7 +78,7 @@ pub struct Writer {
     /// Largest payload of a usual message.
     pub(crate) usual_bytes: usize,
     /// The only subject, for publisher handles.
-    pub(crate) label: Option<Arc<[u8]>>,
+    pub(crate) label: Option<Label>,
     _ended: DropEnded,
 }
 
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(broker: &Arc<Broker>, label: Option<Arc<[u8]>>) -> Result<Self> {
+    pub(crate) fn new(broker: &Arc<Broker>, label: Option<Label>) -> Result<Self> {
         let counters = broker.new_counters()?;
         let usual_bytes = (broker.options.payload_max as usize).min(BLOCK_BYTES);
         Ok(Self {
@@ -107,6 +107,12 @@ impl Writer {
             broker: broker.clone(),
             _ended: DropEnded,
         })
+    }
+
+    /// Names the publisher that counts this writer's sequences; 0: none does.
+    #[inline(always)]
+    pub(crate) fn publisher(&self) -> u64 {
+        self.label.as_ref().map_or(0, |label| label.publisher)
     }
 
     /// The broker.
@@ -454,6 +460,7 @@ impl Writer {
     ) -> Result<()> {
         let numbers = Numbers {
             sequence,
+            publisher: self.publisher(),
             subscription_id: handler.id,
             tag: handler.tag,
             ..Numbers::default()

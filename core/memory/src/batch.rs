@@ -84,6 +84,7 @@ impl Detached {
             view.subscription_id = message.subscription_id;
             view.flags = message.flags;
             view.tag = message.tag;
+            view.publisher = message.publisher;
             views.push(view);
         }
         Some(Self {

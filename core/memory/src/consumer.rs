@@ -46,6 +46,7 @@ pub(crate) struct PlainTaken {
 pub(crate) struct PlainRun<'a, W> {
     words: &'a W,
     label: &'a [u8],
+    publisher: u64,
     read: u64,
     end: u64,
     stop: u64,
@@ -129,6 +130,12 @@ impl<W: Words> PlainRun<'_, W> {
         self.label
     }
 
+    /// The lane's own publisher, 0 if it has none.
+    #[inline(always)]
+    pub(crate) fn publisher(&self) -> u64 {
+        self.publisher
+    }
+
     /// What was taken, for [`Consumer::took`].
     #[inline(always)]
     pub(crate) fn end(self) -> (u64, u64) {
@@ -189,6 +196,7 @@ impl<W: Words> Consumer<W> {
         PlainRun {
             words: &self.link.words,
             label: self.state.label().unwrap_or_default(),
+            publisher: self.state.publisher(),
             read: self.read,
             end: self.tail_seen,
             stop: stop.min(self.tail_seen),

@@ -95,7 +95,7 @@ fn fill_run<V: FnMut(&mut Visit<'_>) -> bool>(
         && let Some(taken) = run.next()
     {
         let address = run.address(&taken);
-        let view = place.write(plain_view(&taken, address, run.label()));
+        let view = place.write(plain_view(&taken, address, run.label(), run.publisher()));
         let is_expired = false;
         if (fill.visit)(&mut Visit { view, is_expired }) {
             count += 1;
@@ -161,7 +161,7 @@ pub(crate) fn pass_lost<V>(
 
 /// The view of a plain record that starts at `address`.
 #[inline(always)]
-fn plain_view(taken: &PlainTaken, address: *const u8, label: &[u8]) -> View {
+fn plain_view(taken: &PlainTaken, address: *const u8, label: &[u8], publisher: u64) -> View {
     let payload = address.wrapping_add(taken.payload_at);
     let is_reply = taken.kind == Kind::Reply as u8;
     let subject = if is_reply {
@@ -202,7 +202,7 @@ fn plain_view(taken: &PlainTaken, address: *const u8, label: &[u8]) -> View {
         },
         reserved0: 0,
         tag: 0,
-        reserved1: 0,
+        publisher,
     }
 }
 
@@ -339,12 +339,18 @@ pub(crate) fn view_of(
     }
     if parsed.flags & flag::SEQUENCE != 0 {
         view.sequence = consumer.word(taken, flag::SEQUENCE);
+        view.publisher = consumer.state().publisher();
     }
     if parsed.flags & flag::TOKEN != 0 {
         view.token = consumer.word(taken, flag::TOKEN);
     }
-    const RARE: u16 =
-        flag::EXPIRY | flag::TIMESTAMP | flag::LOST | flag::SIZES | flag::BLOCK | flag::MORE;
+    const RARE: u16 = flag::EXPIRY
+        | flag::TIMESTAMP
+        | flag::LOST
+        | flag::SIZES
+        | flag::BLOCK
+        | flag::MORE
+        | flag::PUBLISHER;
     let is_expired =
         parsed.flags & RARE != 0 && !add_rare(queue, consumer, taken, &mut view, block, clock)?;
     Ok((view, is_expired))
@@ -364,6 +370,9 @@ pub(crate) fn add_rare(
     let lost = consumer.word(taken, flag::LOST);
     view.lost_before = u32::try_from(lost).unwrap_or(u32::MAX);
     view.timestamp_ns = consumer.word(taken, flag::TIMESTAMP);
+    if parsed.flags & flag::PUBLISHER != 0 {
+        view.publisher = consumer.word(taken, flag::PUBLISHER);
+    }
     if parsed.flags & flag::MORE != 0 {
         view.flags |= view_flag::MORE;
     }

@@ -73,12 +73,21 @@ impl<W: Words> Link<W> {
     }
 }
 
+/// What all records of a lane have in common: then they need not say it.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// The subject.
+    pub subject: Arc<[u8]>,
+    /// The publisher that counts their sequences; 0: none.
+    pub publisher: u64,
+}
+
 /// What both ends of a lane and the statistics share.
 #[derive(Debug)]
 pub struct LaneState {
     pub(crate) capacity_max: u64,
     pub(crate) budget: Option<Arc<Budget>>,
-    pub(crate) label: Option<Arc<[u8]>>,
+    pub(crate) label: Option<Label>,
     pub(crate) producer: CachePadded<ProducerCounters>,
     pub(crate) consumer: CachePadded<ConsumerCounters>,
     pub(crate) is_orphan: AtomicBool,
@@ -132,7 +141,12 @@ impl LaneState {
 
     /// The lane's own subject, if it has one.
     pub fn label(&self) -> Option<&[u8]> {
-        self.label.as_deref()
+        self.label.as_ref().map(|label| &*label.subject)
+    }
+
+    /// The publisher that counts the sequences, if it is one; else 0.
+    pub fn publisher(&self) -> u64 {
+        self.label.as_ref().map_or(0, |label| label.publisher)
     }
 
     /// True when the producer is gone: what is in the lane now is all there will be.
@@ -153,7 +167,7 @@ impl LaneState {
 /// With `label`, records carry id 0 instead of the subject text.
 pub fn lane<W: Words>(
     capacity_max: u64,
-    label: Option<Arc<[u8]>>,
+    label: Option<Label>,
     budget: Option<Arc<Budget>>,
 ) -> Result<(Producer<W>, Consumer<W>), NoRoom> {
     debug_assert!(capacity_max.is_power_of_two() && capacity_max <= LANE_BYTES_MAX);

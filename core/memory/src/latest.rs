@@ -76,6 +76,8 @@ struct Index {
 pub struct SlotWriter {
     slot: Arc<LatestSlot>,
     queue: Arc<Queue>,
+    /// Who counts the sequences; 0: nobody.
+    publisher: u64,
 }
 
 impl Default for Latest {
@@ -210,7 +212,8 @@ impl Index {
 }
 
 impl Queue {
-    /// The slot of a subject of a subscription, made if there is none.
+    /// The slot of a subject of a subscription, made if there is none, for a writer whose sequences
+    /// `publisher` counts.
     ///
     /// # Errors
     /// There are too many, or no memory.
@@ -218,11 +221,13 @@ impl Queue {
         self: &Arc<Self>,
         subscription: u32,
         subject: &[u8],
+        publisher: u64,
     ) -> Result<SlotWriter, NoSlot> {
         debug_assert_eq!(self.policy(), Policy::Latest);
         Ok(SlotWriter {
             slot: self.latest().slot(self.budget(), subscription, subject)?,
             queue: self.clone(),
+            publisher,
         })
     }
 
@@ -255,14 +260,14 @@ impl SlotWriter {
     /// queue is closed.
     #[inline(never)]
     pub fn put(&self, draft: &Draft<'_>) -> Result<Pushed, Refused> {
-        self.slot.put(&self.queue, draft)?;
+        self.slot.put(&self.queue, draft, self.publisher)?;
         self.notify()
     }
 
     /// As [`SlotWriter::put`] for a plain message.
     #[inline(always)]
     pub fn put_plain(&self, plain: &Plain<'_>) -> Result<Pushed, Refused> {
-        self.slot.put_plain(&self.queue, plain)?;
+        self.slot.put_plain(&self.queue, plain, self.publisher)?;
         self.notify()
     }
 
@@ -406,7 +411,7 @@ mod tests {
     #[test]
     fn a_queue_has_so_many_slots_and_finds_place_for_more_when_some_are_unused() {
         let queue = queue();
-        let slot = |number| queue.latest_slot(1, &subject(number));
+        let slot = |number| queue.latest_slot(1, &subject(number), 0);
         let mut slots: Vec<_> = (0..SUBJECTS_MAX)
             .map(|number| slot(number).unwrap())
             .collect();
@@ -424,7 +429,7 @@ mod tests {
     fn slots_that_nobody_uses_do_not_pile_up() {
         let queue = queue();
         for number in 0..10 * SUBJECTS_MAX {
-            drop(queue.latest_slot(1, &subject(number)).unwrap());
+            drop(queue.latest_slot(1, &subject(number), 0).unwrap());
             let index = lock(&queue.latest().index);
             let count: usize = index.slots.values().map(HashMap::len).sum();
             assert!(count as u64 <= SWEEP_FIRST);

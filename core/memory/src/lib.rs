@@ -28,6 +28,7 @@ pub mod words;
 pub mod writer;
 
 pub use batch::{Batch, Detached};
+pub use lane::Label;
 pub use latest::SlotWriter;
 pub use queue::{Policy, Queue, QueueOptions};
 pub use reader::ReaderGuard;

@@ -16,7 +16,7 @@ use crate::block::BlockPool;
 use crate::budget::Budget;
 use crate::consumer::Consumer;
 use crate::gate::{CLOSED, Gate};
-use crate::lane::{LANE_BYTES_MAX, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
+use crate::lane::{LANE_BYTES_MAX, Label, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
 use crate::latest::Latest;
 use crate::reader::{Reader, ReaderGuard};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock, yield_now};
@@ -287,7 +287,7 @@ impl Queue {
     /// Makes a lane and hands its reading end to the reader, who reads it only `after`.
     pub(crate) fn new_lane(
         &self,
-        label: Option<Arc<[u8]>>,
+        label: Option<Label>,
         after: Option<After>,
     ) -> Result<WriteEnd, NoRoom> {
         let (producer, consumer) =

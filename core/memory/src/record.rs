@@ -52,10 +52,12 @@ pub mod flag {
     pub const SUBJECT_ID: u16 = 1 << 7;
     /// More replies follow.
     pub const MORE: u16 = 1 << 8;
-    /// Flags that have a word.
+    /// A word with the publisher, where the lane does not say who that is.
+    pub const PUBLISHER: u16 = 1 << 9;
+    /// The first flags, each of which has a word; PUBLISHER, the last, has one too.
     pub const WORDS: u16 = 0x3f;
     /// All flags that have a meaning.
-    pub const KNOWN: u16 = 0x1ff;
+    pub const KNOWN: u16 = 0x3ff;
 }
 
 /// How many words a set of flags brings: a table, as the baseline x86-64 has no popcount.
@@ -71,7 +73,8 @@ const WORD_COUNT: [u8; 64] = {
 
 #[inline(always)]
 fn words_bytes(flags: u16) -> usize {
-    WORD_COUNT[(flags & flag::WORDS) as usize] as usize * 8
+    let publisher = (flags & flag::PUBLISHER) / (flag::PUBLISHER / 8);
+    WORD_COUNT[(flags & flag::WORDS) as usize] as usize * 8 + publisher as usize
 }
 
 /// What a writer wants to say; the lane turns it into a record.
@@ -80,7 +83,7 @@ pub struct Draft<'a> {
     /// Message, request or reply.
     pub kind: Kind,
     /// Which of the words below are present: [`flag`] bits SEQUENCE to TIMESTAMP, SIZES, BLOCK,
-    /// MORE.
+    /// MORE, PUBLISHER.
     pub flags: u16,
     /// Status of a reply.
     pub status: u16,
@@ -92,6 +95,8 @@ pub struct Draft<'a> {
     pub expiry: u64,
     /// When it was published, in Unix nanoseconds.
     pub timestamp: u64,
+    /// The publisher that counts the sequence.
+    pub publisher: u64,
     /// Subject text; empty for a reply.
     pub subject: &'a [u8],
     /// Payload, or the 32 bytes of a block descriptor with flag BLOCK.
@@ -105,6 +110,15 @@ pub struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// The same with the publisher that counts the sequence, if it has one; 0: none does.
+    pub(crate) fn published_by(mut self, publisher: u64) -> Self {
+        if publisher != 0 && self.flags & flag::SEQUENCE != 0 {
+            self.flags |= flag::PUBLISHER;
+            self.publisher = publisher;
+        }
+        self
+    }
+
     /// Bytes of the record before rounding up.
     #[inline(always)]
     pub fn length(&self, labelled: bool, is_lost: bool) -> usize {
@@ -286,7 +300,8 @@ pub(crate) unsafe fn encode<W: Words>(
     if flags & flag::TOKEN != 0 {
         put(draft.token);
     }
-    if flags & (flag::EXPIRY | flag::TIMESTAMP | flag::LOST | flag::SIZES) != 0 {
+    const RARE: u16 = flag::EXPIRY | flag::TIMESTAMP | flag::LOST | flag::SIZES | flag::PUBLISHER;
+    if flags & RARE != 0 {
         if flags & flag::EXPIRY != 0 {
             put(draft.expiry);
         }
@@ -300,6 +315,9 @@ pub(crate) unsafe fn encode<W: Words>(
             put(draft.reply_to.len() as u64
                 | (draft.key.len() as u64) << 16
                 | (draft.headers.len() as u64) << 32);
+        }
+        if flags & flag::PUBLISHER != 0 {
+            put(draft.publisher);
         }
     }
     // SAFETY: the payload field lies inside `length`.

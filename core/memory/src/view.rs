@@ -59,7 +59,8 @@ pub struct View {
     pub(crate) reserved0: u32,
     /// The number given at subscribe.
     pub tag: u64,
-    pub(crate) reserved1: u64,
+    /// Names the publisher that counts `sequence`; 0: none does.
+    pub publisher: u64,
 }
 
 /// Flag bits of a view.
@@ -91,6 +92,7 @@ const _: () = {
     assert!(offset_of!(View, subscription_id) == 116);
     assert!(offset_of!(View, flags) == 120);
     assert!(offset_of!(View, tag) == 128);
+    assert!(offset_of!(View, publisher) == 136);
 };
 
 // SAFETY: a view is a set of borrowed byte ranges and numbers; it is shared as `&[u8]` would be.
@@ -116,7 +118,7 @@ impl View {
         flags: 0,
         reserved0: 0,
         tag: 0,
-        reserved1: 0,
+        publisher: 0,
     };
 
     /// Gives `use_view` a view over borrowed bytes: for handlers that run on the publisher's
@@ -162,7 +164,7 @@ impl View {
             flags: numbers.flags,
             reserved0: 0,
             tag: numbers.tag,
-            reserved1: 0,
+            publisher: numbers.publisher,
         };
         use_view(&view)
     }
@@ -226,6 +228,8 @@ pub struct Numbers {
     pub flags: u32,
     /// The number given at subscribe.
     pub tag: u64,
+    /// The publisher that counts the sequence, or 0.
+    pub publisher: u64,
 }
 
 /// A view that is being made: its numbers may be changed, its bytes not.

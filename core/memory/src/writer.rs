@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::block::Descriptor;
 use crate::consumer::Consumer;
-use crate::lane::{LaneState, NoRoom};
+use crate::lane::{Label, LaneState, NoRoom};
 use crate::queue::{After, Policy, Queue, Shared, WriteEnd};
 use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, Plain, flag};
 use crate::sync::{MutexGuard, lock, try_lock};
@@ -84,7 +84,7 @@ pub struct LaneWriter {
     own: Option<WriteEnd>,
     queue: Arc<Queue>,
     policy: Policy,
-    label: Option<Arc<[u8]>>,
+    label: Option<Label>,
     /// The lane and count of the last record that went through the shared lane.
     last_shared: Option<(Arc<LaneState>, u64)>,
     shared_count: u32,
@@ -107,9 +107,9 @@ impl std::fmt::Debug for LaneWriter {
 }
 
 impl LaneWriter {
-    /// A writer for `queue`. With `label`, every message has that subject, and an own lane need
-    /// not repeat it.
-    pub fn new(queue: Arc<Queue>, label: Option<&Arc<[u8]>>) -> Self {
+    /// A writer for `queue`. With `label`, every message has that subject and publisher, and an
+    /// own lane need not repeat them.
+    pub fn new(queue: Arc<Queue>, label: Option<&Label>) -> Self {
         Self {
             own: None,
             policy: queue.policy(),
@@ -288,7 +288,7 @@ impl LaneWriter {
             self.copies = copies;
             return Ok(());
         }
-        let queue = self.queue.clone();
+        let (queue, draft) = (self.queue.clone(), &self.in_full(draft));
         let mut shared = Self::lock_shared(&queue)?;
         let reserved = shared.reserved;
         let end = shared.end.as_mut().ok_or(Refused::Closed)?;
@@ -322,7 +322,7 @@ impl LaneWriter {
             // The queue was closed when room was asked for.
             return self.push(draft, sub);
         }
-        let queue = self.queue.clone();
+        let (queue, draft) = (self.queue.clone(), &self.in_full(draft));
         let mut shared = Self::lock_shared(&queue)?;
         let end = shared.end.as_mut().ok_or(Refused::Closed)?;
         let step = end.producer.step(draft);
@@ -408,6 +408,7 @@ impl LaneWriter {
         let result = match self.own.as_mut() {
             Some(own) => Self::push_to(&queue, own, 0, &mut self.evicted, draft, subscription),
             None => {
+                let draft = &self.in_full(draft);
                 let mut shared = Self::lock_shared(&queue)?;
                 let spare = shared.reserved;
                 let lost = std::mem::take(&mut shared.lost) + std::mem::take(&mut self.lost);
@@ -476,6 +477,11 @@ impl LaneWriter {
                 Ok(Pushed::Dropped)
             }
         }
+    }
+
+    /// The message as the shared lane has to say it.
+    fn in_full<'m>(&self, draft: &Draft<'m>) -> Draft<'m> {
+        draft.published_by(self.label.as_ref().map_or(0, |label| label.publisher))
     }
 
     fn lock_shared(queue: &Queue) -> Result<MutexGuard<'_, Shared>, Refused> {

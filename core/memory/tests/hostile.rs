@@ -74,6 +74,7 @@ fn check_taken(parsed: &Parsed, record: &[u8]) {
         flag::EXPIRY,
         flag::TIMESTAMP,
         flag::LOST,
+        flag::PUBLISHER,
     ] {
         if parsed.flags & flag != 0 {
             assert!(parsed.word_at(flag) + 8 <= parsed.payload_at as usize);
@@ -155,7 +156,12 @@ fn valid_ring(random: &mut Random) -> Vec<u8> {
     let mut record = Vec::new();
     for _ in 0..1 + random.below(20) {
         let payload = random.bytes(random.clone().below(100) as usize);
-        let words = flag::SEQUENCE | flag::TOKEN | flag::EXPIRY | flag::TIMESTAMP | flag::SIZES;
+        let words = flag::SEQUENCE
+            | flag::TOKEN
+            | flag::EXPIRY
+            | flag::TIMESTAMP
+            | flag::SIZES
+            | flag::PUBLISHER;
         let kind = [Kind::Message, Kind::Request, Kind::Reply][random.below(3) as usize];
         let draft = Draft {
             kind,

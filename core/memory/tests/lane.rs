@@ -24,7 +24,7 @@ struct Sent {
     kind: Kind,
     flags: u16,
     status: u16,
-    numbers: [u64; 4],
+    numbers: [u64; 5],
     fields: [Vec<u8>; 5],
     subscription: u32,
     lost: u64,
@@ -33,7 +33,12 @@ struct Sent {
 impl Sent {
     fn random(random: &mut Random, size_max: u64) -> Self {
         let kind = [Kind::Message, Kind::Request, Kind::Reply][random.below(3) as usize];
-        let words = flag::SEQUENCE | flag::TOKEN | flag::EXPIRY | flag::TIMESTAMP | flag::SIZES;
+        let words = flag::SEQUENCE
+            | flag::TOKEN
+            | flag::EXPIRY
+            | flag::TIMESTAMP
+            | flag::SIZES
+            | flag::PUBLISHER;
         let mut flags = random.word() as u16 & words;
         if random.one_in(2) {
             // The usual ones, so that the plain paths are walked too.
@@ -71,7 +76,7 @@ impl Sent {
     }
 
     fn draft(&self) -> Draft<'_> {
-        let [sequence, token, expiry, timestamp] = self.numbers;
+        let [sequence, token, expiry, timestamp, publisher] = self.numbers;
         let [payload, subject, reply_to, key, headers] = &self.fields;
         Draft {
             kind: self.kind,
@@ -81,6 +86,7 @@ impl Sent {
             token,
             expiry,
             timestamp,
+            publisher,
             subject,
             payload,
             reply_to,
@@ -122,7 +128,13 @@ impl Sent {
             (_, true) => assert_eq!((found.subject, parsed.subject), (&[][..], 0)),
             (_, false) => assert_eq!(found.subject, subject),
         }
-        let flags = [flag::SEQUENCE, flag::TOKEN, flag::EXPIRY, flag::TIMESTAMP];
+        let flags = [
+            flag::SEQUENCE,
+            flag::TOKEN,
+            flag::EXPIRY,
+            flag::TIMESTAMP,
+            flag::PUBLISHER,
+        ];
         for (flag, number) in flags.into_iter().zip(self.numbers) {
             let expected = (self.flags & flag != 0).then_some(number);
             assert_eq!(word(parsed, record, flag), expected, "flag {flag}");
@@ -147,7 +159,7 @@ struct Pair {
 impl Pair {
     fn new(capacity_max: u64, label: Option<&[u8]>, budget: Option<Arc<Budget>>) -> Self {
         let (producer, consumer) =
-            lane::<HeapWords>(capacity_max, label.map(Arc::from), budget).unwrap();
+            lane::<HeapWords>(capacity_max, label.map(fixture::label), budget).unwrap();
         Self {
             producer,
             consumer,
@@ -441,7 +453,7 @@ fn what_was_written_and_not_published_is_not_seen() {
 #[test]
 fn a_claim_is_seen_when_it_is_committed_and_an_abandoned_one_never() {
     let (mut producer, mut consumer) =
-        lane::<HeapWords>(1 << 14, Some(Arc::from(LABEL)), None).unwrap();
+        lane::<HeapWords>(1 << 14, Some(fixture::label(LABEL)), None).unwrap();
     let mut record = Vec::new();
     let plain = |sequence| Plain {
         kind: Kind::Message,
@@ -488,7 +500,7 @@ fn a_claim_needs_the_room_of_its_record() {
         payload: &[],
     };
     let (mut producer, mut consumer) =
-        lane::<HeapWords>(4096, Some(Arc::from(LABEL)), None).unwrap();
+        lane::<HeapWords>(4096, Some(fixture::label(LABEL)), None).unwrap();
     assert_eq!(producer.claim(&plain, 2048 - 16 + 1), Err(NoRoom::TooLarge));
     assert_eq!(producer.claim(&plain, usize::MAX), Err(NoRoom::TooLarge));
     for _ in 0..2 {
@@ -520,7 +532,8 @@ fn a_claim_needs_the_room_of_its_record() {
 #[test]
 #[should_panic = "a commit without a claim"]
 fn a_commit_of_more_than_there_is_room_for_panics() {
-    let (mut producer, _consumer) = lane::<HeapWords>(4096, Some(Arc::from(LABEL)), None).unwrap();
+    let (mut producer, _consumer) =
+        lane::<HeapWords>(4096, Some(fixture::label(LABEL)), None).unwrap();
     let plain = Plain {
         kind: Kind::Message,
         flags: 0,

@@ -16,6 +16,9 @@ use fastmq_memory::{Kind, Policy, Pushed, Refused, SlotWriter};
 
 use fixture::{Owned, Place, Random, message, with_seeds};
 
+/// Who counts the sequences.
+const PUBLISHER: u64 = 77_000;
+
 fn place() -> Place {
     Place::new(Policy::Latest, 4096)
 }
@@ -23,7 +26,7 @@ fn place() -> Place {
 fn slot(place: &Place, subscription: u32, subject: &str) -> SlotWriter {
     place
         .queue
-        .latest_slot(subscription, subject.as_bytes())
+        .latest_slot(subscription, subject.as_bytes(), PUBLISHER)
         .unwrap()
 }
 
@@ -61,6 +64,7 @@ fn each_subject_shows_its_newest_value_in_the_order_of_the_first_changes() {
     let told: Vec<_> = seen.iter().map(|one| (one.sequence, one.lost)).collect();
     assert_eq!(told, [(3, 2), (1, 0), (1, 0)]);
     assert!(seen.iter().all(|one| one.subscription == 7));
+    assert!(seen.iter().all(|one| one.publisher == PUBLISHER));
     assert_eq!(place.read(100), []);
     // Again: only what has changed since.
     put(&c, b"c2", 2);
@@ -237,7 +241,7 @@ fn memory_that_is_refused_leaves_the_value_that_waits() {
     slot.count_dropped();
     let seen = place.read(1);
     assert_eq!((&seen[0].payload[..], seen[0].lost), (&b"small"[..], 1));
-    let more = (0..100).find_map(|at| place.queue.latest_slot(1, &[b'x', at]).err());
+    let more = (0..100).find_map(|at| place.queue.latest_slot(1, &[b'x', at], 0).err());
     assert_eq!(more, Some(NoSlot::OverBudget));
     let figures = place.queue.statistics();
     assert_eq!((figures.published, figures.dropped), (1, 1));

@@ -18,7 +18,7 @@ use fastmq_memory::record::{Draft, Parsed, flag};
 use fastmq_memory::snapshot::{Snapshot, pin};
 use fastmq_memory::words::{Control, NoMemory, Words};
 use fastmq_memory::writer::HOT_MESSAGES;
-use fastmq_memory::{LaneWriter, Plain, Policy, Pushed, Queue, SlotWriter};
+use fastmq_memory::{Label, LaneWriter, Plain, Policy, Pushed, Queue, SlotWriter};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
@@ -203,7 +203,10 @@ fn a_lane_that_wraps_gives_every_record_whole_and_in_order() {
 #[test]
 fn a_claim_is_written_where_nobody_reads_until_it_is_committed() {
     check(|| {
-        let label = Some(Arc::from(&b"s"[..]));
+        let label = Some(Label {
+            subject: Arc::from(&b"s"[..]),
+            publisher: 0,
+        });
         let (mut producer, mut consumer) = lane::<Cells>(64, label, None).unwrap();
         let writer = thread::spawn(move || {
             for sequence in 1..=3 {
@@ -755,7 +758,7 @@ fn put(slot: &SlotWriter, sequence: u64) -> bool {
 fn a_reader_that_sleeps_sees_or_is_told_of_every_update_of_two_writers() {
     check(|| {
         let (queue, beds) = queue(Policy::Latest);
-        let slot = |subject| queue.latest_slot(0, subject).unwrap();
+        let slot = |subject| queue.latest_slot(0, subject, 0).unwrap();
         let (one, two) = (slot(b"one"), slot(b"two"));
         let again = one.clone();
         let other = thread::spawn(move || {
@@ -782,7 +785,7 @@ fn a_reader_that_sleeps_sees_or_is_told_of_every_update_of_two_writers() {
 fn a_put_that_has_returned_is_found_by_the_next_look() {
     check(|| {
         let (queue, _) = queue(Policy::Latest);
-        let slot = queue.latest_slot(0, b"s").unwrap();
+        let slot = queue.latest_slot(0, b"s", 0).unwrap();
         let other = {
             let slot = slot.clone();
             thread::spawn(move || assert!(put(&slot, 1)))
@@ -801,7 +804,7 @@ fn a_put_that_has_returned_is_found_by_the_next_look() {
 fn a_batch_stays_as_it_is_while_its_slot_changes_twice() {
     check(|| {
         let (queue, _) = queue(Policy::Latest);
-        let slot = queue.latest_slot(0, b"s").unwrap();
+        let slot = queue.latest_slot(0, b"s", 0).unwrap();
         assert!(put(&slot, 1));
         let mut reader = queue.reader().unwrap();
         reader.fill(10, &|| 0, |_| true).unwrap();
@@ -826,7 +829,7 @@ fn a_batch_stays_as_it_is_while_its_slot_changes_twice() {
 fn what_is_put_beside_a_close_is_dropped_once_its_writer_has_emptied_the_queue() {
     check(|| {
         let (queue, _) = queue(Policy::Latest);
-        let slot = queue.latest_slot(0, b"s").unwrap();
+        let slot = queue.latest_slot(0, b"s", 0).unwrap();
         let closer = {
             let queue = queue.clone();
             thread::spawn(move || {

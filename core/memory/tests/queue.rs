@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fastmq_memory::record::{Draft, Plain, flag};
 use fastmq_memory::writer::HOT_MESSAGES;
-use fastmq_memory::{Batch, Detached, LaneWriter, Policy, Pushed, Refused, Tried};
+use fastmq_memory::{Batch, Detached, Label, LaneWriter, Policy, Pushed, Refused, Tried};
 
 use fixture::{Owned, Place, Random, message, request, with_seeds};
 
@@ -53,7 +53,7 @@ impl Model {
 
     fn add_writer(&mut self) {
         // As a thread that publishes by subject, and as a handle: that one may claim.
-        let label = (self.next_id % 2 == 1).then(|| Arc::from(&b"subject"[..]));
+        let label = (self.next_id % 2 == 1).then(|| fixture::label(b"subject"));
         let lane = LaneWriter::new(self.place.queue.clone(), label.as_ref());
         self.writers.push(Writer {
             lane,
@@ -579,11 +579,16 @@ fn a_hot_writer_moves_at_once_and_its_order_is_kept_while_the_reader_is_behind()
 }
 
 #[test]
-fn a_label_stands_for_the_subject_in_the_own_lane_and_in_the_shared_one() {
+fn a_label_stands_for_subject_and_publisher_in_the_own_lane_and_in_the_shared_one() {
     for policy in POLICIES {
         let place = Place::new(policy, 1 << 16);
         let label = b"flight.LAX.JFK";
-        let mut writer = LaneWriter::new(place.queue.clone(), Some(&Arc::from(&label[..])));
+        let publisher = 0x0123_4567_89ab_cdef;
+        let mine = Label {
+            subject: Arc::from(&label[..]),
+            publisher,
+        };
+        let mut writer = LaneWriter::new(place.queue.clone(), Some(&mine));
         for sequence in 1..=100 {
             let _ = writer
                 .push(&message(label, b"delayed", sequence), 3)
@@ -594,6 +599,7 @@ fn a_label_stands_for_the_subject_in_the_own_lane_and_in_the_shared_one() {
                         (&seen.subject[..], &seen.payload[..]),
                         (&label[..], &b"delayed"[..])
                     );
+                    assert_eq!(seen.publisher, publisher);
                 }
             }
         }

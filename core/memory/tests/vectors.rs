@@ -5,17 +5,15 @@
 
 mod fixture;
 
-use std::sync::Arc;
-
 use fastmq_memory::consumer::Consumer;
 use fastmq_memory::lane::{Producer, lane};
 use fastmq_memory::record::{Draft, Kind, Parsed, flag};
 use fastmq_memory::view::view_flag;
 use fastmq_memory::words::{DATA_OFFSET, HeapWords, MAGIC};
-use fastmq_memory::{LaneWriter, Policy, View};
+use fastmq_memory::{Label, LaneWriter, Policy, View};
 use serde_json::Value;
 
-use fixture::{Owned, Place, parts, word};
+use fixture::{Owned, Place, label, parts, word};
 
 const LABEL: &[u8] = b"the.lane's.own";
 
@@ -66,7 +64,7 @@ struct Case {
     subject_id: Option<u64>,
     lost: u64,
     flags: u16,
-    words: [Option<u64>; 4],
+    words: [Option<u64>; 5],
     subject: Vec<u8>,
     payload: Vec<u8>,
     reply_to: Vec<u8>,
@@ -114,7 +112,14 @@ impl Case {
             subject_id: optional("subject_id"),
             lost: optional("lost").unwrap_or(0),
             flags: number(&value["flags"]) as u16,
-            words: ["sequence", "token", "expiry_ns", "timestamp_ns"].map(optional),
+            words: [
+                "sequence",
+                "token",
+                "expiry_ns",
+                "timestamp_ns",
+                "publisher",
+            ]
+            .map(optional),
             subject: text("subject"),
             payload,
             reply_to: text("reply_to"),
@@ -125,7 +130,8 @@ impl Case {
 
     /// What a writer says to get this record; LOST and SUBJECT_ID are the lane's to set.
     fn draft(&self) -> Draft<'_> {
-        let [sequence, token, expiry, timestamp] = self.words.map(Option::unwrap_or_default);
+        let words = self.words.map(Option::unwrap_or_default);
+        let [sequence, token, expiry, timestamp, publisher] = words;
         Draft {
             kind: self.kind,
             flags: self.flags & !(flag::LOST | flag::SUBJECT_ID),
@@ -134,6 +140,7 @@ impl Case {
             token,
             expiry,
             timestamp,
+            publisher,
             subject: if self.subject_id.is_some() {
                 LABEL
             } else {
@@ -151,8 +158,8 @@ impl Case {
         self.kind != Kind::Skip && self.lost < 1000 && self.subject_id.unwrap_or(0) == 0
     }
 
-    fn label(&self) -> Option<Arc<[u8]>> {
-        self.subject_id.map(|_| Arc::from(LABEL))
+    fn label(&self) -> Option<Label> {
+        self.subject_id.map(|_| label(LABEL))
     }
 
     fn check_parsed(&self, parsed: &Parsed, record: &[u8]) {
@@ -169,7 +176,13 @@ impl Case {
         assert_eq!(found.reply_to, self.reply_to, "{name}");
         assert_eq!(found.key, self.key, "{name}");
         assert_eq!(found.headers, self.headers, "{name}");
-        let flags = [flag::SEQUENCE, flag::TOKEN, flag::EXPIRY, flag::TIMESTAMP];
+        let flags = [
+            flag::SEQUENCE,
+            flag::TOKEN,
+            flag::EXPIRY,
+            flag::TIMESTAMP,
+            flag::PUBLISHER,
+        ];
         assert_eq!(
             flags.map(|flag| word(parsed, record, flag)),
             self.words,
@@ -201,9 +214,10 @@ impl Case {
         assert_eq!(seen.reply_to, self.reply_to, "{name}");
         assert_eq!(seen.key, self.key, "{name}");
         assert_eq!(seen.headers, self.headers, "{name}");
-        let [sequence, token, _, timestamp] = self.words.map(Option::unwrap_or_default);
-        let numbers = (seen.sequence, seen.token, seen.timestamp);
-        assert_eq!(numbers, (sequence, token, timestamp), "{name}");
+        let words = self.words.map(Option::unwrap_or_default);
+        let [sequence, token, _, timestamp, publisher] = words;
+        let numbers = (seen.sequence, seen.token, seen.timestamp, seen.publisher);
+        assert_eq!(numbers, (sequence, token, timestamp, publisher), "{name}");
         assert_eq!(seen.status, u32::from(self.status), "{name}");
         assert_eq!(seen.subscription, self.subscription, "{name}");
         let mut flags = 0;
@@ -218,7 +232,7 @@ impl Case {
 }
 
 /// A lane whose ring has `capacity` bytes and is empty, and the position of its ends.
-fn ring(capacity: u64, label: Option<Arc<[u8]>>) -> (Producer, Consumer, u64) {
+fn ring(capacity: u64, label: Option<Label>) -> (Producer, Consumer, u64) {
     let (mut producer, mut consumer) = lane::<HeapWords>(capacity, label, None).unwrap();
     if consumer.capacity() == capacity {
         return (producer, consumer, 0);
@@ -449,6 +463,7 @@ fn the_view_has_the_layout_of_the_vectors() {
         ),
         ("flags", std::mem::offset_of!(View, flags)),
         ("tag", std::mem::offset_of!(View, tag)),
+        ("publisher", std::mem::offset_of!(View, publisher)),
     ];
     let fields = list(&vectors, "fields");
     for (name, offset) in offsets {

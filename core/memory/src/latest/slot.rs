@@ -112,6 +112,7 @@ struct Value {
     headers: usize,
     flags: u16,
     sequence: u64,
+    publisher: u64,
     timestamp: u64,
     expiry: u64,
     /// Where the payload is, if not in the buffer; this is a reference to it.
@@ -168,7 +169,12 @@ impl LatestSlot {
     }
 
     /// Puts a value in place of the one that waits.
-    pub(super) fn put(self: &Arc<Self>, queue: &Queue, draft: &Draft<'_>) -> Result<(), Refused> {
+    pub(super) fn put(
+        self: &Arc<Self>,
+        queue: &Queue,
+        draft: &Draft<'_>,
+        publisher: u64,
+    ) -> Result<(), Refused> {
         let (payload, block) = match draft.payload.try_into() {
             Ok(bytes) if draft.flags & flag::BLOCK != 0 => {
                 (&[][..], Some(Descriptor::from_bytes(bytes)))
@@ -192,6 +198,7 @@ impl LatestSlot {
         value.headers = draft.headers.len();
         value.flags = draft.flags;
         value.sequence = draft.sequence;
+        value.publisher = publisher;
         value.timestamp = draft.timestamp;
         value.expiry = draft.expiry;
         value.block = block;
@@ -205,6 +212,7 @@ impl LatestSlot {
         self: &Arc<Self>,
         queue: &Queue,
         plain: &Plain<'_>,
+        publisher: u64,
     ) -> Result<(), Refused> {
         let size = plain.payload.len();
         let mut state = lock(&self.state);
@@ -218,6 +226,7 @@ impl LatestSlot {
         (value.reply_to, value.key, value.headers) = (0, 0, 0);
         value.flags = plain.flags;
         value.sequence = plain.word;
+        value.publisher = publisher;
         self.list(queue, &mut state);
         Ok(())
     }
@@ -386,6 +395,7 @@ impl Value {
         view.headers = field(self.headers);
         if self.flags & flag::SEQUENCE != 0 {
             view.sequence = self.sequence;
+            view.publisher = self.publisher;
         }
         if self.flags & flag::TIMESTAMP != 0 {
             view.timestamp_ns = self.timestamp;
