@@ -214,7 +214,7 @@ unsafe impl Words for HeapWords {
     fn expect_write(&self, offset: usize) {
         prefetch(self.base.as_ptr().wrapping_add(Control::Tail as usize));
         prefetch(self.data(offset));
-        prefetch(self.data(offset + 64));
+        prefetch(self.data(offset).wrapping_add(64));
     }
 
     #[inline(always)]
