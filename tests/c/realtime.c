@@ -15,7 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <linux/capability.h>
+/* capget(2), version 3: musl comes without the kernel's header. */
+enum { CAPABILITY_VERSION = 0x20080522, CAPABILITY_SYS_NICE = 23 };
 
 /* threads */
 
@@ -53,12 +54,12 @@ static uint64_t last_of(uint64_t cores)
 static void drop_rights(void)
 {
     struct rlimit none = {0, 0};
-    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct data[2];
+    struct { uint32_t version; int32_t pid; } header = {CAPABILITY_VERSION, 0};
+    struct { uint32_t effective, permitted, inheritable; } data[2];
     NEED(setrlimit(RLIMIT_RTPRIO, &none) == 0);
     NEED(syscall(SYS_capget, &header, data) == 0);
-    data[0].effective &= ~(UINT32_C(1) << CAP_SYS_NICE);
-    data[0].permitted &= ~(UINT32_C(1) << CAP_SYS_NICE);
+    data[0].effective &= ~(UINT32_C(1) << CAPABILITY_SYS_NICE);
+    data[0].permitted &= ~(UINT32_C(1) << CAPABILITY_SYS_NICE);
     NEED(syscall(SYS_capset, &header, data) == 0);
 }
 
