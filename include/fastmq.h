@@ -261,6 +261,31 @@ typedef uint32_t fastmq_credit;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Where a client's time stamps come from. With them a message that was published by subject, by
+// handle, in a batch of either or as a request carries its time in timestamp_ns, and a batch that
+// was received has one: fastmq_batch_time. A message of a claim carries none.
+enum fastmq_timestamps
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // There are none, and they cost nothing.
+    FASTMQ_TIMESTAMPS_NONE = 0,
+    // The host's clock.
+    FASTMQ_TIMESTAMPS_CLOCK = 1,
+    // The counter of the processor, calibrated by the host's clock each second: a few microseconds
+    // off. Where it is no clock, the host's; `fastmq doctor` and the log say so. The first client
+    // that asks for it takes a millisecond to open.
+    FASTMQ_TIMESTAMPS_TSC = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_timestamps fastmq_timestamps;
+#else
+typedef uint32_t fastmq_timestamps;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
 
@@ -374,6 +399,10 @@ typedef struct fastmq_options {
     // What library threads are, borrowed by fastmq_open, which tries it; NULL: as the thread that
     // starts them.
     const struct fastmq_thread_options *threads;
+    // Whether messages and batches carry their time: fastmq_timestamps.
+    uint32_t timestamps;
+    // 0, reserved.
+    uint32_t reserved;
 } fastmq_options;
 
 // Gets a line of the log; the texts are readable until it returns. It may run on any thread.
@@ -570,6 +599,15 @@ extern "C" {
 // `out_count` is writable.
 const struct fastmq_message *fastmq_batch_messages(const struct fastmq_batch *batch,
                                                    size_t *out_count);
+
+// Gives the time when a batch was received, in Unix nanoseconds; 0 if the client was opened
+// without time stamps.
+//
+// One thread at a time. Returns 0 on failure, too: INVALID, MISUSE in fastmq_last_error.
+//
+// # Safety
+// None: any value of `batch` is checked.
+uint64_t fastmq_batch_time(const struct fastmq_batch *batch);
 
 // Copies a batch out, so that its queue gets its room back, and closes it.
 //

@@ -20,11 +20,12 @@ pub(crate) fn run(out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn facts() -> [(&'static str, String); 6] {
+fn facts() -> [(&'static str, String); 7] {
     [
         ("kernel", kernel()),
         ("cores", cores()),
         ("clock", clock()),
+        ("time stamps", counter()),
         ("membarrier", membarrier()),
         ("locked memory", locked_memory()),
         ("fork", forks()),
@@ -54,6 +55,22 @@ fn clock() -> String {
     }
     let spent_ns = driver.monotonic_ns() - start_ns;
     format!("{} ns a reading", spent_ns / CLOCK_READS)
+}
+
+fn counter() -> String {
+    let driver = NullDriver::new();
+    let Some(tsc) = driver.tsc() else {
+        return "from the clock: the processor has no invariant TSC".to_owned();
+    };
+    let start_ns = driver.monotonic_ns();
+    for _ in 0..CLOCK_READS {
+        tsc.unix_ns();
+    }
+    let spent_ns = driver.monotonic_ns() - start_ns;
+    format!(
+        "from the TSC, if asked for: {} ns a reading",
+        spent_ns / CLOCK_READS
+    )
 }
 
 fn membarrier() -> String {

@@ -88,6 +88,22 @@ unsafe fn views<S: Source>(number: u64) -> Result<&'static [View]> {
     Ok(unsafe { object.queue().place().lanes().open_views() })
 }
 
+/// When a batch was received.
+fn received_ns(number: u64) -> Result<u64> {
+    match handle::type_of(number) {
+        QUEUE_BATCH => received_in_place_ns::<QueueObject>(number),
+        REQUESTER_BATCH => received_in_place_ns::<RequesterObject>(number),
+        _ => Ok(enter::<Detached>(number)?.object()?.received_ns),
+    }
+}
+
+fn received_in_place_ns<S: Source>(number: u64) -> Result<u64> {
+    let slot = slot_of::<S>(number)?;
+    // SAFETY: the batch is open and one thread at a time uses it, so the slot stays held.
+    let object = unsafe { slot.held() }?;
+    Ok(object.queue().place().lanes().received_ns())
+}
+
 /// Frees a batch in place.
 #[inline(always)]
 fn free<S: Source>(number: u64) -> Result<()> {
@@ -142,6 +158,18 @@ pub unsafe extern "C" fn fastmq_batch_messages(
     })
 }
 
+/// Gives the time when a batch was received, in Unix nanoseconds; 0 if the client was opened
+/// without time stamps.
+///
+/// One thread at a time. Returns 0 on failure, too: INVALID, MISUSE in fastmq_last_error.
+///
+/// # Safety
+/// None: any value of `batch` is checked.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_batch_time(batch: *const fastmq_batch) -> u64 {
+    guarded(0, || received_ns(handle::number(batch)))
+}
+
 /// Copies a batch out, so that its queue gets its room back, and closes it.
 ///
 /// `*out` is yours until fastmq_batch_free, also after the queue and the client are closed. After a
@@ -159,8 +187,10 @@ pub unsafe extern "C" fn fastmq_batch_detach(
         // SAFETY: by the contract.
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         let number = handle::number(batch);
+        let received_ns = received_ns(number)?;
         let copy = |views: &[View]| {
-            let detached = Detached::copy(views).ok_or(Error::NO_MEMORY)?;
+            let mut detached = Detached::copy(views).ok_or(Error::NO_MEMORY)?;
+            detached.received_ns = received_ns;
             open_detached(detached)
         };
         let copied = match handle::type_of(number) {

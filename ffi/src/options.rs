@@ -7,7 +7,9 @@ use std::ffi::c_void;
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::{ptr, slice};
 
-use fastmq::{Error, Fault, ManyOptions, Options, Policy, Profile, QueueOptions, Result, Status};
+use fastmq::{
+    Error, Fault, ManyOptions, Options, Policy, Profile, QueueOptions, Result, Status, Timestamps,
+};
 
 use crate::bytes::{fastmq_bytes, is_null};
 use crate::message::{check_zero, fastmq_message};
@@ -128,6 +130,22 @@ pub enum fastmq_wait {
     FASTMQ_WAIT_BUSY_POLL = 3,
 }
 
+/// Where a client's time stamps come from. With them a message that was published by subject, by
+/// handle, in a batch of either or as a request carries its time in timestamp_ns, and a batch that
+/// was received has one: fastmq_batch_time. A message of a claim carries none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum fastmq_timestamps {
+    /// There are none, and they cost nothing.
+    FASTMQ_TIMESTAMPS_NONE = 0,
+    /// The host's clock.
+    FASTMQ_TIMESTAMPS_CLOCK = 1,
+    /// The counter of the processor, calibrated by the host's clock each second: a few microseconds
+    /// off. Where it is no clock, the host's; `fastmq doctor` and the log say so. The first client
+    /// that asks for it takes a millisecond to open.
+    FASTMQ_TIMESTAMPS_TSC = 2,
+}
+
 /// How a subscription's messages reach the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -170,6 +188,10 @@ pub struct fastmq_options {
     /// What library threads are, borrowed by fastmq_open, which tries it; NULL: as the thread that
     /// starts them.
     pub threads: *const fastmq_thread_options,
+    /// Whether messages and batches carry their time: fastmq_timestamps.
+    pub timestamps: u32,
+    /// 0, reserved.
+    pub reserved: u32,
 }
 
 /// Options of a queue: set `struct_size`; 0 in the others is the default.
@@ -262,7 +284,7 @@ const _: () = {
     assert!(offset_of!(fastmq_many_options, credit) == 8);
     assert!(offset_of!(fastmq_many_options, credit_mode) == 12);
     assert!(offset_of!(fastmq_many_options, gap_ns) == 16);
-    assert!(size_of::<fastmq_options>() == 56);
+    assert!(size_of::<fastmq_options>() == 64);
     assert!(offset_of!(fastmq_options, memory_max) == 8);
     assert!(offset_of!(fastmq_options, queue_capacity) == 16);
     assert!(offset_of!(fastmq_options, payload_max) == 24);
@@ -270,6 +292,8 @@ const _: () = {
     assert!(offset_of!(fastmq_options, threads_max) == 36);
     assert!(offset_of!(fastmq_options, close_timeout_ns) == 40);
     assert!(offset_of!(fastmq_options, threads) == 48);
+    assert!(offset_of!(fastmq_options, timestamps) == 56);
+    assert!(offset_of!(fastmq_options, reserved) == 60);
     assert!(size_of::<fastmq_queue_options>() == 24);
     assert!(offset_of!(fastmq_queue_options, policy) == 4);
     assert!(offset_of!(fastmq_queue_options, capacity) == 8);
@@ -353,6 +377,8 @@ pub(crate) fn policy_of(value: u32) -> Result<Policy> {
     one_of("policy", value, &POLICIES)
 }
 
+const TIMESTAMPS: [Timestamps; 3] = [Timestamps::None, Timestamps::Clock, Timestamps::Tsc];
+
 /// A wait profile; 0: the client's.
 pub(crate) fn wait_of(value: u32) -> Result<Option<Profile>> {
     let profile = one_of("wait", value, &PROFILES)?;
@@ -363,12 +389,16 @@ impl fastmq_options {
     /// # Safety
     /// What `threads` points to is readable, and so is the name in it.
     pub(crate) unsafe fn convert(&self) -> Result<Options> {
-        check_zero("options", &[("flags", self.flags)])?;
+        check_zero(
+            "options",
+            &[("flags", self.flags), ("reserved", self.reserved)],
+        )?;
         let mut options = Options {
             memory_max: self.memory_max,
             ..Options::default()
         };
         options.wait = one_of("wait", self.wait, &PROFILES)?;
+        options.timestamps = one_of("timestamps", self.timestamps, &TIMESTAMPS)?;
         if self.queue_capacity != 0 {
             options.queue_capacity = self.queue_capacity;
         }

@@ -151,7 +151,13 @@ pub unsafe extern "C" fn fastmq_request(
         let out = unsafe { Out::new(out_reply, handle::handle(0), "out_reply") }?;
         let ask = |message: &Message<'_>, _| {
             let copy = |answer: &View| Detached::copy(slice::from_ref(answer));
-            here(client, |here| here.request(message, timeout_ns, copy))
+            here(client, |here| {
+                let answer = here.request(message, timeout_ns, copy)?;
+                Ok(answer.map(|mut answer| {
+                    answer.received_ns = here.writer.broker().stamp_ns();
+                    answer
+                }))
+            })
         };
         // SAFETY: by the contract.
         let answer = unsafe { with_message(request, ask) }?.ok_or(Error::NO_MEMORY)?;

@@ -127,6 +127,7 @@ static inline int batch_calls(fastmq_batch *batch, int (*wanted)(fastmq_status))
     size_t count = 77;
     int wrong = 0;
     wrong += fastmq_batch_messages(batch, &count) != NULL || count != 0;
+    wrong += fastmq_batch_time(batch) != 0;
     wrong += !wanted(fastmq_batch_detach(batch, &copy)) || copy != NULL;
     return wrong;
 }

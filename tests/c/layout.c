@@ -58,7 +58,7 @@ AT(fastmq_outgoing, ttl_ns, 88);
 AT(fastmq_outgoing, priority, 96);
 AT(fastmq_outgoing, reserved, 100);
 
-SIZE(fastmq_options, 56);
+SIZE(fastmq_options, 64);
 AT(fastmq_options, struct_size, 0);
 AT(fastmq_options, flags, 4);
 AT(fastmq_options, memory_max, 8);
@@ -68,6 +68,8 @@ AT(fastmq_options, wait, 32);
 AT(fastmq_options, threads_max, 36);
 AT(fastmq_options, close_timeout_ns, 40);
 AT(fastmq_options, threads, 48);
+AT(fastmq_options, timestamps, 56);
+AT(fastmq_options, reserved, 60);
 
 SIZE(fastmq_thread_options, 40);
 AT(fastmq_thread_options, struct_size, 0);

@@ -1,5 +1,5 @@
 /* What real-time programs ask for: threads with a name, cores, scheduling and priority; one wait
- * over many queues.
+ * over many queues; time stamps for clients that ask for them.
  *
  * Decided here: options of library threads are tried when the client opens, so that a missing right
  * is an error of fastmq_open. No thread spins under a real-time priority here: the lowest one is
@@ -334,6 +334,66 @@ static void wait_over_many(uint32_t profile)
                  "a queue of a closed client is CLOSED");
 }
 
+/* time stamps */
+
+static uint64_t unix_ns(void)
+{
+    struct timespec now;
+    NEED(clock_gettime(CLOCK_REALTIME, &now) == 0);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+static void answer(const fastmq_message *message, void *context)
+{
+    NEED(fastmq_reply(context, message->token, message->payload) == FASTMQ_OK);
+}
+
+/* Sends by subject, by handle and as a request; says how many of the messages and batches have a
+ * time that is right, give or take a millisecond. */
+static void time_stamps(uint32_t timestamps, int is_asked)
+{
+    fastmq_options options = {.struct_size = sizeof options, .timestamps = timestamps};
+    fastmq_client *client = NULL;
+    NEED(fastmq_open(&options, &client) == FASTMQ_OK);
+    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_BACKPRESSURE, 0);
+    subscribe_on(client, "time", queue, 0);
+    subscribe_call(client, "ask", FASTMQ_DELIVERY_INLINE, answer, client);
+    fastmq_publisher *publisher = open_publisher(client, "time");
+    fastmq_requester *requester = open_requester(client, "time", 0);
+    fastmq_outgoing several[2] = {outgoing("time", text("a")), outgoing("time", text("b"))};
+    fastmq_bytes payloads[2] = {text("c"), text("d")};
+    fastmq_batch *batch = NULL, *copy = NULL;
+    size_t count = 0;
+    uint64_t before = unix_ns() - MILLISECOND;
+    NEED(publish_number(client, "time", 1) == FASTMQ_OK);
+    NEED(fastmq_publish_batch(client, several, 2, &count) == FASTMQ_OK);
+    NEED(fastmq_publisher_publish(publisher, text("by handle")) == FASTMQ_OK);
+    NEED(fastmq_publisher_publish_batch(publisher, payloads, 2, &count) == FASTMQ_OK);
+    NEED(fastmq_requester_submit(requester, text("?"), 1, SECOND) == FASTMQ_OK);
+    NEED(fastmq_receive(queue, 0, 0, &batch) == FASTMQ_OK);
+    uint64_t received = fastmq_batch_time(batch), after = unix_ns() + MILLISECOND;
+    const fastmq_message *messages = fastmq_batch_messages(batch, &count);
+    size_t right = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t time = messages[i].timestamp_ns;
+        right += is_asked ? before <= time && time <= after : time == 0;
+    }
+    CHECK_NUMBER(count, 7, "all came");
+    CHECK_NUMBER(right, 7, is_asked ? "each message has its time" : "no message has a time");
+    CHECK(is_asked ? before <= received && received <= after : received == 0,
+          is_asked ? "and the batch its own" : "nor has the batch");
+    NEED(fastmq_batch_detach(batch, &copy) == FASTMQ_OK);
+    CHECK_NUMBER(fastmq_batch_time(copy), received, "a copy has the same");
+    CHECK_NUMBER(fastmq_batch_time(batch), 0, "a batch that is gone has none");
+    CHECK(strstr(fastmq_last_error(), "batch") != NULL, "and that is said");
+    fastmq_batch_free(copy);
+    fastmq_outgoing request = outgoing("ask", text("?"));
+    NEED(fastmq_request(client, &request, SECOND, &batch) == FASTMQ_OK);
+    CHECK((fastmq_batch_time(batch) != 0) == is_asked, "so has an answer");
+    fastmq_batch_free(batch);
+    fastmq_close(client);
+}
+
 int main(void)
 {
     check_begin();
@@ -346,5 +406,8 @@ int main(void)
     library_threads();
     wait_over_many(FASTMQ_WAIT_LOW_POWER);
     wait_over_many(FASTMQ_WAIT_BALANCED);
+    time_stamps(FASTMQ_TIMESTAMPS_NONE, 0);
+    time_stamps(FASTMQ_TIMESTAMPS_CLOCK, 1);
+    time_stamps(FASTMQ_TIMESTAMPS_TSC, 1);
     return check_end();
 }

@@ -1,5 +1,5 @@
 // What real-time programs ask for: threads with a name, cores and scheduling; one wait over many
-// queues.
+// queues; time stamps.
 /* valgrind */
 #include "check.hpp"
 
@@ -74,10 +74,33 @@ static void wait_over_many()
     CHECK_SAYS(fastmq::try_wait_any({}, 0s).status(), invalid, "no queue is invalid");
 }
 
+static void time_stamps()
+{
+    const auto epoch = std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>();
+    for (const auto from : {fastmq::timestamps::none, fastmq::timestamps::clock,
+                            fastmq::timestamps::tsc}) {
+        fastmq::options options;
+        options.timestamps = from;
+        auto mq = fastmq::open(options);
+        auto sink = mq.subscribe("a");
+        const auto before = std::chrono::system_clock::now() - 1ms;
+        mq.publish("a", "x");
+        const auto batch = sink.queue().receive(0s);
+        const auto after = std::chrono::system_clock::now() + 1ms;
+        const auto is_right = [&](auto time) {
+            return from == fastmq::timestamps::none ? time == epoch
+                                                    : before <= time && time <= after;
+        };
+        CHECK(is_right(batch.front().timestamp()), "a message has its time, if asked for");
+        CHECK(is_right(batch.received()), "and so has a batch");
+    }
+}
+
 int main()
 {
     check_begin();
     threads();
     wait_over_many();
+    time_stamps();
     return check_end();
 }

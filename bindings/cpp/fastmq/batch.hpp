@@ -5,7 +5,9 @@
 #include "message.hpp"
 #include "status.hpp"
 
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <utility>
 
@@ -103,6 +105,14 @@ public:
     message operator[](std::size_t index) const noexcept { return message(messages_[index]); }
     /// The first message; the answer, in what client::request gives. It must not be empty.
     [[nodiscard]] message front() const noexcept { return message(*messages_); }
+    /// When it was received; the epoch (count 0): the client was opened without time stamps.
+    [[nodiscard]] std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>
+    received() const noexcept
+    {
+        using time = std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>;
+        const auto count = static_cast<std::int64_t>(fastmq_batch_time(raw_));
+        return time(std::chrono::nanoseconds(count));
+    }
     [[nodiscard]] iterator begin() const noexcept { return iterator(messages_); }
     [[nodiscard]] iterator end() const noexcept { return iterator(messages_ + count_); }
 

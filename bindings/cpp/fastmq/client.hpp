@@ -30,6 +30,14 @@ namespace fastmq {
 /// Figures of a client since it was opened.
 using client_statistics = fastmq_client_statistics;
 
+/// Where time stamps come from: of messages (message::timestamp), but for those of claims, and of
+/// batches (batch::received).
+enum class timestamps : std::uint32_t {
+    none = FASTMQ_TIMESTAMPS_NONE,   ///< There are none, and they cost nothing.
+    clock = FASTMQ_TIMESTAMPS_CLOCK, ///< The host's clock.
+    tsc = FASTMQ_TIMESTAMPS_TSC,     ///< The processor's counter; where it is no clock, the host's.
+};
+
 /// Options of a client; 0 is the default.
 struct options {
     /// Cap on the bytes of lanes, blocks and latest values; 0: no cap.
@@ -46,6 +54,8 @@ struct options {
     duration close_timeout = {};
     /// What library threads are; opening tries it.
     thread_options threads = {};
+    /// Whether messages and batches carry their time.
+    fastmq::timestamps timestamps = fastmq::timestamps::none;
 };
 
 /// What client::dispatch found ready.
@@ -496,6 +506,7 @@ inline result<client> try_open(const options &with = {})
     wanted.close_timeout_ns = with.close_timeout.count_ns();
     const auto threads = detail::to_raw(with.threads);
     wanted.threads = &threads;
+    wanted.timestamps = static_cast<std::uint32_t>(with.timestamps);
     fastmq_client *raw = nullptr;
     const auto said = detail::to_status(fastmq_open(&wanted, &raw));
     if (said != status::ok) {

@@ -54,6 +54,7 @@ pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
+pub use fastmq_engine::timestamps::Timestamps;
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
     ANSWERS_ALL, Claim, Delivery, Error, Fault, ManyOptions, Message, Options, Publisher,

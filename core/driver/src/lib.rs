@@ -22,6 +22,7 @@ mod random;
 pub mod scheduling;
 mod simulated;
 mod thread;
+pub mod tsc;
 
 use core::sync::atomic::AtomicU32;
 use std::io;
@@ -82,6 +83,11 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` from a driver without threads, else what the system says.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<Thread>;
+
+    /// A counter of the processor that tells Unix time; by default there is none.
+    fn tsc(&self) -> Option<&'static tsc::Tsc> {
+        None
+    }
 
     /// Whether spinning before a park can pay: false with one core, and in a simulation, where
     /// nothing moves while the only thread spins.

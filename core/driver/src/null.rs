@@ -11,6 +11,7 @@ use crate::counters::{Counters, Tally, count};
 use crate::event::Event;
 use crate::loop_fd::LoopFd;
 use crate::thread::{self, Thread};
+use crate::tsc::Tsc;
 use crate::{Driver, Parked, clock, futex, random};
 
 /// The real clock, randomness, parking, events and threads; no I/O.
@@ -72,6 +73,10 @@ impl Driver for NullDriver {
 
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<Thread> {
         Thread::spawn(name, body, Arc::clone(&self.tally))
+    }
+
+    fn tsc(&self) -> Option<&'static Tsc> {
+        Tsc::get()
     }
 
     fn may_spin(&self) -> bool {

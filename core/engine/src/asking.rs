@@ -229,7 +229,7 @@ impl Writer {
     ) -> Result<Fate> {
         match targets {
             Targets::Inline(handler) => {
-                let fate = self.ask_inline(handler, subject, payload, None, token, asking);
+                let fate = self.ask_inline(handler, subject, payload, None, (token, 0), asking);
                 self.count_call(&self.counters.requests);
                 fate
             }
@@ -283,7 +283,7 @@ impl Writer {
                     Err(refused) => fate_of(refused),
                 }
             }
-            Targets::Inline(handler) => self.ask_message(handler, message, draft.token, asking),
+            Targets::Inline(handler) => self.ask_message(handler, message, draft, asking),
             Targets::Nobody => Ok(Fate::NoResponder),
             _ => self.send_request_slow(targets, message, draft, asking),
         }
@@ -296,11 +296,12 @@ impl Writer {
         subject: &[u8],
         payload: &[u8],
         optional: Option<Optional<'_>>,
-        token: u64,
+        (token, timestamp_ns): (u64, u64),
         asking: Asking<'_>,
     ) -> Result<Fate> {
         let numbers = Numbers {
             token,
+            timestamp_ns,
             subscription_id: handler.id,
             flags: view_flag::REQUEST,
             tag: handler.tag,
@@ -410,7 +411,7 @@ impl Writer {
         &self,
         handler: &Handler,
         message: &Message<'_>,
-        token: u64,
+        draft: &Draft<'_>,
         asking: Asking<'_>,
     ) -> Result<Fate> {
         let optional = Some(optional_of(message));
@@ -419,7 +420,7 @@ impl Writer {
             message.subject,
             message.payload,
             optional,
-            token,
+            (draft.token, draft.timestamp),
             asking,
         )
     }

@@ -26,6 +26,7 @@ use crate::slots::Slots;
 use crate::statistics::Retired;
 use crate::subscription::{Counts, Delivery, Handler, Interested, OnMessage, Subscription, Target};
 use crate::threads::{self, Threads};
+use crate::timestamps::Stamper;
 use crate::writer::WriterCounters;
 
 pub(crate) const OPEN: u32 = 0;
@@ -42,6 +43,7 @@ pub struct Broker {
     pub(crate) state: AtomicU32,
     pub(crate) options: Options,
     pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) stamper: Stamper,
     pub(crate) interest: Interest<Interested>,
     pub(crate) slots: Slots,
     pub(crate) budget: Arc<Budget>,
@@ -106,6 +108,7 @@ impl Broker {
             retired: Mutex::default(),
             late_answers: AtomicU64::new(0),
             streams: AtomicU64::new(0),
+            stamper: Stamper::new(options.timestamps, &*driver),
             options,
             driver,
             _ended: DropEnded,
@@ -132,6 +135,11 @@ impl Broker {
     /// The driver.
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver
+    }
+
+    /// Unix nanoseconds now, if the client asked for time stamps; else 0.
+    pub fn stamp_ns(&self) -> u64 {
+        self.stamper.now_ns(&*self.driver)
     }
 
     /// True until drain or close.

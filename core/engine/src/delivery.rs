@@ -109,7 +109,7 @@ impl Writer {
         }
         for handler in &many.inline {
             // One that nests too deep is left out.
-            let _ = self.call_message(handler, message, draft.sequence);
+            let _ = self.call_message(handler, message, draft);
         }
     }
 
@@ -217,7 +217,7 @@ impl Writer {
         // that is still to be written.
         for (group, member) in groups.iter().zip(&chosen) {
             if let Some(Member::Inline(handler)) = group.borrow().members.get(*member) {
-                let _ = self.call_message(handler, message, draft.sequence);
+                let _ = self.call_message(handler, message, draft);
                 sent.add(Outcome::Called);
             }
         }
@@ -329,7 +329,7 @@ impl Writer {
                 Member::Inline(handler) => {
                     if attempt == Attempt::Push {
                         group.run.borrow_mut().choose(member);
-                        self.call_message(handler, message, draft.sequence)?;
+                        self.call_message(handler, message, draft)?;
                     }
                     return Ok((member, Outcome::Called));
                 }
@@ -495,7 +495,7 @@ impl Writer {
             Responder::Queue(_) => None,
         };
         if let Some(handler) = handler {
-            let fate = self.ask_message(handler, message, draft.token, asking)?;
+            let fate = self.ask_message(handler, message, draft, asking)?;
             return Ok((fate, handler.id));
         }
         let sent = match responder {

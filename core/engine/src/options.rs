@@ -9,6 +9,7 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
 use crate::subscription::{Delivery, OnMessage};
 use crate::thread_options::check_library_threads;
+use crate::timestamps::Timestamps;
 use crate::wait::Profile;
 
 /// Default capacity of a lane in bytes.
@@ -40,6 +41,8 @@ pub struct Options {
     pub close_timeout_ns: u64,
     /// What library threads are: their name, which a number follows, cores and scheduling.
     pub threads: ThreadOptions,
+    /// Whether messages and batches carry their time.
+    pub timestamps: Timestamps,
 }
 
 impl Default for Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             threads_max: 1,
             close_timeout_ns: CLOSE_TIMEOUT_NS_DEFAULT,
             threads: ThreadOptions::default(),
+            timestamps: Timestamps::None,
         }
     }
 }

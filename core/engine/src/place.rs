@@ -248,8 +248,16 @@ impl Place {
         let received = self.receive_with(broker, guard, limit, timeout_ns);
         if received.is_err() {
             self.finish(broker);
+        } else if broker.stamper.is_on() {
+            self.note_received(broker);
         }
         received
+    }
+
+    /// Notes when a batch was received, for clients that ask for time stamps.
+    #[cold]
+    pub(crate) fn note_received(&self, broker: &Broker) {
+        self.lanes.note_received(broker.stamp_ns());
     }
 
     #[inline(always)]

@@ -299,10 +299,17 @@ impl Requester {
             place
                 .gather
                 .more(count, limit, || state.look(&mut guard, false));
+            if broker.stamper.is_on() {
+                place.note_received(broker);
+            }
             return Ok(guard.into_batch());
         }
         place.gather.starve();
-        place.wait(broker, guard, timeout_ns, |guard| state.look(guard, true))
+        let waited = place.wait(broker, guard, timeout_ns, |guard| state.look(guard, true));
+        if broker.stamper.is_on() && waited.is_ok() {
+            place.note_received(broker);
+        }
+        waited
     }
 
     /// Asks and waits for the answer, which `use_answer` gets.

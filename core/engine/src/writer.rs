@@ -77,6 +77,8 @@ pub struct Writer {
     pub(crate) counters: Arc<WriterCounters>,
     /// Largest payload of a usual message.
     pub(crate) usual_bytes: usize,
+    /// Where the payloads of usual messages end; 0: none is usual, as each has its time.
+    usual_end: usize,
     /// The only subject, for publisher handles.
     pub(crate) label: Option<Label>,
     _ended: DropEnded,
@@ -94,8 +96,10 @@ impl Writer {
     pub(crate) fn new(broker: &Arc<Broker>, label: Option<Label>) -> Result<Self> {
         let counters = broker.new_counters()?;
         let usual_bytes = (broker.options.payload_max as usize).min(BLOCK_BYTES);
+        let has_time = broker.stamper.is_on();
         Ok(Self {
             usual_bytes,
+            usual_end: if has_time { 0 } else { usual_bytes + 1 },
             hash: broker.interest.hasher(),
             routes: RefCell::new(RouteCache::new()),
             late_routes: RefCell::default(),
@@ -162,7 +166,7 @@ impl Writer {
     /// True for a payload that a plain record can carry, while the client is open.
     #[inline(always)]
     pub(crate) fn is_usual(&self, payload: &[u8]) -> bool {
-        payload.len() <= self.usual_bytes && self.broker.is_open()
+        payload.len() < self.usual_end && self.broker.is_open()
     }
 
     /// Sends a usual message along a route.
@@ -233,7 +237,7 @@ impl Writer {
         sequence: u64,
     ) -> Result<()> {
         if let Targets::Inline(handler) = targets {
-            self.call_inline(handler, subject, payload, None, sequence)?;
+            self.call_inline(handler, subject, payload, None, (sequence, 0))?;
             self.count_call(&self.counters.published);
             return Ok(());
         }
@@ -323,7 +327,7 @@ impl Writer {
             return Err(self.too_large(message.payload.len()));
         }
         let others = message.reply_to.len() | message.key.len() | message.headers.len();
-        if others != 0 || message.ttl_ns != 0 {
+        if others != 0 || message.ttl_ns != 0 || self.usual_end == 0 {
             self.draft_rare(message, &mut draft)?;
         }
         if !self.broker.is_open() {
@@ -377,6 +381,10 @@ impl Writer {
             draft.key = message.key;
             draft.headers = message.headers;
         }
+        if self.usual_end == 0 {
+            draft.flags |= flag::TIMESTAMP;
+            draft.timestamp = self.broker.stamp_ns();
+        }
         if message.ttl_ns > 0 {
             draft.flags |= flag::EXPIRY;
             draft.expiry = self
@@ -414,7 +422,7 @@ impl Writer {
                 }
                 self.note_push(*target, pushed)?;
             }
-            Targets::Inline(handler) => self.call_message(handler, message, draft.sequence)?,
+            Targets::Inline(handler) => self.call_message(handler, message, draft)?,
             Targets::Nobody => {}
             _ => return self.send_slow(targets, message, draft),
         }
@@ -437,7 +445,7 @@ impl Writer {
         &self,
         handler: &Handler,
         message: &Message<'_>,
-        sequence: u64,
+        draft: &Draft<'_>,
     ) -> Result<()> {
         let optional = Some(optional_of(message));
         self.call_inline(
@@ -445,7 +453,7 @@ impl Writer {
             message.subject,
             message.payload,
             optional,
-            sequence,
+            (draft.sequence, draft.timestamp),
         )
     }
 
@@ -456,11 +464,12 @@ impl Writer {
         subject: &[u8],
         payload: &[u8],
         optional: Option<Optional<'_>>,
-        sequence: u64,
+        (sequence, timestamp_ns): (u64, u64),
     ) -> Result<()> {
         let numbers = Numbers {
             sequence,
             publisher: self.publisher(),
+            timestamp_ns,
             subscription_id: handler.id,
             tag: handler.tag,
             ..Numbers::default()

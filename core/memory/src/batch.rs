@@ -21,9 +21,16 @@ impl<'q> Batch<'q> {
         unsafe { self.queue.open_views() }
     }
 
+    /// When it was received, in Unix nanoseconds; 0 if the client did not ask for time stamps.
+    pub fn received_ns(&self) -> u64 {
+        self.queue.received_ns()
+    }
+
     /// A copy of the messages that outlives the batch, or `None` without memory for it.
     pub fn detach(&self) -> Option<Detached> {
-        Detached::copy(self.messages())
+        let mut copy = Detached::copy(self.messages())?;
+        copy.received_ns = self.received_ns();
+        Some(copy)
     }
 
     /// Leaves the batch open without a guard: `Queue::open_views` and `Queue::open_batch` reach it.
@@ -45,6 +52,8 @@ impl Drop for Batch<'_> {
 /// Messages copied out of a batch, with memory of their own.
 #[derive(Debug)]
 pub struct Detached {
+    /// When it was received, in Unix nanoseconds; 0: not known.
+    pub received_ns: u64,
     views: Vec<View>,
     _bytes: Vec<u8>,
     /// Of batches that were appended.
@@ -88,6 +97,7 @@ impl Detached {
             views.push(view);
         }
         Some(Self {
+            received_ns: 0,
             views,
             _bytes: bytes,
             others: Vec::new(),

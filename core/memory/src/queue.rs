@@ -185,6 +185,8 @@ pub struct Queue {
     latest: Latest,
     counters: CachePadded<ReaderCounters>,
     reading: AtomicU32,
+    /// When the last batch was received, in Unix nanoseconds; 0: nobody asked.
+    received_ns: AtomicU64,
     reader: UnsafeCell<Reader>,
 }
 
@@ -224,6 +226,7 @@ impl Queue {
             latest: Latest::default(),
             counters: CachePadded::new(ReaderCounters::default()),
             reading: AtomicU32::new(FREE),
+            received_ns: AtomicU64::new(0),
             reader: UnsafeCell::new(Reader::default()),
         }
     }
@@ -243,6 +246,16 @@ impl Queue {
     #[inline(always)]
     pub fn blocks(&self) -> &Arc<BlockPool> {
         &self.blocks
+    }
+
+    /// When the last batch was received, in Unix nanoseconds; 0 if nobody noted it.
+    pub fn received_ns(&self) -> u64 {
+        self.received_ns.load(Ordering::Relaxed)
+    }
+
+    /// Notes when a batch was received; its receiver calls this.
+    pub fn note_received(&self, unix_ns: u64) {
+        self.received_ns.store(unix_ns, Ordering::Relaxed);
     }
 
     /// The gate where the reader sleeps.
