@@ -286,6 +286,40 @@ typedef uint32_t fastmq_timestamps;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What the memory of a client's queues, blocks and latest values is: bits of
+// fastmq_options.memory.
+//
+// With any of them fastmq_open takes memory_max bytes, which must not be 0, in one piece, and has
+// the system put memory behind each page. Queues that open and grow get their part of it, and no
+// call waits for the system to find memory for a message. The process as a whole is left as it
+// is: handles, routes, copies of messages (of FASTMQ_POLICY_DROP_OLDEST, of fastmq_batch_detach)
+// and your own memory are the allocator's. It is given back when the client and all that was
+// opened with it are closed, open batches included, and other threads that published by subject
+// have ended or begun to use another client.
+enum fastmq_memory
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // It is there from the start, as with the other bits.
+    FASTMQ_MEMORY_PREFAULT = 1,
+    // It is locked (mlock): never written to a swap file. DENIED if RLIMIT_MEMLOCK does not allow
+    // so much, and CAP_IPC_LOCK is missing.
+    FASTMQ_MEMORY_LOCK = 2,
+    // It is in huge pages of 2 MiB, to which memory_max is rounded up: those that vm.nr_hugepages
+    // has reserved if there are enough, else such as the kernel makes; these may be fewer where
+    // its memory is in pieces (AnonHugePages in /proc/self/smaps). UNSUPPORTED if there are
+    // neither.
+    FASTMQ_MEMORY_HUGE_PAGES = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_memory fastmq_memory;
+#else
+typedef uint32_t fastmq_memory;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
 
@@ -401,8 +435,8 @@ typedef struct fastmq_options {
     const struct fastmq_thread_options *threads;
     // Whether messages and batches carry their time: fastmq_timestamps.
     uint32_t timestamps;
-    // 0, reserved.
-    uint32_t reserved;
+    // What memory is: bits of fastmq_memory; 0: the allocator's, taken when it is needed.
+    uint32_t memory;
 } fastmq_options;
 
 // Gets a line of the log; the texts are readable until it returns. It may run on any thread.
@@ -632,8 +666,9 @@ void fastmq_batch_free(struct fastmq_batch *batch);
 //
 // `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
 // fastmq_close. Safe from any thread.
-// Returns OK, INVALID, DENIED (the right to the options of library threads is missing; the
-// sentence names the cure), UNSUPPORTED (no thread can be started), IO, NO_MEMORY, MISUSE.
+// Returns OK, INVALID, DENIED (the right to the options of library threads, or to lock so much
+// memory, is missing; the sentence names the cure), UNSUPPORTED (no thread can be started, or
+// there are no huge pages), IO, NO_MEMORY, MISUSE.
 //
 // # Safety
 // `options` is NULL or readable for its `struct_size`, and so is what it points to; `out` is

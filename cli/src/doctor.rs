@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, Write};
 
-use fastmq::border::{core_count, fence, fork};
+use fastmq::border::{core_count, fence, fork, pages};
 use fastmq::{Driver, NullDriver};
 
 /// Readings of the clock to take the mean of.
@@ -20,7 +20,7 @@ pub(crate) fn run(out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn facts() -> [(&'static str, String); 7] {
+fn facts() -> [(&'static str, String); 8] {
     [
         ("kernel", kernel()),
         ("cores", cores()),
@@ -28,6 +28,7 @@ fn facts() -> [(&'static str, String); 7] {
         ("time stamps", counter()),
         ("membarrier", membarrier()),
         ("locked memory", locked_memory()),
+        ("huge pages", huge_pages()),
         ("fork", forks()),
     ]
 }
@@ -81,22 +82,35 @@ fn membarrier() -> String {
 }
 
 fn locked_memory() -> String {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    limit(&limits).unwrap_or_else(|| "unknown".to_owned())
+    match pages::lock_limit() {
+        None => "no limit (RLIMIT_MEMLOCK)".to_owned(),
+        Some(bytes) => format!("{bytes} bytes (RLIMIT_MEMLOCK; ulimit -l raises it)"),
+    }
 }
 
-/// The soft limit in the kernel's table.
-fn limit(limits: &str) -> Option<String> {
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max locked memory"))?;
-    let soft = line["Max locked memory".len()..]
-        .split_whitespace()
-        .next()?;
-    Some(match soft {
-        "unlimited" => "no limit".to_owned(),
-        bytes => format!("{bytes} bytes"),
-    })
+fn huge_pages() -> String {
+    let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = free_huge_pages(&table);
+    match (free, pages::has_transparent_huge_pages()) {
+        (0, true) => "the kernel makes some, if asked for; none are reserved".to_owned(),
+        (0, false) => "none: vm.nr_hugepages reserves some, transparent_hugepage/enabled allows \
+                       the kernel to make some"
+            .to_owned(),
+        (count, true) => format!("{count} of 2 MiB are reserved; the kernel makes more"),
+        (count, false) => format!("{count} of 2 MiB are reserved; the kernel makes no more"),
+    }
+}
+
+/// The reserved ones of 2 MiB in the kernel's table that nobody has.
+fn free_huge_pages(table: &str) -> u64 {
+    let field = |name| {
+        let line = table.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    match field("Hugepagesize:") {
+        Some(2048) => field("HugePages_Free:").unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn forks() -> String {
@@ -118,20 +132,15 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_read_from_the_kernels_table() {
-        let check = |line: &str, expected: Option<&str>| {
-            let table = format!("Limit Soft Hard Units\n{line}\nMax processes 1 1 processes\n");
-            assert_eq!(limit(&table).as_deref(), expected);
-        };
+    fn huge_pages_are_counted_by_the_kernels_table() {
+        let check = |table, expected| assert_eq!(free_huge_pages(table), expected, "{table}");
         check(
-            "Max locked memory         8388608   8388608   bytes",
-            Some("8388608 bytes"),
+            "HugePages_Total: 9\nHugePages_Free:   7\nHugepagesize: 2048 kB\n",
+            7,
         );
-        check(
-            "Max locked memory         unlimited unlimited bytes",
-            Some("no limit"),
-        );
-        check("Max locked memory", None);
-        check("", None);
+        check("HugePages_Free: 7\nHugepagesize: 1048576 kB\n", 0);
+        check("HugePages_Free: 7\n", 0);
+        check("HugePages_Free: many\nHugepagesize: 2048 kB\n", 0);
+        check("", 0);
     }
 }

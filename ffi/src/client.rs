@@ -63,8 +63,9 @@ pub(crate) fn check_parent(client: &Client) -> Result<()> {
 ///
 /// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
 /// fastmq_close. Safe from any thread.
-/// Returns OK, INVALID, DENIED (the right to the options of library threads is missing; the
-/// sentence names the cure), UNSUPPORTED (no thread can be started), IO, NO_MEMORY, MISUSE.
+/// Returns OK, INVALID, DENIED (the right to the options of library threads, or to lock so much
+/// memory, is missing; the sentence names the cure), UNSUPPORTED (no thread can be started, or
+/// there are no huge pages), IO, NO_MEMORY, MISUSE.
 ///
 /// # Safety
 /// `options` is NULL or readable for its `struct_size`, and so is what it points to; `out` is

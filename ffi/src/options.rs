@@ -8,7 +8,8 @@ use std::mem::{MaybeUninit, offset_of, size_of};
 use std::{ptr, slice};
 
 use fastmq::{
-    Error, Fault, ManyOptions, Options, Policy, Profile, QueueOptions, Result, Status, Timestamps,
+    Error, Fault, ManyOptions, Options, PageOptions, Policy, Profile, QueueOptions, Result, Status,
+    Timestamps,
 };
 
 use crate::bytes::{fastmq_bytes, is_null};
@@ -146,6 +147,31 @@ pub enum fastmq_timestamps {
     FASTMQ_TIMESTAMPS_TSC = 2,
 }
 
+/// What the memory of a client's queues, blocks and latest values is: bits of
+/// fastmq_options.memory.
+///
+/// With any of them fastmq_open takes memory_max bytes, which must not be 0, in one piece, and has
+/// the system put memory behind each page. Queues that open and grow get their part of it, and no
+/// call waits for the system to find memory for a message. The process as a whole is left as it
+/// is: handles, routes, copies of messages (of FASTMQ_POLICY_DROP_OLDEST, of fastmq_batch_detach)
+/// and your own memory are the allocator's. It is given back when the client and all that was
+/// opened with it are closed, open batches included, and other threads that published by subject
+/// have ended or begun to use another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum fastmq_memory {
+    /// It is there from the start, as with the other bits.
+    FASTMQ_MEMORY_PREFAULT = 1,
+    /// It is locked (mlock): never written to a swap file. DENIED if RLIMIT_MEMLOCK does not allow
+    /// so much, and CAP_IPC_LOCK is missing.
+    FASTMQ_MEMORY_LOCK = 2,
+    /// It is in huge pages of 2 MiB, to which memory_max is rounded up: those that vm.nr_hugepages
+    /// has reserved if there are enough, else such as the kernel makes; these may be fewer where
+    /// its memory is in pieces (AnonHugePages in /proc/self/smaps). UNSUPPORTED if there are
+    /// neither.
+    FASTMQ_MEMORY_HUGE_PAGES = 4,
+}
+
 /// How a subscription's messages reach the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -190,8 +216,8 @@ pub struct fastmq_options {
     pub threads: *const fastmq_thread_options,
     /// Whether messages and batches carry their time: fastmq_timestamps.
     pub timestamps: u32,
-    /// 0, reserved.
-    pub reserved: u32,
+    /// What memory is: bits of fastmq_memory; 0: the allocator's, taken when it is needed.
+    pub memory: u32,
 }
 
 /// Options of a queue: set `struct_size`; 0 in the others is the default.
@@ -293,7 +319,7 @@ const _: () = {
     assert!(offset_of!(fastmq_options, close_timeout_ns) == 40);
     assert!(offset_of!(fastmq_options, threads) == 48);
     assert!(offset_of!(fastmq_options, timestamps) == 56);
-    assert!(offset_of!(fastmq_options, reserved) == 60);
+    assert!(offset_of!(fastmq_options, memory) == 60);
     assert!(size_of::<fastmq_queue_options>() == 24);
     assert!(offset_of!(fastmq_queue_options, policy) == 4);
     assert!(offset_of!(fastmq_queue_options, capacity) == 8);
@@ -379,6 +405,23 @@ pub(crate) fn policy_of(value: u32) -> Result<Policy> {
 
 const TIMESTAMPS: [Timestamps; 3] = [Timestamps::None, Timestamps::Clock, Timestamps::Tsc];
 
+/// By the bits PREFAULT, LOCK and HUGE_PAGES.
+const MEMORY: [PageOptions; 8] = {
+    let mut all = [PageOptions {
+        prefault: false,
+        lock: false,
+        huge: false,
+    }; 8];
+    let mut bits = 0;
+    while bits < all.len() {
+        all[bits].prefault = bits & 1 != 0;
+        all[bits].lock = bits & 2 != 0;
+        all[bits].huge = bits & 4 != 0;
+        bits += 1;
+    }
+    all
+};
+
 /// A wait profile; 0: the client's.
 pub(crate) fn wait_of(value: u32) -> Result<Option<Profile>> {
     let profile = one_of("wait", value, &PROFILES)?;
@@ -389,16 +432,14 @@ impl fastmq_options {
     /// # Safety
     /// What `threads` points to is readable, and so is the name in it.
     pub(crate) unsafe fn convert(&self) -> Result<Options> {
-        check_zero(
-            "options",
-            &[("flags", self.flags), ("reserved", self.reserved)],
-        )?;
+        check_zero("options", &[("flags", self.flags)])?;
         let mut options = Options {
             memory_max: self.memory_max,
             ..Options::default()
         };
         options.wait = one_of("wait", self.wait, &PROFILES)?;
         options.timestamps = one_of("timestamps", self.timestamps, &TIMESTAMPS)?;
+        options.memory = one_of("memory", self.memory, &MEMORY)?;
         if self.queue_capacity != 0 {
             options.queue_capacity = self.queue_capacity;
         }

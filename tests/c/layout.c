@@ -69,7 +69,7 @@ AT(fastmq_options, threads_max, 36);
 AT(fastmq_options, close_timeout_ns, 40);
 AT(fastmq_options, threads, 48);
 AT(fastmq_options, timestamps, 56);
-AT(fastmq_options, reserved, 60);
+AT(fastmq_options, memory, 60);
 
 SIZE(fastmq_thread_options, 40);
 AT(fastmq_thread_options, struct_size, 0);

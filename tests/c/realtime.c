@@ -1,5 +1,5 @@
-/* What real-time programs ask for: threads with a name, cores, scheduling and priority; one wait
- * over many queues; time stamps for clients that ask for them.
+/* What real-time programs ask for: threads with a name, cores, scheduling and priority; memory that
+ * is there from the start, and locked; one wait over many queues; time stamps for clients that ask.
  *
  * Decided here: options of library threads are tried when the client opens, so that a missing right
  * is an error of fastmq_open. No thread spins under a real-time priority here: the lowest one is
@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include "steps.h"
 
+#include <dirent.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,7 +17,7 @@
 #include <unistd.h>
 
 /* capget(2), version 3: musl comes without the kernel's header. */
-enum { CAPABILITY_VERSION = 0x20080522, CAPABILITY_SYS_NICE = 23 };
+enum { CAPABILITY_VERSION = 0x20080522, CAPABILITY_IPC_LOCK = 14, CAPABILITY_SYS_NICE = 23 };
 
 /* threads */
 
@@ -50,16 +51,20 @@ static uint64_t last_of(uint64_t cores)
     return UINT64_C(1) << (63 - __builtin_clzll(cores));
 }
 
-/* A child without the right to real-time scheduling, for any user. */
-static void drop_rights(void)
+/* A child without the rights to real-time scheduling and to lock more than `memlock` bytes, for
+ * any user. */
+static void drop_rights(rlim_t memlock)
 {
-    struct rlimit none = {0, 0};
+    const uint32_t rights
+        = UINT32_C(1) << CAPABILITY_SYS_NICE | UINT32_C(1) << CAPABILITY_IPC_LOCK;
+    struct rlimit none = {0, 0}, locked = {memlock, memlock};
     struct { uint32_t version; int32_t pid; } header = {CAPABILITY_VERSION, 0};
     struct { uint32_t effective, permitted, inheritable; } data[2];
     NEED(setrlimit(RLIMIT_RTPRIO, &none) == 0);
+    NEED(setrlimit(RLIMIT_MEMLOCK, &locked) == 0);
     NEED(syscall(SYS_capget, &header, data) == 0);
-    data[0].effective &= ~(UINT32_C(1) << CAPABILITY_SYS_NICE);
-    data[0].permitted &= ~(UINT32_C(1) << CAPABILITY_SYS_NICE);
+    data[0].effective &= ~rights;
+    data[0].permitted &= ~rights;
     NEED(syscall(SYS_capset, &header, data) == 0);
 }
 
@@ -221,7 +226,7 @@ static int denied_in_child(void)
     fastmq_thread_options threads = thread_options("");
     fastmq_options options = {.struct_size = sizeof options};
     fastmq_client *client = NULL;
-    drop_rights();
+    drop_rights(0);
     threads.scheduling = FASTMQ_SCHEDULING_FIFO;
     threads.priority = 7;
     options.threads = &threads;
@@ -238,6 +243,166 @@ static int denied_in_child(void)
     threads.priority = 0;
     if (fastmq_open(&options, &client) != FASTMQ_OK) {
         return 3;
+    }
+    fastmq_close(client);
+    return 0;
+}
+
+static void kept_cores(void)
+{
+    fastmq_thread_options threads = thread_options("kept");
+    fastmq_options options = {.struct_size = sizeof options, .threads_max = 3};
+    fastmq_client *client = NULL;
+    int count = 0, elsewhere = 0;
+    threads.cores = last_of(cores_here());
+    options.threads = &threads;
+    NEED(fastmq_open(&options, &client) == FASTMQ_OK);
+    for (int i = 0; i < 5; i++) {
+        subscribe_call(client, "kept", FASTMQ_DELIVERY_THREAD, on_message, NULL);
+    }
+    DIR *tasks = opendir("/proc/self/task");
+    NEED(tasks != NULL);
+    for (struct dirent *task = readdir(tasks); task != NULL; task = readdir(tasks)) {
+        int id = atoi(task->d_name);
+        cpu_set_t set;
+        uint64_t cores = 0;
+        if (id == 0 || id == getpid()) {
+            continue;
+        }
+        NEED(sched_getaffinity(id, sizeof set, &set) == 0);
+        for (int core = 0; core < 64; core++) {
+            cores |= (uint64_t)(CPU_ISSET(core, &set) != 0) << core;
+        }
+        count++;
+        elsewhere += cores != threads.cores;
+    }
+    closedir(tasks);
+    CHECK_NUMBER(count, 3, "the library has as many threads as it may");
+    CHECK_NUMBER(elsewhere, 0, "and none of them may use a core that was kept");
+    fastmq_close(client);
+}
+
+/* memory */
+
+enum { MIB = 1 << 20 };
+
+static fastmq_options memory_options(uint64_t memory_max, uint32_t memory)
+{
+    fastmq_options options = {.struct_size = sizeof options};
+    options.memory_max = memory_max;
+    options.memory = memory;
+    return options;
+}
+
+/* A figure of /proc/self/status in bytes. */
+static uint64_t status_bytes(const char *name)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    NEED(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, name, strlen(name)) == 0) {
+            kib = strtoull(line + strlen(name), NULL, 10);
+        }
+    }
+    fclose(file);
+    return kib * 1024;
+}
+
+static uint64_t faults(void)
+{
+    struct rusage usage;
+    NEED(getrusage(RUSAGE_SELF, &usage) == 0);
+    return (uint64_t)usage.ru_minflt;
+}
+
+/* Fills a queue to the last byte, reads it, and closes all. */
+static uint64_t use_memory(fastmq_client *client)
+{
+    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_BACKPRESSURE, MIB);
+    fastmq_batch *batch = NULL;
+    uint64_t count = 0, before = faults();
+    fastmq_subscription *subscription = subscribe_on(client, "memory", queue, 0);
+    NEED(publish_number(client, "memory", count++) == FASTMQ_OK);
+    while (publish_number(client, "memory", count) == FASTMQ_OK) {
+        count++;
+    }
+    uint64_t waited = faults() - before;
+    NEED(fastmq_receive(queue, 1, 0, &batch) == FASTMQ_OK);
+    fastmq_batch_free(batch);
+    CHECK_NUMBER(take_all(queue), count - 1, "what fits comes out again");
+    CHECK(waited < 128, "a queue of 256 pages grows without a fault for each");
+    fastmq_close(client);
+    fastmq_unsubscribe(subscription);
+    fastmq_queue_close(queue);
+    return count;
+}
+
+static void memory_from_the_start(void)
+{
+    fastmq_options options = memory_options(4 * MIB, FASTMQ_MEMORY_PREFAULT);
+    fastmq_client *client = NULL;
+    uint64_t before = status_bytes("VmRSS:");
+    NEED(fastmq_open(&options, &client) == FASTMQ_OK);
+    CHECK(status_bytes("VmRSS:") >= before + 4 * MIB, "memory is there when the client opens");
+    use_memory(client);
+
+    options = memory_options(0, FASTMQ_MEMORY_PREFAULT);
+    CHECK_STATUS(fastmq_open(&options, &client), FASTMQ_INVALID, "how much must be said");
+    CHECK(strstr(fastmq_last_error(), "memory_max") != NULL, "and where is said");
+    options = memory_options(4 * MIB, 8);
+    CHECK_STATUS(fastmq_open(&options, &client), FASTMQ_INVALID, "there are three bits");
+    options = memory_options(UINT64_C(1) << 62, FASTMQ_MEMORY_PREFAULT);
+    CHECK_STATUS(fastmq_open(&options, &client), FASTMQ_NO_MEMORY, "more than there can be");
+
+    options = memory_options(4 * MIB, FASTMQ_MEMORY_HUGE_PAGES);
+    fastmq_status status = fastmq_open(&options, &client);
+    if (status == FASTMQ_OK) {
+        use_memory(client);
+    } else {
+        CHECK_STATUS(status, FASTMQ_UNSUPPORTED, "no huge pages: fastmq_open says so");
+        CHECK(strstr(fastmq_last_error(), "vm.nr_hugepages=2") != NULL, "and what gives them");
+    }
+}
+
+/* In a child, so that its limit is known: 8 MiB may be locked, by whomever. */
+static int locked_in_child(void)
+{
+    fastmq_options options = memory_options(4 * MIB, FASTMQ_MEMORY_LOCK);
+    fastmq_client *client = NULL, *second = NULL;
+    drop_rights(6 * MIB);
+    if (fastmq_open(&options, &client) != FASTMQ_OK || status_bytes("VmLck:") != 4 * MIB) {
+        return 1;
+    }
+    if (fastmq_open(&options, &second) != FASTMQ_DENIED || second != NULL
+        || strstr(fastmq_last_error(), "RLIMIT_MEMLOCK") == NULL
+        || strstr(fastmq_last_error(), "ulimit -l 4096") == NULL
+        || status_bytes("VmLck:") != 4 * MIB) {
+        return 2;
+    }
+    if (use_memory(client) == 0 || status_bytes("VmLck:") != 0) {
+        return 3;
+    }
+    if (fastmq_open(&options, &second) != FASTMQ_OK || status_bytes("VmLck:") != 4 * MIB) {
+        return 4;
+    }
+    fastmq_close(second);
+    return status_bytes("VmLck:") == 0 ? 0 : 5;
+}
+
+static int lock_denied_in_child(void)
+{
+    fastmq_options options = memory_options(MIB, FASTMQ_MEMORY_LOCK);
+    fastmq_client *client = NULL;
+    drop_rights(0);
+    if (fastmq_open(&options, &client) != FASTMQ_DENIED || client != NULL
+        || strstr(fastmq_last_error(), "RLIMIT_MEMLOCK") == NULL) {
+        return 1;
+    }
+    options.memory = FASTMQ_MEMORY_PREFAULT;
+    if (fastmq_open(&options, &client) != FASTMQ_OK || status_bytes("VmLck:") != 0) {
+        return 2;
     }
     fastmq_close(client);
     return 0;
@@ -400,10 +565,16 @@ int main(void)
     /* First: a child of a process that has opened a client may not use the library. */
     CHECK_NUMBER(in_child(denied_in_child), 0,
                  "without the right real-time scheduling is DENIED, and the cure is named");
+    CHECK_NUMBER(in_child(lock_denied_in_child), 0,
+                 "without the right to lock memory fastmq_open is DENIED, and the cure is named");
+    CHECK_NUMBER(in_child(locked_in_child), 0,
+                 "just the memory of the client is locked, within the limit, until it closes");
     own_threads();
     struct self self = {.name = ""};
     NEED(pthread_join(start_thread(real_time_thread, &self), NULL) == 0);
     library_threads();
+    kept_cores();
+    memory_from_the_start();
     wait_over_many(FASTMQ_WAIT_LOW_POWER);
     wait_over_many(FASTMQ_WAIT_BALANCED);
     time_stamps(FASTMQ_TIMESTAMPS_NONE, 0);

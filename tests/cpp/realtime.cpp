@@ -1,5 +1,5 @@
-// What real-time programs ask for: threads with a name, cores and scheduling; one wait over many
-// queues; time stamps.
+// What real-time programs ask for: threads with a name, cores and scheduling; memory that is there
+// from the start; one wait over many queues; time stamps.
 /* valgrind */
 #include "check.hpp"
 
@@ -60,6 +60,29 @@ static void threads()
     CHECK_THROWS(fastmq::open(options), invalid, "which has 11 bytes at most");
 }
 
+static void memory()
+{
+    fastmq::options options;
+    options.memory_max = 1 << 20;
+    options.memory = fastmq::memory::prefault;
+    {
+        auto mq = fastmq::open(options);
+        auto sink = mq.subscribe("a");
+        mq.publish("a", "x");
+        CHECK(sink.queue().receive(0s).front().text() == "x", "memory from the start is used");
+    }
+    options.memory = fastmq::memory::lock | fastmq::memory::prefault;
+    const auto locked = fastmq::try_open(options).status();
+    CHECK(locked == fastmq::status::ok || locked == fastmq::status::denied,
+          "it is locked, or the right is missing");
+    options.memory = fastmq::memory::huge_pages;
+    const auto huge = fastmq::try_open(options).status();
+    CHECK(huge == fastmq::status::ok || huge == fastmq::status::unsupported,
+          "it is in huge pages, or there are none");
+    options.memory_max = 0;
+    CHECK_THROWS(fastmq::open(options), invalid, "how much must be said");
+}
+
 static void wait_over_many()
 {
     auto mq = fastmq::open();
@@ -100,6 +123,7 @@ int main()
 {
     check_begin();
     threads();
+    memory();
     wait_over_many();
     time_stamps();
     return check_end();

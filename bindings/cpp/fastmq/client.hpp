@@ -38,6 +38,23 @@ enum class timestamps : std::uint32_t {
     tsc = FASTMQ_TIMESTAMPS_TSC,     ///< The processor's counter; where it is no clock, the host's.
 };
 
+/// What the memory of a client's queues, blocks and latest values is. With any bit of it opening
+/// takes options::memory_max bytes, which must not be 0, and has the system put memory behind each
+/// page; handles, routes and copies of messages stay the allocator's. It is given back when the
+/// client and all that was opened with it are closed, open batches included.
+enum class memory : std::uint32_t {
+    on_demand = 0,                           ///< The allocator's, taken when it is needed.
+    prefault = FASTMQ_MEMORY_PREFAULT,       ///< There from the start, as with the other bits.
+    lock = FASTMQ_MEMORY_LOCK,               ///< Never written to a swap file; denied without the right.
+    huge_pages = FASTMQ_MEMORY_HUGE_PAGES,   ///< In huge pages; unsupported if there are none.
+};
+
+/// Both.
+constexpr memory operator|(memory a, memory b) noexcept
+{
+    return static_cast<memory>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+
 /// Options of a client; 0 is the default.
 struct options {
     /// Cap on the bytes of lanes, blocks and latest values; 0: no cap.
@@ -56,6 +73,8 @@ struct options {
     thread_options threads = {};
     /// Whether messages and batches carry their time.
     fastmq::timestamps timestamps = fastmq::timestamps::none;
+    /// What memory is.
+    fastmq::memory memory = fastmq::memory::on_demand;
 };
 
 /// What client::dispatch found ready.
@@ -492,8 +511,9 @@ private:
 
 /// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
 /// threads are tried on a thread that has ended when this returns.
-/// Statuses: ok, invalid, denied (the right to the options of library threads is missing; the
-/// sentence names the cure), unsupported (no thread can be started), io, no_memory.
+/// Statuses: ok, invalid, denied (the right to the options of library threads, or to lock so much
+/// memory, is missing; the sentence names the cure), unsupported (no thread can be started, or there
+/// are no huge pages), io, no_memory.
 inline result<client> try_open(const options &with = {})
 {
     fastmq_options wanted{};
@@ -507,6 +527,7 @@ inline result<client> try_open(const options &with = {})
     const auto threads = detail::to_raw(with.threads);
     wanted.threads = &threads;
     wanted.timestamps = static_cast<std::uint32_t>(with.timestamps);
+    wanted.memory = static_cast<std::uint32_t>(with.memory);
     fastmq_client *raw = nullptr;
     const auto said = detail::to_status(fastmq_open(&wanted, &raw));
     if (said != status::ok) {

@@ -46,6 +46,7 @@ mod subscription;
 
 pub use client::Client;
 pub use fastmq_engine::dispatch::ready;
+pub use fastmq_engine::driver::pages::PageOptions;
 pub use fastmq_engine::driver::scheduling::{Scheduling, ThreadName, ThreadOptions};
 pub use fastmq_engine::driver::{Driver, NullDriver, SimulatedDriver};
 pub use fastmq_engine::headers::{self, Headers};
@@ -77,7 +78,7 @@ pub const FOREVER_NS: u64 = u64::MAX;
 #[doc(hidden)]
 pub mod border {
     pub use fastmq_engine::any::wait_any;
-    pub use fastmq_engine::driver::{core_count, fence, fork, pin_current_thread};
+    pub use fastmq_engine::driver::{core_count, fence, fork, pages, pin_current_thread};
     pub use fastmq_engine::memory::allocation::{Allocator, try_box};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
 }

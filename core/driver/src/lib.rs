@@ -6,8 +6,8 @@
 //! Sockets and files come with the server as further traits beside [`Driver`]; a driver that has
 //! them will hand them out from a method with a default of "not here", so this trait can grow.
 //!
-//! [`fence`], [`fork`] and [`scheduling`] are plain functions and not methods: they stand on paths
-//! where a virtual call would be felt, or are facts of the process or thread, not of one driver.
+//! [`fence`], [`fork`], [`scheduling`] and [`pages`] are no methods: they stand on paths where a
+//! virtual call would be felt, or are facts of the process or thread, not of one driver.
 //! Not here: what the bytes mean, and any waiting policy. How long to spin is the engine's choice.
 
 mod clock;
@@ -18,6 +18,7 @@ pub mod fork;
 mod futex;
 mod loop_fd;
 mod null;
+pub mod pages;
 mod random;
 pub mod scheduling;
 mod simulated;

@@ -19,6 +19,7 @@ use crate::ended::{self, DropEnded};
 use crate::error::{Error, Fault, Result, Status};
 pub use crate::options::Options;
 use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
+use crate::page_options::take_memory;
 use crate::place::{Place, QueueOptions};
 use crate::ready::ReadyList;
 use crate::register::Register;
@@ -90,7 +91,7 @@ impl Broker {
         // Once for the process: the fences of the publish path and the mark that a fork wipes.
         fence::register();
         fork::arm();
-        let budget = try_arc(Budget::new(options.memory_max))?;
+        let budget = take_memory(&options)?;
         Ok(try_arc(Self {
             id: NEXT_BROKER.fetch_add(1, Ordering::Relaxed),
             state: AtomicU32::new(OPEN),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU32, Ordering};
 
 use fastmq_driver::fence;
+use fastmq_memory::snapshot;
 use fastmq_memory::sync::lock;
 
 use crate::broker::{Broker, CLOSED, DRAINED, DRAINING, OPEN};
@@ -277,6 +278,10 @@ impl Broker {
         self.threads.stop(deadline_ns);
         self.polled.wake();
         crate::thread_client::forget_thread_client(self.id());
+        // The last subscriptions, and with them their queues: else their memory would stay until
+        // something is subscribed or unsubscribed in this process.
+        let _ended = DropEnded;
+        snapshot::flush();
     }
 
     /// Ends a drain: readers that wait are told that nothing more will come.

@@ -28,6 +28,7 @@ pub mod log;
 mod many;
 pub mod message;
 pub mod options;
+mod page_options;
 pub mod place;
 mod promise;
 pub mod publisher;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use fastmq_driver::pages::PageOptions;
 use fastmq_driver::scheduling::ThreadOptions;
 use fastmq_memory::Policy;
 
 use crate::error::{Error, Fault, Result, Status};
+use crate::page_options::check_page_options;
 use crate::place::Place;
 use crate::subscription::{Delivery, OnMessage};
 use crate::thread_options::check_library_threads;
@@ -43,6 +45,8 @@ pub struct Options {
     pub threads: ThreadOptions,
     /// Whether messages and batches carry their time.
     pub timestamps: Timestamps,
+    /// Whether `memory_max` bytes are taken at once, and what that memory is.
+    pub memory: PageOptions,
 }
 
 impl Default for Options {
@@ -56,6 +60,7 @@ impl Default for Options {
             close_timeout_ns: CLOSE_TIMEOUT_NS_DEFAULT,
             threads: ThreadOptions::default(),
             timestamps: Timestamps::None,
+            memory: PageOptions::default(),
         }
     }
 }
@@ -172,5 +177,6 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
             format_args!("threads_max is {max}; between 1 and 256"),
         ));
     }
+    check_page_options(options)?;
     check_library_threads(&options.threads)
 }

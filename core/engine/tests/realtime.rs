@@ -15,7 +15,7 @@ use fastmq_engine::wait::Profile;
 use fastmq_engine::{Broker, Delivery, Options, QueueOptions, Status};
 
 mod steps;
-use steps::{MILLISECOND, open_with, publish};
+use steps::{MILLISECOND, handle, open_with, publish};
 
 /// Says of the test's thread that it is a real-time thread, until the test ends.
 struct Realtime;
@@ -124,6 +124,51 @@ fn library_threads_have_their_name_and_cores_and_the_options_of_their_scheduling
         Ok(all),
         "the thread that asked is as it was"
     );
+    broker.close();
+}
+
+/// Threads of this process with a name that begins like this, and the cores that each may use.
+fn threads_named(prefix: &str) -> Vec<(String, String)> {
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        // A thread that ends meanwhile has no status.
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).ok()?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        let name = field("Name:")?.trim();
+        let cores = field("Cpus_allowed_list:")?.trim();
+        let is_one = name.starts_with(prefix);
+        is_one.then(|| (name.to_owned(), cores.to_owned()))
+    };
+    let mut threads: Vec<_> = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(of)
+        .collect();
+    threads.sort();
+    threads
+}
+
+#[test]
+fn no_thread_of_the_library_may_use_a_core_that_was_kept() {
+    let last = 63 - current_cores().unwrap().leading_zeros();
+    let broker = open_with(Options {
+        threads_max: 3,
+        ..options(ThreadOptions {
+            name: ThreadName::new("kept").unwrap(),
+            cores: 1 << last,
+            ..ThreadOptions::default()
+        })
+    });
+    assert_eq!(
+        threads_named("kept-"),
+        [],
+        "the one that tried the options has ended"
+    );
+    let subscriptions: Vec<_> = (0..5)
+        .map(|number| handle(&broker, &format!("kept.{number}"), Delivery::Thread, |_| {}))
+        .collect();
+    let expected = ["kept-0", "kept-1", "kept-2"];
+    let expected = expected.map(|name| (name.to_owned(), last.to_string()));
+    assert_eq!(threads_named("kept-"), expected);
+    drop(subscriptions);
     broker.close();
 }
 

@@ -28,11 +28,11 @@ use core::fmt;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::slice;
-use std::alloc::{alloc, alloc_zeroed, dealloc};
 use std::sync::Arc;
 
-use self::class::{CLASS_COUNT, class_bytes, class_of, layout_of};
+use self::class::{ALIGN, CLASS_COUNT, class_bytes, class_of};
 use self::slot::{CHUNK_BITS_MIN, CHUNK_COUNT, Lists, Slot, place_of};
+use crate::arena;
 use crate::budget::Budget;
 use crate::sync::{Mutex, MutexGuard, OnceLock, Ordering, lock};
 
@@ -397,20 +397,22 @@ impl BlockPool {
         self.budget
             .reserve(bytes)
             .map_err(|_| BlockError::OverBudget)?;
-        let allocate = if is_zeroed { alloc_zeroed } else { alloc };
-        // SAFETY: the size of a class is not 0.
-        let memory = unsafe { allocate(layout_of(class)) };
-        NonNull::new(memory).ok_or_else(|| {
+        let arena = self.budget.arena();
+        arena::take(arena, bytes as usize, ALIGN, is_zeroed).map_err(|_| {
             self.budget.release(bytes);
-            BlockError::NoMemory
+            match arena {
+                Some(_) => BlockError::OverBudget,
+                None => BlockError::NoMemory,
+            }
         })
     }
 
     /// Frees memory that `allocate` gave for the same class, and that no slot holds any more.
     fn deallocate(&self, memory: NonNull<u8>, class: usize) {
+        let arena = self.budget.arena();
         // SAFETY: the memory left its slot by `Slot::strip` or never was in one, so this is its
-        // only owner; it was allocated with this layout.
-        unsafe { dealloc(memory.as_ptr(), layout_of(class)) };
+        // only owner; it was taken for this class.
+        unsafe { arena::give(arena, memory, class_bytes(class) as usize, ALIGN) };
         self.budget.release(class_bytes(class));
     }
 }

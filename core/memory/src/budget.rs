@@ -1,5 +1,5 @@
-//! The memory cap of a client: how many bytes of lanes, blocks and latest
-//! values it may hold.
+//! The memory of a client: how many bytes of lanes, blocks and latest values it may hold, and
+//! where they are taken.
 //!
 //! One [`Budget`] is shared by everything of a client that holds memory in proportion to its
 //! traffic. Bytes are reserved before they are allocated and released after they are freed, so
@@ -10,6 +10,7 @@
 use core::fmt;
 use std::sync::Arc;
 
+use crate::arena::Arena;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Bytes used, the most ever used, and the cap.
@@ -18,6 +19,7 @@ pub struct Budget {
     max: u64,
     used: AtomicU64,
     high: AtomicU64,
+    arena: Option<Arc<Arena>>,
 }
 
 /// The cap would have been passed; nothing was reserved.
@@ -46,7 +48,23 @@ impl Budget {
             max,
             used: AtomicU64::new(0),
             high: AtomicU64::new(0),
+            arena: None,
         }
+    }
+
+    /// A budget of `max` bytes that are taken from `arena`.
+    #[must_use]
+    pub fn of_arena(max: u64, arena: Arc<Arena>) -> Self {
+        Self {
+            arena: Some(arena),
+            ..Self::new(max)
+        }
+    }
+
+    /// Where memory is taken; `None`: from the allocator.
+    #[must_use]
+    pub fn arena(&self) -> Option<&Arc<Arena>> {
+        self.arena.as_ref()
     }
 
     /// Takes `bytes`, all or nothing. Pair it with [`release`](Self::release), or let a

@@ -57,13 +57,13 @@ impl<W: Words> Link<W> {
         capacity: u64,
         budget: Option<&Arc<Budget>>,
     ) -> Result<Arc<Self>, NoRoom> {
-        let reservation = match budget {
-            Some(budget) => {
-                Some(Reservation::new(budget, capacity).map_err(|_| NoRoom::OverBudget)?)
-            }
-            None => None,
-        };
-        let words = W::allocate(capacity as usize)?;
+        let reserved = budget.map(|budget| Reservation::new(budget, capacity));
+        let reservation = reserved.transpose().map_err(|_| NoRoom::OverBudget)?;
+        let arena = budget.and_then(|budget| budget.arena());
+        let words = W::allocate(capacity as usize, arena).map_err(|NoMemory| match arena {
+            Some(_) => NoRoom::OverBudget,
+            None => NoRoom::NoMemory,
+        })?;
         Ok(try_arc(Self {
             words,
             has_next: AtomicBool::new(false),

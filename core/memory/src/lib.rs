@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod allocation;
+pub mod arena;
 pub mod batch;
 pub mod block;
 pub mod budget;

@@ -286,6 +286,11 @@ impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for Snapshot<T> {
     }
 }
 
+/// Frees some of what is due, of all threads. The caller has no pin, or what it protects stays.
+pub fn flush() {
+    domain().free_some();
+}
+
 impl Pin {
     /// Frees some of what is due, of all threads. What this pin itself protects stays.
     pub fn flush(&self) {

@@ -4,9 +4,10 @@
 //! never touch the same data byte at once, copies included. [`HeapWords`] is the real one.
 //! The layout is that of `docs/formats.md` §2.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
+use crate::arena::{Arena, Region};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Where the data of a ring start, in bytes from its control block.
@@ -49,8 +50,9 @@ pub(crate) fn prefetch<T>(address: *const T) {
 /// `[offset, offset + size)` of the data, which stay allocated as long as `self`; `load` and
 /// `store` of one control word are atomic and obey the given ordering.
 pub unsafe trait Words: Send + Sync + Sized {
-    /// Zeroed memory for `capacity` bytes of data and its control block.
-    fn allocate(capacity: usize) -> Result<Self, NoMemory>;
+    /// Memory for `capacity` bytes of data and its control block, which is zeroed; from the arena
+    /// if there is one.
+    fn allocate(capacity: usize, arena: Option<&Arc<Arena>>) -> Result<Self, NoMemory>;
     /// Size of the data in bytes.
     fn capacity(&self) -> usize;
     /// Reads a control word.
@@ -107,12 +109,11 @@ pub unsafe trait Words: Send + Sync + Sized {
     unsafe fn copy_out(&self, offset: usize, bytes: &mut [u8]);
 }
 
-/// A ring's memory on the heap.
+/// A ring's memory on the heap, or in an arena.
 #[derive(Debug)]
 pub struct HeapWords {
     base: NonNull<u8>,
-    allocation: NonNull<u8>,
-    layout: Layout,
+    _region: Region,
     capacity: usize,
     /// Tail and head where loom can see them; it knows only atomics of its own.
     #[cfg(loom)]
@@ -163,9 +164,9 @@ impl HeapWords {
     }
 }
 
-// SAFETY: the allocation is DATA_OFFSET + capacity bytes from `base`, freed only by drop.
+// SAFETY: the region has DATA_OFFSET + capacity bytes from `base`, and is given back by drop.
 unsafe impl Words for HeapWords {
-    fn allocate(capacity: usize) -> Result<Self, NoMemory> {
+    fn allocate(capacity: usize, arena: Option<&Arc<Arena>>) -> Result<Self, NoMemory> {
         assert!(
             capacity.is_power_of_two(),
             "ring capacity {capacity} is not a power of two"
@@ -173,16 +174,13 @@ unsafe impl Words for HeapWords {
         // The alignment is made by hand: asking the allocator for 128 would make it clear the
         // pages itself, where a plain zeroed allocation of a large ring touches none.
         let size = DATA_OFFSET + capacity + LINE_PAIR;
-        let layout = Layout::from_size_align(size, 16).map_err(|_| NoMemory)?;
-        // SAFETY: the size is not zero.
-        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(NoMemory)?;
-        let shift = allocation.as_ptr().align_offset(LINE_PAIR);
-        // SAFETY: `shift` < LINE_PAIR, and the allocation has LINE_PAIR bytes to spare.
-        let base = unsafe { allocation.add(shift) };
+        let region = Region::take(arena, size, DATA_OFFSET + LINE_PAIR)?;
+        let shift = region.base().as_ptr().align_offset(LINE_PAIR);
+        // SAFETY: `shift` < LINE_PAIR, and the region has LINE_PAIR bytes to spare.
+        let base = unsafe { region.base().add(shift) };
         let words = Self {
             base,
-            allocation,
-            layout,
+            _region: region,
             capacity,
             #[cfg(loom)]
             modelled: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -271,13 +269,6 @@ unsafe impl Words for HeapWords {
         debug_assert!(offset + bytes.len() <= self.capacity);
         // SAFETY: as `copy_in`, the other way.
         unsafe { copy(self.address(offset), bytes.as_mut_ptr(), bytes.len()) }
-    }
-}
-
-impl Drop for HeapWords {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and this is the only owner.
-        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }
 
@@ -372,7 +363,7 @@ mod tests {
 
     #[test]
     fn every_short_size_is_copied_exactly_and_nothing_beyond_it() {
-        let words = HeapWords::allocate(1024).unwrap();
+        let words = HeapWords::allocate(1024, None).unwrap();
         let source: Vec<u8> = (0..200).map(|i| i as u8 ^ 0x5a).collect();
         for size in 0..=200 {
             // SAFETY: inside 1,024 bytes, and no other thread.
@@ -390,7 +381,7 @@ mod tests {
 
     #[test]
     fn control_words_lie_where_the_format_says() {
-        let words = HeapWords::allocate(4096).unwrap();
+        let words = HeapWords::allocate(4096, None).unwrap();
         assert_eq!(words.base.as_ptr() as usize % 128, 0);
         words.store(Control::Tail, 7, Ordering::Relaxed);
         words.store(Control::Head, 9, Ordering::Relaxed);

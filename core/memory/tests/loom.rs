@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use fastmq_memory::arena::Arena;
 use fastmq_memory::block::BlockPool;
 use fastmq_memory::budget::Budget;
 use fastmq_memory::consumer::Consumer;
@@ -60,7 +61,7 @@ impl Cells {
 
 // SAFETY: the cells are allocated as long as `self` and reached only inside the asked range.
 unsafe impl Words for Cells {
-    fn allocate(capacity: usize) -> Result<Self, NoMemory> {
+    fn allocate(capacity: usize, _: Option<&Arc<Arena>>) -> Result<Self, NoMemory> {
         let grain = (capacity / 16).max(8);
         Ok(Self {
             control: [AtomicU64::new(0), AtomicU64::new(0)],

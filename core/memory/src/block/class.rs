@@ -3,8 +3,6 @@
 //! Few sizes, so that freed memory fits the next payload; the price is up to half of a block. Pages
 //! that a payload does not reach are never touched.
 
-use std::alloc::Layout;
-
 /// The largest payload of a block: 64 MiB.
 pub const BLOCK_BYTES_MAX: usize = 1 << (CLASS_BITS_MIN + CLASS_COUNT as u32 - 1);
 
@@ -13,7 +11,8 @@ const CLASS_BITS_MIN: u32 = 10;
 /// The classes: powers of two from 1 KiB to 64 MiB.
 pub(super) const CLASS_COUNT: usize = 17;
 /// A payload starts on a cache line.
-const ALIGN: usize = 64;
+pub(super) const ALIGN: usize = 64;
+
 /// The smallest class that holds `size` bytes.
 pub(super) fn class_of(size: usize) -> Option<usize> {
     let bits = size.max(1).checked_next_power_of_two()?.ilog2();
@@ -23,11 +22,6 @@ pub(super) fn class_of(size: usize) -> Option<usize> {
 
 pub(super) fn class_bytes(class: usize) -> u64 {
     1 << (CLASS_BITS_MIN + class as u32)
-}
-
-pub(super) fn layout_of(class: usize) -> Layout {
-    Layout::from_size_align(1 << (CLASS_BITS_MIN + class as u32), ALIGN)
-        .expect("classes end at 64 MiB and the alignment is a power of two")
 }
 
 #[cfg(test)]
@@ -44,6 +38,5 @@ mod tests {
         check(BLOCK_BYTES_MAX + 1, None);
         check(usize::MAX, None);
         assert_eq!(class_bytes(16), BLOCK_BYTES_MAX as u64);
-        assert_eq!(layout_of(3).size() as u64, class_bytes(3));
     }
 }

@@ -8,7 +8,8 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::NoSlot;
-use crate::allocation::{try_arc, try_arc_bytes};
+use crate::allocation::{NoMemory, try_arc, try_arc_bytes};
+use crate::arena::Region;
 use crate::block::{BlockRef, Descriptor};
 use crate::budget::Budget;
 use crate::queue::Queue;
@@ -104,8 +105,8 @@ struct State {
 /// in the buffer.
 #[derive(Default)]
 struct Value {
-    /// Grows and never shrinks; words, so that the payload starts at a multiple of 8.
-    buffer: Vec<u64>,
+    /// Grows and never shrinks.
+    buffer: Region,
     payload: usize,
     reply_to: usize,
     key: usize,
@@ -262,12 +263,14 @@ impl LatestSlot {
         let bytes = size.next_power_of_two().max(BUFFER_BYTES_MIN);
         let reserved = self.tally.budget.reserve(bytes as u64);
         reserved.map_err(|_| Refused::OverBudget)?;
-        let mut buffer = Vec::new();
-        if buffer.try_reserve_exact(bytes / 8).is_err() {
+        let arena = self.tally.budget.arena();
+        let buffer = Region::take(arena, bytes, 0).map_err(|NoMemory| {
             self.tally.budget.release(bytes as u64);
-            return Err(Refused::NoMemory);
-        }
-        buffer.resize(bytes / 8, 0);
+            match arena {
+                Some(_) => Refused::OverBudget,
+                None => Refused::NoMemory,
+            }
+        })?;
         let old_bytes = value.capacity() as u64;
         value.buffer = buffer;
         self.tally.budget.release(old_bytes);
@@ -361,7 +364,7 @@ impl Drop for LatestSlot {
 impl Value {
     #[inline(always)]
     fn capacity(&self) -> usize {
-        self.buffer.len() * 8
+        self.buffer.bytes()
     }
 
     fn bytes(&self) -> u64 {
@@ -372,14 +375,14 @@ impl Value {
     #[inline(always)]
     fn write(&mut self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.capacity(), "no room was made");
-        let target = self.buffer.as_mut_ptr().cast::<u8>().wrapping_add(at);
+        let target = self.buffer.base().as_ptr().wrapping_add(at);
         // SAFETY: inside the buffer, as asserted, which the caller has exclusively; a slice that is
         // borrowed now lies elsewhere.
         unsafe { copy(bytes.as_ptr(), target, bytes.len()) };
     }
 
     fn show(&self, view: &mut View) {
-        let start = self.buffer.as_ptr().cast::<u8>();
+        let start = self.buffer.base().as_ptr().cast_const();
         view.payload = Field {
             data: start,
             size: self.payload,
