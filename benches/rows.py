@@ -175,7 +175,13 @@ def cost_rows():
         ("bytes per idle queue, 10,000 queues", "queue", queue),
     ):
         yield Row(what, {FASTMQ: ["memory", param]}, bars, False)
-    yield Row("open to first delivery", {FASTMQ: ["start", "first-delivery"]}, (), False)
+    start = (must("value", "<=", 1000),)
+    yield Row("open to first delivery", {FASTMQ: ["start", "first-delivery"]}, start, False)
+    for how, name in (("queue", "one queue and its reader"), ("thread", "callbacks on a thread")):
+        for what, most in (("wake-ups", 0), ("bytes", 2_000_000)):
+            title = f"idle low-power client, 1,000 subscriptions, {name}: {what}"
+            bars = (must("value", "<=", most),)
+            yield Row(title, {FASTMQ: ["idle", f"{how}/{what}"]}, bars, False)
 
 
 ROWS = (

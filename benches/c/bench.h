@@ -24,6 +24,9 @@ fastmq_queue *bench_queue(fastmq_client *client, fastmq_wait wait);
 fastmq_subscription *bench_subscribe(fastmq_client *client, fastmq_bytes pattern,
                                      fastmq_queue *queue, uint64_t tag);
 
+/* Bytes of this process that are in memory. */
+uint64_t bench_resident_bytes(void);
+
 /* The cases: each measures and prints one line, or ends the program. */
 void bench_request_reply(const struct bench_plan *plan, const char *param);
 void bench_round_trip(const struct bench_plan *plan, const char *param);
@@ -34,6 +37,7 @@ void bench_fan_out(const struct bench_plan *plan, const char *param);
 void bench_routing(const struct bench_plan *plan, const char *param);
 void bench_inline(const struct bench_plan *plan, const char *param);
 void bench_memory(const struct bench_plan *plan, const char *param);
+void bench_idle(const struct bench_plan *plan, const char *param);
 void bench_start(const struct bench_plan *plan, const char *param);
 
 #endif

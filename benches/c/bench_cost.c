@@ -11,7 +11,7 @@
 #define SUBSCRIPTIONS 100000
 #define QUEUES 10000
 
-static uint64_t resident_bytes(void) {
+uint64_t bench_resident_bytes(void) {
     char line[256];
     unsigned long long kib = 0;
     FILE *file = fopen("/proc/self/smaps_rollup", "r");
@@ -25,21 +25,21 @@ static uint64_t resident_bytes(void) {
 
 /* Per thing: bytes added from `before` until now; 0 when memory shrank. */
 static double added(uint64_t before, uint64_t count) {
-    uint64_t after = resident_bytes();
+    uint64_t after = bench_resident_bytes();
     return after > before ? (double)(after - before) / (double)count : 0;
 }
 
 void bench_memory(const struct bench_plan *plan, const char *param) {
     (void)plan;
-    resident_bytes(); /* The first call brings in stdio's own pages. */
-    uint64_t before = resident_bytes();
+    bench_resident_bytes(); /* The first call brings in stdio's own pages. */
+    uint64_t before = bench_resident_bytes();
     fastmq_client *client = bench_open(FASTMQ_WAIT_BALANCED);
     double bytes = 0;
     if (strcmp(param, "open") == 0) {
         bytes = added(before, 1);
     } else if (strcmp(param, "subscription") == 0) {
         fastmq_queue *queue = bench_queue(client, FASTMQ_WAIT_BALANCED);
-        before = resident_bytes();
+        before = bench_resident_bytes();
         for (uint32_t index = 0; index < SUBSCRIPTIONS; index++) {
             uint8_t subject[BENCH_SUBJECT_BYTES];
             bench_subject(subject, index);
@@ -47,7 +47,7 @@ void bench_memory(const struct bench_plan *plan, const char *param) {
         }
         bytes = added(before, SUBSCRIPTIONS);
     } else if (strcmp(param, "queue") == 0) {
-        before = resident_bytes();
+        before = bench_resident_bytes();
         for (uint32_t index = 0; index < QUEUES; index++) bench_queue(client, FASTMQ_WAIT_BALANCED);
         bytes = added(before, QUEUES);
     } else {

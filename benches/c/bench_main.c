@@ -18,6 +18,7 @@ static const char usage[] =
     "  routing (hot|sequential|random)/SUBSCRIPTIONS\n"
     "  inline (string|handle)\n"
     "  memory (open|subscription|queue)\n"
+    "  idle (queue|thread)/(wake-ups|bytes)\n"
     "  start first-delivery";
 
 static const struct {
@@ -28,7 +29,8 @@ static const struct {
     {"one-way", bench_one_way},             {"claim", bench_claim},
     {"publishers", bench_publishers},       {"fan-out", bench_fan_out},
     {"routing", bench_routing},             {"inline", bench_inline},
-    {"memory", bench_memory},               {"start", bench_start},
+    {"memory", bench_memory},               {"idle", bench_idle},
+    {"start", bench_start},
 };
 
 int main(int argc, char **argv) {

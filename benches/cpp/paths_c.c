@@ -39,7 +39,8 @@ static void answer(const fastmq_message *message, void *context)
     must(fastmq_reply(state->client, message->token, message->payload), "reply");
 }
 
-static void *open_with(fastmq_delivery delivery, fastmq_on_message on_message)
+static void *open_with(fastmq_delivery delivery, fastmq_policy policy,
+                       fastmq_on_message on_message)
 {
     struct state *state = calloc(1, sizeof *state);
     fastmq_subscribe_options options = {.struct_size = sizeof options};
@@ -49,6 +50,7 @@ static void *open_with(fastmq_delivery delivery, fastmq_on_message on_message)
     }
     must(fastmq_open(NULL, &state->client), "open");
     options.delivery = delivery;
+    options.policy = policy;
     options.on_message = on_message;
     options.context = state;
     must(fastmq_subscribe(state->client, text(PATH_SUBJECT), &options, &state->subscription),
@@ -62,10 +64,14 @@ static void *open_with(fastmq_delivery delivery, fastmq_on_message on_message)
     return state;
 }
 
-static void *open_inline(void) { return open_with(FASTMQ_DELIVERY_INLINE, count); }
-static void *open_answering(void) { return open_with(FASTMQ_DELIVERY_INLINE, answer); }
-static void *open_dispatch(void) { return open_with(FASTMQ_DELIVERY_DISPATCH, count); }
-static void *open_queue(void) { return open_with(FASTMQ_DELIVERY_QUEUE, NULL); }
+static void *open_inline(void) { return open_with(FASTMQ_DELIVERY_INLINE, 0, count); }
+static void *open_answering(void) { return open_with(FASTMQ_DELIVERY_INLINE, 0, answer); }
+static void *open_dispatch(void) { return open_with(FASTMQ_DELIVERY_DISPATCH, 0, count); }
+static void *open_queue(void) { return open_with(FASTMQ_DELIVERY_QUEUE, 0, NULL); }
+static void *open_latest(void)
+{
+    return open_with(FASTMQ_DELIVERY_QUEUE, FASTMQ_POLICY_LATEST, NULL);
+}
 
 static void close_state(void *context)
 {
@@ -147,6 +153,44 @@ static void one_through_queue(void *context, uint64_t count)
     struct state *state = context;
     for (uint64_t i = 0; i < count; i++) {
         must(fastmq_publish(state->client, text(PATH_SUBJECT), text(PATH_PAYLOAD)), "publish");
+        read_batch(state);
+    }
+}
+
+static void any_through_queue(void *context, uint64_t count)
+{
+    struct state *state = context;
+    for (uint64_t i = 0; i < count; i++) {
+        size_t index = 0;
+        must(fastmq_publisher_publish(state->publisher, text(PATH_PAYLOAD)), "publish");
+        must(fastmq_wait_any(&state->queue, 1, FASTMQ_FOREVER, &index), "wait_any");
+        state->sum += index;
+        read_batch(state);
+    }
+}
+
+static void claimed(void *context, uint64_t count)
+{
+    struct state *state = context;
+    const size_t size = strlen(PATH_PAYLOAD);
+    for (uint64_t i = 0; i < count; i += PATH_BATCH) {
+        for (int j = 0; j < PATH_BATCH; j++) {
+            uint8_t *data = NULL;
+            must(fastmq_publisher_claim(state->publisher, size, &data), "claim");
+            memcpy(data, PATH_PAYLOAD, size);
+            must(fastmq_publisher_commit(state->publisher, size), "commit");
+        }
+        read_batch(state);
+    }
+}
+
+static void update_by_subject(void *context, uint64_t count)
+{
+    struct state *state = context;
+    for (uint64_t i = 0; i < count; i += PATH_BATCH) {
+        for (int j = 0; j < PATH_BATCH; j++) {
+            must(fastmq_publish(state->client, text(PATH_SUBJECT), text(PATH_PAYLOAD)), "publish");
+        }
         read_batch(state);
     }
 }
@@ -246,6 +290,10 @@ const struct path paths_c[] = {
     {"publish by handle, receive 64", open_queue, through_queue, close_state},
     {"publish 64 by handle, receive 64", open_queue, batch_through_queue, close_state},
     {"publish by subject, receive 1", open_queue, one_through_queue, close_state},
+    {"publish by handle, wait for any, receive 1", open_queue, any_through_queue, close_state},
+    {"claim and commit by handle, receive 64", open_queue, claimed, close_state},
+    {"update by subject, latest queue, receive 1", open_latest, update_by_subject, close_state},
+    {"update by handle, latest queue, receive 1", open_latest, through_queue, close_state},
     {"publish by handle, dispatch 64", open_dispatch, dispatched, close_state},
     {"request into a buffer by subject, inline", open_answering, request_by_subject, close_state},
     {"request into a buffer by handle, inline", open_answering, request_by_handle, close_state},

@@ -4,6 +4,7 @@
 #include <fastmq.hpp>
 
 #include <array>
+#include <cstring>
 #include <memory>
 
 namespace {
@@ -56,10 +57,12 @@ void *open_owning()
     return made;
 }
 
-void *open_queue()
+template <fastmq::policy Policy> void *open_queue()
 {
     auto *made = new state;
-    made->subscription = made->client.subscribe(PATH_SUBJECT);
+    fastmq::subscribe_options options;
+    options.policy = Policy;
+    made->subscription = made->client.subscribe(PATH_SUBJECT, options);
     made->queue = made->subscription.queue();
     return made;
 }
@@ -117,6 +120,33 @@ void one_through_queue(state &at)
     read_batch(at);
 }
 
+void any_through_queue(state &at)
+{
+    at.publisher.publish(PATH_PAYLOAD);
+    const fastmq::queue_ref queues[] = {at.queue};
+    at.sum += fastmq::wait_any(queues);
+    read_batch(at);
+}
+
+void claimed(state &at)
+{
+    constexpr std::string_view payload = PATH_PAYLOAD;
+    for (int j = 0; j < PATH_BATCH; j++) {
+        auto claim = at.publisher.claim(payload.size());
+        std::memcpy(claim.data(), payload.data(), payload.size());
+        claim.commit();
+    }
+    read_batch(at);
+}
+
+void update_by_subject(state &at)
+{
+    for (int j = 0; j < PATH_BATCH; j++) {
+        at.client.publish(PATH_SUBJECT, PATH_PAYLOAD);
+    }
+    read_batch(at);
+}
+
 void dispatched(state &at)
 {
     for (int j = 0; j < PATH_BATCH; j++) {
@@ -170,6 +200,7 @@ void subscribe_and_end(state &at)
 }
 
 using fastmq::delivery;
+using fastmq::policy;
 
 } // namespace
 
@@ -180,10 +211,20 @@ const path paths_cpp[] = {
      run<1, inline_by_handle>, close_state},
     {"publish a message with a key, inline callback", open_counting<delivery::inline_>,
      run<1, inline_message>, close_state},
-    {"publish by handle, receive 64", open_queue, run<PATH_BATCH, through_queue>, close_state},
-    {"publish 64 by handle, receive 64", open_queue, run<PATH_BATCH, batch_through_queue>,
-     close_state},
-    {"publish by subject, receive 1", open_queue, run<1, one_through_queue>, close_state},
+    {"publish by handle, receive 64", open_queue<policy::backpressure>,
+     run<PATH_BATCH, through_queue>, close_state},
+    {"publish 64 by handle, receive 64", open_queue<policy::backpressure>,
+     run<PATH_BATCH, batch_through_queue>, close_state},
+    {"publish by subject, receive 1", open_queue<policy::backpressure>,
+     run<1, one_through_queue>, close_state},
+    {"publish by handle, wait for any, receive 1", open_queue<policy::backpressure>,
+     run<1, any_through_queue>, close_state},
+    {"claim and commit by handle, receive 64", open_queue<policy::backpressure>,
+     run<PATH_BATCH, claimed>, close_state},
+    {"update by subject, latest queue, receive 1", open_queue<policy::latest>,
+     run<PATH_BATCH, update_by_subject>, close_state},
+    {"update by handle, latest queue, receive 1", open_queue<policy::latest>,
+     run<PATH_BATCH, through_queue>, close_state},
     {"publish by handle, dispatch 64", open_counting<delivery::dispatch>,
      run<PATH_BATCH, dispatched>, close_state},
     {"request into a buffer by subject, inline", open_answering, run<1, request_by_subject>,
