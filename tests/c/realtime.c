@@ -320,10 +320,10 @@ static uint64_t faults(void)
 /* Fills a queue to the last byte, reads it, and closes all. */
 static uint64_t use_memory(fastmq_client *client)
 {
-    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_BACKPRESSURE, MIB);
+    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_BACKPRESSURE, 2 * MIB);
     fastmq_batch *batch = NULL;
-    uint64_t count = 0, before = faults();
     fastmq_subscription *subscription = subscribe_on(client, "memory", queue, 0);
+    uint64_t count = 0, before = faults();
     NEED(publish_number(client, "memory", count++) == FASTMQ_OK);
     while (publish_number(client, "memory", count) == FASTMQ_OK) {
         count++;
@@ -332,7 +332,8 @@ static uint64_t use_memory(fastmq_client *client)
     NEED(fastmq_receive(queue, 1, 0, &batch) == FASTMQ_OK);
     fastmq_batch_free(batch);
     CHECK_NUMBER(take_all(queue), count - 1, "what fits comes out again");
-    CHECK(waited < 128, "a queue of 256 pages grows without a fault for each");
+    /* The code of the library has pages, too. */
+    CHECK(waited < 384, "a queue of 512 pages grows without a fault for each");
     fastmq_close(client);
     fastmq_unsubscribe(subscription);
     fastmq_queue_close(queue);
