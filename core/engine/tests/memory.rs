@@ -65,7 +65,7 @@ fn more_memory_than_there_can_be_is_an_error_of_open() {
 }
 
 #[test]
-#[cfg_attr(fastmq_tsan, ignore = "the sanitizer has pages of its own for each of ours")]
+#[cfg_attr(fastmq_tsan, ignore = "the sanitizer adds pages of its own")]
 fn a_lane_that_grows_to_its_capacity_waits_for_no_page() {
     let broker = try_open(MEMORY, PREFAULT).unwrap();
     let subscription = subscribe(&broker, "a");
