@@ -320,6 +320,48 @@ typedef uint32_t fastmq_memory;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Bits of `fastmq_outgoing.flags`.
+enum fastmq_outgoing_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The message becomes the last value of its subject: whoever subscribes later with
+    // FASTMQ_SUBSCRIBE_REPLAY_LAST gets it first. One that was refused does not; a message
+    // without this flag leaves the last value as it is. Of two publishers at once, either may
+    // have the last value. For 65,536 subjects of a client, beyond them NO_SPACE; their memory
+    // counts in `memory_max`. The message is copied under a lock, so such a publish takes about
+    // a microsecond. Not for requests and answers: INVALID. See fastmq_forget_last.
+    FASTMQ_OUTGOING_KEEP_LAST = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_outgoing_flag fastmq_outgoing_flag;
+#else
+typedef uint32_t fastmq_outgoing_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Bits of `fastmq_subscribe_options.flags`.
+enum fastmq_subscribe_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Of each subject that matches, the last value comes first, if one is kept
+    // (FASTMQ_OUTGOING_KEEP_LAST): before all newer messages of its publisher, and once. These
+    // take no room of the queue, whatever its policy. Not for groups and not for
+    // FASTMQ_DELIVERY_INLINE: INVALID.
+    FASTMQ_SUBSCRIBE_REPLAY_LAST = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_subscribe_flag fastmq_subscribe_flag;
+#else
+typedef uint32_t fastmq_subscribe_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
 
@@ -446,7 +488,7 @@ typedef void (*fastmq_on_log)(uint32_t level, const char *target, const char *te
 typedef struct fastmq_outgoing {
     // sizeof(fastmq_outgoing).
     uint32_t struct_size;
-    // 0, reserved.
+    // FASTMQ_OUTGOING_... bits.
     uint32_t flags;
     // Where to; empty where a handle has a subject of its own.
     struct fastmq_bytes subject;
@@ -534,7 +576,7 @@ typedef struct fastmq_client_statistics {
     uint64_t answers;
     // Answers that came for a request that was over.
     uint64_t late_answers;
-    // Bytes of lanes, blocks and latest values now.
+    // Bytes of lanes, blocks, latest and last values now.
     uint64_t memory;
     // The most there ever were.
     uint64_t memory_high;
@@ -550,6 +592,8 @@ typedef struct fastmq_client_statistics {
     uint64_t parks;
     // Wake-ups sent, signalled descriptors included.
     uint64_t wakes;
+    // Last values that are kept now.
+    uint64_t last_values;
 } fastmq_client_statistics;
 
 // Figures of a queue since it was opened. Set `struct_size`.
@@ -616,7 +660,7 @@ typedef struct fastmq_subscribe_options {
     void *context;
     // What happens when a queue of its own, or that of its callback, is full: fastmq_policy.
     uint32_t policy;
-    // 0, reserved.
+    // FASTMQ_SUBSCRIBE_... bits.
     uint32_t flags;
 } fastmq_subscribe_options;
 
@@ -959,6 +1003,16 @@ fastmq_status fastmq_publish(struct fastmq_client *client,
 // `message` is NULL or readable for its `struct_size`, and so are its byte ranges.
 fastmq_status fastmq_publish_message(struct fastmq_client *client,
                                      const struct fastmq_outgoing *message);
+
+// Forgets the last value of a subject (FASTMQ_OUTGOING_KEEP_LAST).
+//
+// Who subscribed before may still receive it. A publish that is under way may set another. Safe
+// from any thread.
+// Returns OK, NOT_FOUND (none is kept), INVALID (not a subject), CLOSED, MISUSE.
+//
+// # Safety
+// `subject` is readable.
+fastmq_status fastmq_forget_last(struct fastmq_client *client, struct fastmq_bytes subject);
 
 // Publishes several messages in order, up to the first that is refused.
 //

@@ -7,7 +7,7 @@ use crate::bytes::{Out, fastmq_bytes};
 use crate::client::{client_of, fastmq_client, here};
 use crate::error::{boundary, closing};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
-use crate::message::{fastmq_outgoing, with_message};
+use crate::message::{fastmq_outgoing, with_answer, with_message};
 use crate::options::{fastmq_many_options, read_or_default};
 use crate::request::{NO_TOKEN, fastmq_requester, status_of_answer, with_requester};
 use crate::status::fastmq_status;
@@ -222,13 +222,13 @@ pub unsafe extern "C" fn fastmq_reply_stream_send_message(
     reply: *const fastmq_outgoing,
 ) -> fastmq_status {
     boundary(|| {
-        let send = |message: &Message<'_>, _| {
+        let send = |message: &Message<'_>| {
             with_stream(stream, |stream| {
                 stream.send(message.payload, message.headers)
             })
         };
         // SAFETY: by the contract.
-        unsafe { with_message(reply, send) }
+        unsafe { with_answer(reply, send) }
     })
 }
 

@@ -186,6 +186,17 @@ pub enum fastmq_delivery {
     FASTMQ_DELIVERY_INLINE = 3,
 }
 
+/// Bits of `fastmq_subscribe_options.flags`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum fastmq_subscribe_flag {
+    /// Of each subject that matches, the last value comes first, if one is kept
+    /// (FASTMQ_OUTGOING_KEEP_LAST): before all newer messages of its publisher, and once. These
+    /// take no room of the queue, whatever its policy. Not for groups and not for
+    /// FASTMQ_DELIVERY_INLINE: INVALID.
+    FASTMQ_SUBSCRIBE_REPLAY_LAST = 1,
+}
+
 /// Gets a message, which is readable until it returns. No C++ exception and no longjmp may leave
 /// it: the process would end.
 pub type fastmq_on_message =
@@ -256,7 +267,7 @@ pub struct fastmq_subscribe_options {
     pub context: *mut c_void,
     /// What happens when a queue of its own, or that of its callback, is full: fastmq_policy.
     pub policy: u32,
-    /// 0, reserved.
+    /// FASTMQ_SUBSCRIBE_... bits.
     pub flags: u32,
 }
 

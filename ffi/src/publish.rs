@@ -81,6 +81,26 @@ pub unsafe extern "C" fn fastmq_publish_message(
     })
 }
 
+/// Forgets the last value of a subject (FASTMQ_OUTGOING_KEEP_LAST).
+///
+/// Who subscribed before may still receive it. A publish that is under way may set another. Safe
+/// from any thread.
+/// Returns OK, NOT_FOUND (none is kept), INVALID (not a subject), CLOSED, MISUSE.
+///
+/// # Safety
+/// `subject` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_forget_last(
+    client: *mut fastmq_client,
+    subject: fastmq_bytes,
+) -> fastmq_status {
+    boundary(|| {
+        // SAFETY: by the contract.
+        let subject = unsafe { subject.read("subject") }?;
+        client_of(client)?.forget_last(subject)
+    })
+}
+
 /// Publishes several messages in order, up to the first that is refused.
 ///
 /// `*out_accepted` says how many were published. As fastmq_publish; all messages have the same

@@ -12,7 +12,7 @@ use crate::bytes::{Out, fastmq_bytes, is_null};
 use crate::client::{check_parent, client_of, fastmq_client, here};
 use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
-use crate::message::{check_zero, fastmq_outgoing, with_message};
+use crate::message::{check_zero, fastmq_outgoing, with_answer, with_message};
 use crate::options::{fastmq_requester_options, read_or_default, wait_of};
 use crate::queue::{OpenBatch, check_vacant, ended, limit_of};
 use crate::status::fastmq_status;
@@ -254,7 +254,7 @@ pub unsafe extern "C" fn fastmq_reply_message(
 ) -> fastmq_status {
     boundary(|| {
         status_of_answer(status)?;
-        let reply = |message: &Message<'_>, _| {
+        let reply = |message: &Message<'_>| {
             if token == 0 {
                 return Err(NO_TOKEN);
             }
@@ -264,7 +264,7 @@ pub unsafe extern "C" fn fastmq_reply_message(
             })
         };
         // SAFETY: by the contract.
-        unsafe { with_message(answer, reply) }
+        unsafe { with_answer(answer, reply) }
     })
 }
 

@@ -37,7 +37,7 @@ pub struct fastmq_client_statistics {
     pub answers: u64,
     /// Answers that came for a request that was over.
     pub late_answers: u64,
-    /// Bytes of lanes, blocks and latest values now.
+    /// Bytes of lanes, blocks, latest and last values now.
     pub memory: u64,
     /// The most there ever were.
     pub memory_high: u64,
@@ -53,6 +53,8 @@ pub struct fastmq_client_statistics {
     pub parks: u64,
     /// Wake-ups sent, signalled descriptors included.
     pub wakes: u64,
+    /// Last values that are kept now.
+    pub last_values: u64,
 }
 
 /// Figures of a queue since it was opened. Set `struct_size`.
@@ -102,11 +104,12 @@ pub struct fastmq_subscription_statistics {
 }
 
 const _: () = {
-    assert!(size_of::<fastmq_client_statistics>() == 136);
+    assert!(size_of::<fastmq_client_statistics>() == 144);
     assert!(offset_of!(fastmq_client_statistics, threads) == 4);
     assert!(offset_of!(fastmq_client_statistics, published) == 8);
     assert!(offset_of!(fastmq_client_statistics, memory) == 72);
     assert!(offset_of!(fastmq_client_statistics, wakes) == 128);
+    assert!(offset_of!(fastmq_client_statistics, last_values) == 136);
     assert!(size_of::<fastmq_queue_statistics>() == 96);
     assert!(offset_of!(fastmq_queue_statistics, lanes) == 4);
     assert!(offset_of!(fastmq_queue_statistics, published) == 8);
@@ -185,6 +188,7 @@ pub unsafe extern "C" fn fastmq_client_statistics_read(
                 locks: figures.locks,
                 parks: figures.parks,
                 wakes: figures.wakes,
+                last_values: figures.last_values,
             })
         };
         // SAFETY: by the contract.

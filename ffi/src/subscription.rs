@@ -14,8 +14,10 @@ use crate::client::{client_of, fastmq_client};
 use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Table, find, kind};
 use crate::log::Context;
-use crate::message::{check_zero, for_c};
-use crate::options::{fastmq_subscribe_options, one_of, policy_of, read_or_default};
+use crate::message::{flags_of, for_c};
+use crate::options::{
+    fastmq_subscribe_flag, fastmq_subscribe_options, one_of, policy_of, read_or_default,
+};
 use crate::queue::{fastmq_queue, lend, queue_of, take_back};
 use crate::status::fastmq_status;
 
@@ -40,6 +42,7 @@ impl Object for SubscriptionObject {
     }
 }
 
+const REPLAY_LAST: u32 = fastmq_subscribe_flag::FASTMQ_SUBSCRIBE_REPLAY_LAST as u32;
 const DELIVERIES: [Delivery; 4] = [
     Delivery::Queue,
     Delivery::Thread,
@@ -88,7 +91,7 @@ pub unsafe extern "C" fn fastmq_subscribe(
         let options = unsafe { read_or_default(options) }?;
         // SAFETY: by the contract.
         let group = unsafe { options.group.read("group") }?;
-        check_zero("options", &[("flags", options.flags)])?;
+        let flags = flags_of("options", options.flags, REPLAY_LAST)?;
         let queue = match options.queue.is_null() {
             true => None,
             false => Some(queue_of(options.queue)?),
@@ -109,6 +112,7 @@ pub unsafe extern "C" fn fastmq_subscribe(
                 tag: options.tag,
                 on_message: handler(&options)?,
                 policy: policy_of(options.policy)?,
+                replay_last: flags & REPLAY_LAST != 0,
             },
         )?;
         let queue = AtomicU64::new(handle::number(options.queue));

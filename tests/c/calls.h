@@ -29,6 +29,7 @@ static inline int client_calls(fastmq_client *client, int (*wanted)(fastmq_statu
     wrong += !wanted(fastmq_publish_message(client, &message));
     wrong += !wanted(fastmq_publish_batch(client, &message, 1, &size));
     wrong += !wanted(fastmq_publish_wait(client, &message, 0));
+    wrong += !wanted(fastmq_forget_last(client, subject));
     wrong += !wanted(fastmq_publisher_open(client, subject, &publisher)) || publisher != NULL;
     wrong += !wanted(fastmq_queue_open(client, NULL, &queue)) || queue != NULL;
     wrong += !wanted(fastmq_subscribe(client, subject, NULL, &subscription))

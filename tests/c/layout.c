@@ -111,11 +111,12 @@ AT(fastmq_requester_options, wait, 24);
 AT(fastmq_requester_options, reserved, 28);
 
 /* Structs that the library fills. */
-SIZE(fastmq_client_statistics, 136);
+SIZE(fastmq_client_statistics, 144);
 AT(fastmq_client_statistics, struct_size, 0);
 AT(fastmq_client_statistics, threads, 4);
 AT(fastmq_client_statistics, published, 8);
 AT(fastmq_client_statistics, wakes, 128);
+AT(fastmq_client_statistics, last_values, 136);
 
 SIZE(fastmq_queue_statistics, 96);
 AT(fastmq_queue_statistics, struct_size, 0);

@@ -433,6 +433,42 @@ static void ask_many(struct world *world)
     }
 }
 
+/* Keeps messages as last values, for one who subscribes then; `is_whole`: nothing is refused. */
+static void keep_last(struct world *world, int is_whole)
+{
+    static const char *const subjects[] = {"last.a", "last.b", "last.c"};
+    fastmq_subscribe_options options = {.struct_size = sizeof options};
+    fastmq_subscription *late = NULL;
+    fastmq_batch *batch = NULL;
+    size_t seen = 0, count = 0;
+    for (int i = 0; i < 4; i++) {
+        fastmq_outgoing message = outgoing(subjects[i % 3],
+                                           bytes(large, i == 1 ? sizeof large : 100));
+        message.flags = FASTMQ_OUTGOING_KEEP_LAST;
+        if (i == 3) {
+            options.flags = FASTMQ_SUBSCRIBE_REPLAY_LAST;
+            OPEN(fastmq_subscribe(world->client, text("last.*"), &options, &late));
+        }
+        OPEN(fastmq_publish_message(world->client, &message));
+    }
+    if (late == NULL) {
+        return;
+    }
+    while (DONE(fastmq_receive(fastmq_subscription_queue(late), 2, 0, &batch),
+                ONE_OF(OK) | ONE_OF(AGAIN))) {
+        fastmq_batch_messages(batch, &count);
+        seen += count;
+        fastmq_batch_free(batch);
+    }
+    wrong_answers += is_whole ? seen != 4 : seen > 4;
+    fastmq_unsubscribe(late);
+    if (is_whole) {
+        for (int i = 0; i < 3; i++) {
+            OPEN(fastmq_forget_last(world->client, text(subjects[i])));
+        }
+    }
+}
+
 /* Answers what waits; what could not be answered is answered next time. */
 static void answer(struct world *world)
 {
@@ -554,6 +590,7 @@ static void live_through(struct world *world)
     ask_many(world);
     answer(world);
     collect(world);
+    keep_last(world, 0);
     short_life();
 }
 
@@ -569,6 +606,7 @@ static int recovers(struct world *world)
     ask_many(world);
     answer(world);
     collect(world);
+    keep_last(world, 1);
     receive_everything(world);
     if (world->answered != world->submitted) {
         printf("# %llu answers to %llu requests\n", (unsigned long long)world->answered,

@@ -178,7 +178,7 @@ static void unknown_values(fastmq_client *client)
                      "a delivery by callback without a callback is INVALID");
     }
     subscribing.delivery = FASTMQ_DELIVERY_QUEUE;
-    subscribing.flags = 1;
+    subscribing.flags = 2;
     CHECK_STATUS(try_subscribe(client, &subscribing), FASTMQ_INVALID, "so is an unknown flag");
     subscribing.flags = 0;
     subscribing.policy = 99;
@@ -195,7 +195,7 @@ static void unknown_values(fastmq_client *client)
     CHECK_STATUS(try_subscribe(client, &subscribing), FASTMQ_INVALID, "256 bytes are none");
 
     fastmq_outgoing message = outgoing("options", text("x"));
-    message.flags = 1;
+    message.flags = 2;
     CHECK_STATUS(try_publish(client, &message), FASTMQ_INVALID, "an unknown flag is INVALID");
     message.flags = 0;
     message.priority = 3;

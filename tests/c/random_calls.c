@@ -203,7 +203,7 @@ static roomy_outgoing some_outgoing(void)
     message.headers = one_in(3) ? any(HEADERS) : NULL;
     message.token = one_in(2) ? draw() : below(SLOTS);
     message.ttl_ns = one_in(4) ? draw() >> below(64) : 0;
-    message.flags = one_in(32) ? (uint32_t)draw() : 0;
+    message.flags = one_in(32) ? (uint32_t)draw() : one_in(4) ? FASTMQ_OUTGOING_KEEP_LAST : 0;
     message.priority = one_in(32) ? (uint32_t)draw() : 0;
     message.reserved = one_in(32) ? (uint32_t)draw() : 0;
     roomy.is = message;
@@ -317,6 +317,7 @@ static void try_subscribe(void)
     options->queue = one_in(2) ? any(QUEUE) : NULL;
     options->policy = one_in(4) ? choice(4) : 0;
     options->tag = draw();
+    options->flags = one_in(2) ? choice(2) : 0;
     options->on_message = one_in(4) ? NULL : on_message;
     options->context = options->delivery == FASTMQ_DELIVERY_THREAD ? &thread_context : NULL;
     fastmq_subscription *opened = NULL;
@@ -356,7 +357,8 @@ static void try_publish(void)
     /* The last has room behind it; the others are followed by a struct. */
     fastmq_outgoing many[4] = {some_outgoing().is, some_outgoing().is, some_outgoing().is};
     size_t accepted = 99;
-    switch (below(6)) {
+    switch (below(7)) {
+    case 3: JUDGE(fastmq_forget_last(any(CLIENT), subject())); break;
     case 0: JUDGE(fastmq_publish_message(any(CLIENT), one_in(16) ? NULL : &message.is)); break;
     case 1:
         JUDGE(fastmq_publish_batch(any(CLIENT), one_in(16) ? NULL : many, below(4), &accepted));

@@ -421,6 +421,32 @@ static void who_this_is()
           "statuses have names and texts");
 }
 
+static void last_values()
+{
+    auto mq = fastmq::open();
+    auto publisher = mq.open_publisher("state.b");
+    mq.publish(outgoing("state.a", "1").keep_last());
+    publisher.publish(outgoing("2").keep_last());
+    publisher.publish("3");
+    fastmq::subscribe_options late;
+    late.replay_last = true;
+    auto sink = mq.subscribe("state.*", late);
+    mq.publish(outgoing("state.a", "4").keep_last());
+    std::string got;
+    for (const fastmq::message m : sink.queue().receive(0s)) {
+        got += m.text();
+    }
+    CHECK(got == "124", "who asks for last values gets them first");
+    CHECK_NUMBER(mq.statistics().last_values, 2, "each subject has one");
+    mq.forget_last("state.a");
+    CHECK_SAYS(mq.try_forget_last("state.a"), not_found, "until it is forgotten");
+    CHECK_THROWS(mq.forget_last("state.*"), invalid, "a pattern has none");
+    CHECK_SAYS(mq.try_publish(outgoing("state.a", "5")), ok, "a message that does not ask");
+    CHECK_NUMBER(mq.statistics().last_values, 1, "is not kept");
+    late.group = "g";
+    CHECK_SAYS(mq.try_subscribe("state.*", late).status(), invalid, "groups get none");
+}
+
 int main()
 {
     check_begin();
@@ -429,6 +455,7 @@ int main()
     refusals();
     policies();
     latest();
+    last_values();
     batches();
     groups();
     expiring();

@@ -129,6 +129,12 @@ public:
         return detail::to_status(fastmq_publish_message(get(), &message.raw()));
     }
 
+    /// Forgets the last value of a subject. Statuses: ok, not_found, invalid, closed, misuse.
+    status try_forget_last(std::string_view subject) const noexcept
+    {
+        return detail::to_status(fastmq_forget_last(get(), detail::to_bytes(subject)));
+    }
+
     /// Publishes messages in order, up to the first that is refused; `accepted` says how many were
     /// published. Does not block.
     status try_publish_batch(list_view<outgoing> messages, std::size_t &accepted) const noexcept
@@ -365,6 +371,9 @@ public:
     /// As try_publish.
     void publish(const outgoing &message) const { detail::check(try_publish(message)); }
 
+    /// As try_forget_last.
+    void forget_last(std::string_view subject) const { detail::check(try_forget_last(subject)); }
+
     /// As try_publish_batch; says how many were published. Fewer than there are: again. For other
     /// statuses it throws, though the messages before the refused one are published.
     std::size_t publish_batch(list_view<outgoing> messages) const
@@ -502,6 +511,9 @@ private:
         wanted.queue = options.queue.get();
         wanted.tag = options.tag;
         wanted.policy = static_cast<std::uint32_t>(options.policy);
+        if (options.replay_last) {
+            wanted.flags |= FASTMQ_SUBSCRIBE_REPLAY_LAST;
+        }
         return wanted;
     }
 

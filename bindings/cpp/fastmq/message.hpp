@@ -146,6 +146,14 @@ public:
         return *this;
     }
 
+    /// It becomes the last value of its subject, for whoever subscribes later with
+    /// subscribe_options::replay_last. Not for requests and answers.
+    outgoing &keep_last() noexcept
+    {
+        raw_.flags |= FASTMQ_OUTGOING_KEEP_LAST;
+        return *this;
+    }
+
     /// The C struct.
     [[nodiscard]] const fastmq_outgoing &raw() const noexcept { return raw_; }
 

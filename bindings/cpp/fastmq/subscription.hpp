@@ -28,6 +28,9 @@ struct subscribe_options {
     std::uint64_t tag = 0;
     /// What happens when a queue of its own, or that of its callback, is full.
     fastmq::policy policy = fastmq::policy::backpressure;
+    /// The last value of each subject that matches comes first, if one is kept
+    /// (outgoing::keep_last). Not for groups and not for delivery::inline_.
+    bool replay_last = false;
 };
 
 /// A pattern and where its messages go: client::subscribe. It ends with the object, and so does

@@ -111,6 +111,14 @@ impl Client {
         Publisher::open(&self.broker, subject.as_ref())
     }
 
+    /// Forgets the last value of a subject; its publishers may set another.
+    ///
+    /// # Errors
+    /// NOT_FOUND: none is kept. INVALID: not a subject. CLOSED.
+    pub fn forget_last(&self, subject: impl AsRef<[u8]>) -> Result<()> {
+        self.broker.forget_last(subject.as_ref())
+    }
+
     /// Opens a queue that several subscriptions may feed.
     ///
     /// ```
@@ -182,6 +190,7 @@ impl Client {
             delivery: options.delivery,
             queue: options.queue.map(Queue::place),
             policy: options.policy,
+            replay_last: options.replay_last,
             tag: options.tag,
             on_message: options.on_message,
         };

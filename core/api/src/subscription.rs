@@ -22,6 +22,8 @@ pub struct SubscribeOptions<'a> {
     pub queue: Option<&'a Queue>,
     /// What happens when a queue of its own is full.
     pub policy: Policy,
+    /// The last value of each matching subject, if its publisher keeps it, comes first.
+    pub replay_last: bool,
     /// Comes back with each message.
     pub tag: u64,
     /// For the other deliveries: what is called. What it owns is dropped some time after the

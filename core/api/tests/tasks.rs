@@ -1,13 +1,14 @@
 //! Queues and requesters as tasks: woken when there is something, by whoever causes it.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use fastmq::{
-    Client, Options, Queue, QueueOptions, RequesterOptions, Result, Status, SubscribeOptions,
+    Client, Delivery, Message, Options, Queue, QueueOptions, RequesterOptions, Result, Status,
+    SubscribeOptions,
 };
 
 /// Wakes a thread, and counts.
@@ -206,4 +207,74 @@ fn a_requester_is_ready_for_an_answer_and_for_a_fate() {
     );
     let fate = requester.receive(8, 0).unwrap();
     assert_eq!(fate.messages()[0].status, Status::NoResponder as u32);
+}
+
+/// Publishes and subscribes when it is woken: no lock may be held then.
+struct Keeper {
+    client: Client,
+    wakes: AtomicUsize,
+}
+
+fn keep(client: &Client, subject: &str) -> Result<()> {
+    client.publish_message(&Message {
+        subject: subject.as_bytes(),
+        payload: b"kept",
+        keep_last: true,
+        ..Message::default()
+    })
+}
+
+impl Wake for Keeper {
+    fn wake(self: Arc<Self>) {
+        keep(&self.client, "state.b").unwrap();
+        let late = SubscribeOptions {
+            replay_last: true,
+            ..SubscribeOptions::default()
+        };
+        let late = self.client.subscribe_with("state.*", late).unwrap();
+        late.unsubscribe();
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn whoever_is_woken_for_a_last_value_may_keep_one() {
+    let client = Client::open(Options::default()).unwrap();
+    let queue = client.queue(QueueOptions::default()).unwrap();
+    let keeper = Arc::new(Keeper {
+        client: client.clone(),
+        wakes: AtomicUsize::new(0),
+    });
+    let mut ready = pin!(queue.ready());
+    let waker = Waker::from(keeper.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(ready.as_mut().poll(&mut context).is_pending());
+    // It subscribes in the middle of a publish, whose end hands the value over.
+    let there = client.clone();
+    let late = Arc::new(Mutex::new(None));
+    let list = late.clone();
+    let own = Queue::new(client.clone(), queue.place().clone());
+    let inline = SubscribeOptions {
+        delivery: Delivery::Inline,
+        on_message: Some(Box::new(move |_| {
+            let options = SubscribeOptions {
+                queue: Some(&own),
+                replay_last: true,
+                ..SubscribeOptions::default()
+            };
+            *list.lock().unwrap() = Some(there.subscribe_with("state.a", options).unwrap());
+        })),
+        ..SubscribeOptions::default()
+    };
+    let inline = client.subscribe_with("state.a", inline).unwrap();
+    keep(&client, "state.a").unwrap();
+    assert_eq!(keeper.wakes.load(Ordering::SeqCst), 1);
+    assert!(ready.as_mut().poll(&mut context).is_ready());
+    let batch = queue.receive(10, 0).unwrap();
+    assert_eq!(batch.messages().len(), 1);
+    assert_eq!(batch.messages()[0].subject(), b"state.a");
+    drop(batch);
+    inline.unsubscribe();
+    client.close();
+    late.lock().unwrap().take();
 }

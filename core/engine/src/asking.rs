@@ -251,6 +251,9 @@ impl Writer {
 
     #[inline(always)]
     pub(crate) fn request_draft<'m>(&self, message: &Message<'m>, token: u64) -> Result<Draft<'m>> {
+        if message.keep_last {
+            return Err(kept_request());
+        }
         let mut draft = self.draft(message)?;
         draft.kind = Kind::Request;
         draft.token = token;
@@ -577,4 +580,13 @@ pub(crate) fn reply_refused(refused: Refused) -> Error {
         )),
         other => other.into(),
     }
+}
+
+#[cold]
+fn kept_request() -> Error {
+    let fault = &Fault(
+        Status::Invalid,
+        "a request cannot be kept as a last value; publish it, or leave keep_last out",
+    );
+    Error::new(fault)
 }

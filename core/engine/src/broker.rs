@@ -17,6 +17,7 @@ use fastmq_route::{Interest, Text, check_pattern};
 use crate::answers::{REQUESTER_INDEX_MASK, Requesters};
 use crate::ended::{self, DropEnded};
 use crate::error::{Error, Fault, Result, Status};
+use crate::kept::Kept;
 pub use crate::options::Options;
 use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
 use crate::page_options::take_memory;
@@ -49,6 +50,7 @@ pub struct Broker {
     pub(crate) slots: Slots,
     pub(crate) budget: Arc<Budget>,
     pub(crate) blocks: Arc<BlockPool>,
+    pub(crate) kept: Kept,
     /// Queues for the user's own loop.
     pub(crate) polled: Arc<ReadyList>,
     /// Queues for library threads.
@@ -99,6 +101,7 @@ impl Broker {
             slots: Slots::default(),
             blocks: try_arc(BlockPool::new(budget.clone()))?,
             budget,
+            kept: Kept::default(),
             polled: try_arc(ReadyList::new(driver.clone()))?,
             threads: Threads::new(driver.clone(), options.threads_max)?,
             requesters: Mutex::default(),
@@ -282,7 +285,7 @@ impl Broker {
         check_subscribe(&options)?;
         let text = Text::new(pattern).map_err(|_| Error::NO_MEMORY)?;
         let id = self.slots.take(options.tag).ok_or(Error::NO_MEMORY)?;
-        let group = options.group;
+        let (group, replay_last) = (options.group, options.replay_last);
         let owns_queue = options.queue.is_none() && options.delivery != Delivery::Inline;
         let target = match self.make_target(id, options) {
             Ok(target) => target,
@@ -291,7 +294,11 @@ impl Broker {
                 return Err(error);
             }
         };
-        let entered = self.enter(id, pattern, group, &target);
+        let enter = || self.enter(id, pattern, group, &target);
+        let entered = match target.queue().filter(|_| replay_last) {
+            Some(place) => self.kept.join(self, pattern, id, place, enter),
+            None => enter(),
+        };
         entered.inspect_err(|_| {
             self.slots.give(id);
             if let Some(place) = target.queue().filter(|_| owns_queue) {

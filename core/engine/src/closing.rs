@@ -87,6 +87,7 @@ impl Broker {
             Target::Queue(place) => {
                 if is_first {
                     place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+                    place.lanes.forget_replays(id);
                     if place.is_latest() {
                         place.lanes.forget_latest(id);
                     }
@@ -275,6 +276,7 @@ impl Broker {
         for place in self.all_places() {
             self.close_queue(&place);
         }
+        self.kept.clear();
         self.threads.stop(deadline_ns);
         self.polled.wake();
         crate::thread_client::forget_thread_client(self.id());

@@ -23,6 +23,7 @@ pub mod error;
 pub mod flight;
 mod gather;
 pub mod headers;
+mod kept;
 mod latest;
 pub mod log;
 mod many;

@@ -17,6 +17,8 @@ pub struct Message<'a> {
     pub headers: &'a [u8],
     /// How long it is worth delivering, in nanoseconds; 0: for ever.
     pub ttl_ns: u64,
+    /// It becomes the last value of its subject, for whoever subscribes later with `replay_last`.
+    pub keep_last: bool,
 }
 
 pub(crate) fn optional_of<'m>(message: &Message<'m>) -> Optional<'m> {

@@ -86,6 +86,8 @@ pub struct SubscribeOptions<'a> {
     pub queue: Option<&'a Arc<Place>>,
     /// What happens when a queue of its own is full.
     pub policy: Policy,
+    /// The last value of each matching subject comes first.
+    pub replay_last: bool,
     /// Comes back with each message.
     pub tag: u64,
     /// What is called, for the other deliveries.
@@ -124,6 +126,20 @@ pub(crate) fn check_subscribe(options: &SubscribeOptions<'_>) -> Result<()> {
         return wrong(&Fault(
             Status::Invalid,
             "policy is for a queue of the subscription's own, and it has none; leave policy out",
+        ));
+    }
+    if options.replay_last && options.delivery == Delivery::Inline {
+        return wrong(&Fault(
+            Status::Invalid,
+            "replay_last needs a queue, and this delivery has none; choose QUEUE, THREAD or \
+             DISPATCH",
+        ));
+    }
+    if options.replay_last && !options.group.is_empty() {
+        return wrong(&Fault(
+            Status::Invalid,
+            "a member of a group gets no last values: no message is for all members; leave \
+             replay_last or group out",
         ));
     }
     let policy = options.queue.map_or(options.policy, |place| place.policy());

@@ -87,6 +87,8 @@ pub struct Statistics {
     pub parks: u64,
     /// Wake-ups sent, signalled descriptors included.
     pub wakes: u64,
+    /// Last values that are kept now.
+    pub last_values: u64,
 }
 
 impl Broker {
@@ -103,6 +105,7 @@ impl Broker {
             clock_calls: counters.clock_calls,
             parks: counters.parks,
             wakes: counters.wakes,
+            last_values: self.kept.count(),
             ..Statistics::default()
         };
         self.each_writer(|writer| {

@@ -152,6 +152,9 @@ impl Writer {
     pub fn publish_message(&self, message: &Message<'_>) -> Result<()> {
         let draft = self.draft(message)?;
         let hash = self.hash.hash(message.subject);
+        if message.keep_last {
+            return self.publish_kept(hash, message, &draft);
+        }
         if let Ok(routes) = self.routes.try_borrow()
             && let Some(route) = routes.get(hash, message.subject)
             && self.is_current(route)
@@ -290,6 +293,9 @@ impl Writer {
         let mut draft = self.draft(message)?;
         draft.sequence = sequence;
         draft.flags |= flag::SEQUENCE;
+        if message.keep_last {
+            return self.send_kept(Some(route), message, &draft);
+        }
         self.send(&route.targets, message, &draft)
     }
 

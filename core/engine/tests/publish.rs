@@ -161,6 +161,7 @@ fn all_fields_arrive_by_each_way() {
         key: b"k1",
         headers: headers.as_bytes(),
         ttl_ns: PATIENCE_NS,
+        keep_last: false,
     };
     let by_handle = Message {
         subject: b"",

@@ -9,6 +9,8 @@
 // One thread has no races: nothing to find for the thread sanitizer.
 #![cfg(not(fastmq_tsan))]
 
+#[path = "simulation/kept.rs"]
+mod kept;
 #[path = "simulation/many.rs"]
 mod many;
 mod steps;
@@ -129,6 +131,7 @@ struct World {
     /// Requests that responders hold: (token, number of the question).
     held: Vec<(u64, u64)>,
     many: many::Many,
+    keeping: kept::Keeping,
 }
 
 fn payload(writer: u64, number: u64, size: usize) -> Vec<u8> {
@@ -153,6 +156,7 @@ impl World {
         Self {
             dice: Dice(seed),
             many: many::Many::new(&broker, &driver),
+            keeping: kept::Keeping::new(&broker, &driver),
             asker: Requester::open(&broker, asker).unwrap(),
             driver,
             broker,
@@ -182,7 +186,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.dice.below(130) {
+        match self.dice.below(140) {
             0..=29 => self.publish_by_subject(),
             30..=47 => self.publish_by_handle(),
             48..=62 => self.receive(),
@@ -203,7 +207,8 @@ impl World {
             94..=97 => self.collect(),
             98 => self.change_responder(),
             99 => self.cancel(),
-            _ => self.many.step(&mut self.dice),
+            100..=129 => self.many.step(&mut self.dice),
+            _ => self.keeping.step(&mut self.dice),
         }
     }
 
@@ -947,6 +952,7 @@ impl World {
             self.driver.advance(100_000);
         }
         self.many.finish();
+        self.keeping.finish();
         assert!(self.questions.is_empty(), "each question ends");
         check(self.asker.receive(1, 0), Status::Again);
         assert_eq!(self.asker.in_flight(), 0);
@@ -1058,7 +1064,7 @@ impl Drop for Repeat {
     }
 }
 
-fn run(seed: u64) -> (u64, u64) {
+fn run(seed: u64) -> (u64, u64, u64) {
     let _repeat = Repeat(seed);
     let mut world = World::new(seed);
     for _ in 0..3 {
@@ -1069,7 +1075,7 @@ fn run(seed: u64) -> (u64, u64) {
     for _ in 0..STEPS {
         world.step();
     }
-    let counts = (world.delivered, world.many.received);
+    let counts = (world.delivered, world.many.received, world.keeping.replayed);
     world.finish();
     counts
 }
@@ -1083,10 +1089,11 @@ fn whatever_the_seed_decides_every_promise_is_kept() {
         run(seed);
         return;
     }
-    let (mut delivered, mut received) = (0, 0);
-    for (messages, answers) in (0..SEEDS).map(run) {
+    let (mut delivered, mut received, mut replayed) = (0, 0, 0);
+    for (messages, answers, values) in (0..SEEDS).map(run) {
         delivered += messages;
         received += answers;
+        replayed += values;
     }
     assert!(
         delivered > SEEDS * 1000,
@@ -1096,6 +1103,7 @@ fn whatever_the_seed_decides_every_promise_is_kept() {
         received > SEEDS * 100,
         "only {received} of many answers were received"
     );
+    assert!(replayed > SEEDS * 5, "only {replayed} last values came");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::gate::{CLOSED, Gate};
 use crate::lane::{LANE_BYTES_MAX, Label, LaneState, NoRoom, Producer, RING_BYTES_MIN, lane};
 use crate::latest::Latest;
 use crate::reader::{Reader, ReaderGuard};
+use crate::replay::Replays;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock, try_lock, yield_now};
 use crate::view::View;
 use crate::words::{HeapWords, prefetch};
@@ -168,6 +169,13 @@ pub(crate) struct ReaderCounters {
     pub(crate) load: AtomicU64,
 }
 
+impl ReaderCounters {
+    /// Counts; only the reader does.
+    pub(crate) fn add(&self, counter: &AtomicU64, by: u64) {
+        counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+    }
+}
+
 /// A place where messages wait. Shared by writers ([`crate::LaneWriter`]) and one reader at a time.
 pub struct Queue {
     policy: Policy,
@@ -183,6 +191,8 @@ pub struct Queue {
     own_lanes: AtomicU32,
     registry: Mutex<Registry>,
     latest: Latest,
+    /// Its reader writes there whenever it looks.
+    replays: CachePadded<Replays>,
     counters: CachePadded<ReaderCounters>,
     reading: AtomicU32,
     /// When the last batch was received, in Unix nanoseconds; 0: nobody asked.
@@ -224,6 +234,7 @@ impl Queue {
             own_lanes: AtomicU32::new(0),
             registry: Mutex::new(Registry::default()),
             latest: Latest::default(),
+            replays: CachePadded::new(Replays::default()),
             counters: CachePadded::new(ReaderCounters::default()),
             reading: AtomicU32::new(FREE),
             received_ns: AtomicU64::new(0),
@@ -291,6 +302,12 @@ impl Queue {
     #[inline(always)]
     pub(crate) fn latest(&self) -> &Latest {
         &self.latest
+    }
+
+    /// Last values on their way.
+    #[inline(always)]
+    pub(crate) fn replays(&self) -> &Replays {
+        &self.replays
     }
 
     pub(crate) fn shared(&self) -> &Mutex<Shared> {
@@ -564,6 +581,7 @@ impl Queue {
             statistics.pending = figures.pending;
             statistics.pending_bytes = figures.pending_bytes;
         }
+        statistics.pending += self.replays.count();
         for lane in &registry.lanes {
             // `gone` first: a record that leaves in between must not make the difference negative.
             let gone = lane.gone();

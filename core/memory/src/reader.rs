@@ -14,7 +14,8 @@ use crate::fill::{Fill, fill_copies, fill_plain, view_of};
 use crate::latest::{LatestSlot, Row, fill_latest, purge_latest};
 use crate::queue::{Policy, Queue, ReadEnd};
 use crate::record::RecordError;
-use crate::sync::{AtomicU64, Ordering, lock};
+use crate::replay::{KeptMessage, fill_replays};
+use crate::sync::{Ordering, lock};
 use crate::view::{Numbers, View, Visit};
 
 /// Most messages in one batch.
@@ -37,6 +38,8 @@ pub(crate) struct Reader {
     pub(crate) changed: Row,
     /// Those that the views show.
     pub(crate) shown: Vec<Arc<LatestSlot>>,
+    /// Last values that the views show.
+    pub(crate) kept: Vec<Arc<KeptMessage>>,
     /// Copies of records from evicting lanes; never grown while a view points into it.
     pub(crate) copies: Vec<u64>,
     pub(crate) incoming_seen: u32,
@@ -91,18 +94,35 @@ impl<'q> ReaderGuard<'q> {
         clock: &dyn Fn() -> u64,
         mut visit: impl FnMut(&mut Visit<'_>) -> bool,
     ) -> Result<usize, FillError> {
-        let queue = self.queue;
         let limit = limit.clamp(1, BATCH_MESSAGES_MAX);
-        if queue.policy() == Policy::Latest {
-            return self.fill_latest(limit, clock, &mut visit);
-        }
+        let replays = self.queue.replays();
+        let result = if replays.begin_look() {
+            self.fill_replays(limit, clock, &mut visit)
+        } else if self.queue.policy() == Policy::Latest {
+            self.fill_latest(limit, clock, &mut visit)
+        } else {
+            self.fill_lanes(limit, clock, &mut visit)
+        };
+        replays.end_look();
+        result
+    }
+
+    /// As `fill`, from the lanes.
+    #[inline(always)]
+    fn fill_lanes<V: FnMut(&mut Visit<'_>) -> bool>(
+        &mut self,
+        limit: usize,
+        clock: &dyn Fn() -> u64,
+        visit: &mut V,
+    ) -> Result<usize, FillError> {
+        let queue = self.queue;
         let reader = self.state();
         let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
         let before = reader.views.len();
         let mut fill = Fill {
             limit,
             clock,
-            visit: &mut visit,
+            visit,
             expired: 0,
             skipped: 0,
             waiting: 0,
@@ -166,6 +186,36 @@ impl<'q> ReaderGuard<'q> {
         result.map(|()| total).map_err(FillError::Damaged)
     }
 
+    /// As `fill`, first from the last values.
+    #[cold]
+    #[inline(never)]
+    fn fill_replays(
+        &mut self,
+        limit: usize,
+        clock: &dyn Fn() -> u64,
+        visit: &mut dyn FnMut(&mut Visit<'_>) -> bool,
+    ) -> Result<usize, FillError> {
+        let queue = self.queue;
+        let reader = self.state();
+        let before = reader.views.len();
+        let (expired, result) = fill_replays(queue, reader, limit, clock, visit);
+        let total = reader.views.len();
+        let counters = queue.counters();
+        counters.add(&counters.delivered, (total - before) as u64);
+        counters.add(&counters.expired, expired);
+        if let Err(error) = result {
+            return if total == 0 { Err(error) } else { Ok(total) };
+        }
+        // What is left of them comes before all else in the next batch, too.
+        if total >= limit {
+            Ok(total)
+        } else if queue.policy() == Policy::Latest {
+            self.fill_latest(limit, clock, visit)
+        } else {
+            self.fill_lanes(limit, clock, &mut |seen| visit(seen))
+        }
+    }
+
     #[inline(never)]
     fn fill_latest(
         &mut self,
@@ -179,11 +229,8 @@ impl<'q> ReaderGuard<'q> {
         let (looked, result) = fill_latest(queue, reader, limit, clock, visit);
         let total = reader.views.len();
         let counters = queue.counters();
-        let add = |counter: &AtomicU64, by: u64| {
-            counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
-        };
-        add(&counters.delivered, (total - before) as u64);
-        add(&counters.expired, looked.expired);
+        counters.add(&counters.delivered, (total - before) as u64);
+        counters.add(&counters.expired, looked.expired);
         if looked.bytes > counters.high_water.load(Ordering::Relaxed) {
             counters.high_water.store(looked.bytes, Ordering::Relaxed);
         }
@@ -235,7 +282,8 @@ impl<'q> ReaderGuard<'q> {
         if adopted.is_err() {
             return true;
         }
-        queue.latest().has_waiting(&reader.changed)
+        queue.replays().is_any()
+            || queue.latest().has_waiting(&reader.changed)
             || reader.lanes.iter_mut().any(|lane| match lane {
                 ReadEnd::Plain { consumer, .. } => !matches!(consumer.peek_step(), Ok(None)),
                 ReadEnd::Evicting { consumer, .. } => {
@@ -272,6 +320,8 @@ impl<'q> ReaderGuard<'q> {
             reader.lanes = Vec::new();
         }
         purge_latest(queue, reader);
+        queue.replays().forget(|_| true);
+        reader.kept = Vec::new();
         reader.start = 0;
         reader.views = Vec::new();
         reader.copies = Vec::new();
@@ -354,6 +404,9 @@ impl Reader {
         self.views.clear();
         if !self.shown.is_empty() {
             self.shown.clear();
+        }
+        if !self.kept.is_empty() {
+            self.kept.clear();
         }
         if !self.blocks.is_empty() {
             self.blocks.clear();

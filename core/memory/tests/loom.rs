@@ -19,7 +19,7 @@ use fastmq_memory::record::{Draft, Parsed, flag};
 use fastmq_memory::snapshot::{Snapshot, pin};
 use fastmq_memory::words::{Control, NoMemory, Words};
 use fastmq_memory::writer::HOT_MESSAGES;
-use fastmq_memory::{Label, LaneWriter, Plain, Policy, Pushed, Queue, SlotWriter};
+use fastmq_memory::{KeptMessage, Label, LaneWriter, Plain, Policy, Pushed, Queue, SlotWriter};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
@@ -847,4 +847,35 @@ fn what_is_put_beside_a_close_is_dropped_once_its_writer_has_emptied_the_queue()
         }
         assert_eq!(read(&queue), []);
     });
+}
+
+#[test]
+fn a_replay_comes_before_whatever_is_written_once_no_look_can_have_missed_it() {
+    for policy in [Policy::Backpressure, Policy::Latest] {
+        check(move || {
+            let (queue, _) = queue(policy);
+            let budget = Arc::new(Budget::new(0));
+            let kept = KeptMessage::new(&message(&[1; BYTES], 1), 0, &budget).unwrap();
+            queue.promise_replays(1).unwrap();
+            let newcomer = {
+                let queue = queue.clone();
+                thread::spawn(move || {
+                    queue.add_replay(0, kept);
+                    while queue.is_looking() {
+                        thread::yield_now();
+                    }
+                    if policy == Policy::Latest {
+                        assert!(put(&queue.latest_slot(0, b"s", 0).unwrap(), 2));
+                    } else {
+                        assert!(send(&mut LaneWriter::new(queue, None), BYTES, 0, 2));
+                    }
+                })
+            };
+            let mut seen = read(&queue);
+            seen.extend(read(&queue));
+            newcomer.join().unwrap();
+            seen.extend(read(&queue));
+            assert_eq!(seen, [(0, 1, 0), (0, 2, 0)]);
+        });
+    }
 }

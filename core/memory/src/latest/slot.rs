@@ -8,19 +8,16 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::NoSlot;
-use crate::allocation::{NoMemory, try_arc, try_arc_bytes};
-use crate::arena::Region;
-use crate::block::{BlockRef, Descriptor};
+use crate::allocation::{try_arc, try_arc_bytes};
+use crate::block::BlockRef;
 use crate::budget::Budget;
 use crate::queue::Queue;
-use crate::record::{Draft, Plain, flag};
+use crate::record::{Draft, Plain};
 use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, lock};
+use crate::value::Value;
 use crate::view::{Field, View};
-use crate::words::copy;
 use crate::writer::Refused;
 
-/// The smallest buffer of a value that is not empty.
-const BUFFER_BYTES_MIN: usize = 64;
 /// What a slot takes beside its subject and its values: itself, the counts of two `Arc`s, its place
 /// in the index.
 const SLOT_BYTES: u64 = size_of::<LatestSlot>() as u64 + 64;
@@ -101,25 +98,6 @@ struct State {
     dropped: u64,
 }
 
-/// A message without its subject: payload, reply address, key and headers stand one after another
-/// in the buffer.
-#[derive(Default)]
-struct Value {
-    /// Grows and never shrinks.
-    buffer: Region,
-    payload: usize,
-    reply_to: usize,
-    key: usize,
-    headers: usize,
-    flags: u16,
-    sequence: u64,
-    publisher: u64,
-    timestamp: u64,
-    expiry: u64,
-    /// Where the payload is, if not in the buffer; this is a reference to it.
-    block: Option<Descriptor>,
-}
-
 /// What was in a slot.
 pub(super) enum Taken {
     /// Nothing.
@@ -176,33 +154,12 @@ impl LatestSlot {
         draft: &Draft<'_>,
         publisher: u64,
     ) -> Result<(), Refused> {
-        let (payload, block) = match draft.payload.try_into() {
-            Ok(bytes) if draft.flags & flag::BLOCK != 0 => {
-                (&[][..], Some(Descriptor::from_bytes(bytes)))
-            }
-            _ => (draft.payload, None),
-        };
-        let parts = [payload, draft.reply_to, draft.key, draft.headers];
-        let size = parts.iter().map(|part| part.len()).sum();
         let mut state = lock(&self.state);
-        self.make_room(&mut state.fresh, size)?;
+        state
+            .fresh
+            .grow(Value::size_of(draft), &self.tally.budget)?;
         self.replace(queue, &mut state);
-        let value = &mut state.fresh;
-        let mut at = 0;
-        for part in parts {
-            value.write(at, part);
-            at += part.len();
-        }
-        value.payload = payload.len();
-        value.reply_to = draft.reply_to.len();
-        value.key = draft.key.len();
-        value.headers = draft.headers.len();
-        value.flags = draft.flags;
-        value.sequence = draft.sequence;
-        value.publisher = publisher;
-        value.timestamp = draft.timestamp;
-        value.expiry = draft.expiry;
-        value.block = block;
+        state.fresh.set(draft, publisher);
         self.list(queue, &mut state);
         Ok(())
     }
@@ -218,16 +175,10 @@ impl LatestSlot {
         let size = plain.payload.len();
         let mut state = lock(&self.state);
         if size > state.fresh.capacity() {
-            self.make_room(&mut state.fresh, size)?;
+            state.fresh.grow(size, &self.tally.budget)?;
         }
         self.replace(queue, &mut state);
-        let value = &mut state.fresh;
-        value.write(0, plain.payload);
-        value.payload = size;
-        (value.reply_to, value.key, value.headers) = (0, 0, 0);
-        value.flags = plain.flags;
-        value.sequence = plain.word;
-        value.publisher = publisher;
+        state.fresh.set_plain(plain, publisher);
         self.list(queue, &mut state);
         Ok(())
     }
@@ -254,29 +205,6 @@ impl LatestSlot {
         }
     }
 
-    /// Makes the buffer of a value large enough; what is in it may be gone then.
-    #[cold]
-    fn make_room(&self, value: &mut Value, size: usize) -> Result<(), Refused> {
-        if size <= value.capacity() {
-            return Ok(());
-        }
-        let bytes = size.next_power_of_two().max(BUFFER_BYTES_MIN);
-        let reserved = self.tally.budget.reserve(bytes as u64);
-        reserved.map_err(|_| Refused::OverBudget)?;
-        let arena = self.tally.budget.arena();
-        let buffer = Region::take(arena, bytes, 0).map_err(|NoMemory| {
-            self.tally.budget.release(bytes as u64);
-            match arena {
-                Some(_) => Refused::OverBudget,
-                None => Refused::NoMemory,
-            }
-        })?;
-        let old_bytes = value.capacity() as u64;
-        value.buffer = buffer;
-        self.tally.budget.release(old_bytes);
-        Ok(())
-    }
-
     /// Counts an update for which there was no memory.
     pub(super) fn count_dropped(&self) {
         let mut state = lock(&self.state);
@@ -292,7 +220,7 @@ impl LatestSlot {
         if !std::mem::take(&mut state.is_listed) {
             return Taken::Nothing;
         }
-        if state.fresh.flags & flag::EXPIRY != 0 && state.fresh.expiry < clock() {
+        if state.fresh.is_expired(clock) {
             state.fresh.release_block(queue);
             return Taken::Expired;
         }
@@ -358,65 +286,5 @@ impl Drop for LatestSlot {
         let own = SLOT_BYTES + self.subject.len() as u64;
         self.tally.budget.release(own + bytes as u64);
         self.tally.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Value {
-    #[inline(always)]
-    fn capacity(&self) -> usize {
-        self.buffer.bytes()
-    }
-
-    fn bytes(&self) -> u64 {
-        (self.payload + self.reply_to + self.key + self.headers) as u64
-    }
-
-    /// Writes bytes into the buffer, which has room for them.
-    #[inline(always)]
-    fn write(&mut self, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.capacity(), "no room was made");
-        let target = self.buffer.base().as_ptr().wrapping_add(at);
-        // SAFETY: inside the buffer, as asserted, which the caller has exclusively; a slice that is
-        // borrowed now lies elsewhere.
-        unsafe { copy(bytes.as_ptr(), target, bytes.len()) };
-    }
-
-    fn show(&self, view: &mut View) {
-        let start = self.buffer.base().as_ptr().cast_const();
-        view.payload = Field {
-            data: start,
-            size: self.payload,
-        };
-        let mut at = start.wrapping_add(self.payload);
-        let mut field = |size: usize| {
-            let field = Field { data: at, size };
-            at = at.wrapping_add(size);
-            if size == 0 { Field::EMPTY } else { field }
-        };
-        view.reply_to = field(self.reply_to);
-        view.key = field(self.key);
-        view.headers = field(self.headers);
-        if self.flags & flag::SEQUENCE != 0 {
-            view.sequence = self.sequence;
-            view.publisher = self.publisher;
-        }
-        if self.flags & flag::TIMESTAMP != 0 {
-            view.timestamp_ns = self.timestamp;
-        }
-    }
-
-    /// Gives the block back where the payload is, if it is in one.
-    #[inline(always)]
-    fn release_block(&mut self, queue: &Queue) {
-        if let Some(descriptor) = self.block.take() {
-            queue.blocks().release(&descriptor, 1);
-        }
-    }
-
-    /// Turns the reference to the block, if there is one, into one that the reader holds.
-    fn take_block(&mut self, queue: &Queue) -> Option<BlockRef> {
-        let descriptor = self.block.take()?;
-        let block = queue.blocks().get(&descriptor);
-        Some(block.expect("a block that a slot refers to is there"))
     }
 }
