@@ -355,6 +355,9 @@ impl Writer {
             ..Message::default()
         };
         let descriptor = shared.descriptor();
+        if let Targets::Many(many) = &route.targets {
+            many.forget_room();
+        }
         let sent = self.draft(&message).and_then(|mut draft| {
             draft.sequence = sequence;
             draft.flags |= flag::SEQUENCE;

@@ -15,16 +15,12 @@ use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::promise::is_hopeless;
 use crate::route::{Group, LaneTarget, Many, Member, Responder, Targets};
+use crate::wide::{EXPECTED_FAR, EXPECTED_MIN, EXPECTED_NEAR};
 use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
 const FAN_OUT_TARGETS: usize = 16;
 pub(crate) const FAN_OUT_BYTES: usize = 256;
-/// With as many targets their lanes no longer stay in a near cache, and the memory of each is asked
-/// for in two steps, so many pushes ahead.
-const EXPECTED_MIN: usize = 512;
-const EXPECTED_FAR: usize = 16;
-const EXPECTED_NEAR: usize = 8;
 
 /// What came of a message for one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +93,7 @@ impl Writer {
         message: &Message<'_>,
         draft: &Draft<'_>,
     ) -> Result<()> {
+        many.forget_room();
         self.send_any(&many.plain, &many.groups, message, draft)?;
         self.send_rest(many, message, draft);
         Ok(())

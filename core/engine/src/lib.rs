@@ -51,6 +51,7 @@ pub mod threads;
 pub mod timestamps;
 pub mod wait;
 mod watch;
+mod wide;
 pub mod writer;
 
 // The layers below, for the crate `fastmq`: it may depend on this crate only.

@@ -3,7 +3,7 @@
 //! A route names lanes of its own writer by index, so it is used by that writer only. It holds
 //! while its stamp is current (`fastmq_route::interest`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::slice;
 use std::sync::Arc;
 
@@ -86,6 +86,8 @@ pub(crate) struct Many {
     pub(crate) groups: Vec<Group>,
     pub(crate) inline: Vec<Arc<Handler>>,
     pub(crate) latest: Vec<LatestTarget>,
+    /// Bytes that each lane of `plain` has free as far as is known (`wide.rs`).
+    pub(crate) room: Cell<u64>,
 }
 
 /// Where messages go; the usual cases without an allocation.
@@ -158,6 +160,12 @@ impl CachedRoute for Route {
 }
 
 impl Many {
+    /// Before anything is written to these lanes but by `Writer::send_wide`.
+    #[inline(always)]
+    pub(crate) fn forget_room(&self) {
+        self.room.set(0);
+    }
+
     /// The simplest form of these targets.
     pub(crate) fn simplify(mut self) -> Result<Targets> {
         let counts = (self.plain.len(), self.groups.len(), self.inline.len());

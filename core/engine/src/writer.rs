@@ -247,6 +247,12 @@ impl Writer {
         if let Targets::Latest(target) = targets {
             return self.put_usual(target, payload, flags, sequence);
         }
+        if let Targets::Many(many) = targets
+            && self.send_wide(many, subject, payload, flags, sequence)
+        {
+            self.count_call(&self.counters.published);
+            return Ok(());
+        }
         let message = Message {
             subject,
             payload,

@@ -34,6 +34,7 @@ use self::class::{ALIGN, CLASS_COUNT, class_bytes, class_of};
 use self::slot::{CHUNK_BITS_MIN, CHUNK_COUNT, Lists, Slot, place_of};
 use crate::arena;
 use crate::budget::Budget;
+use crate::spare::Spares;
 use crate::sync::{Mutex, MutexGuard, OnceLock, Ordering, lock};
 
 pub use self::claim::{BlockClaim, SharedBlock};
@@ -54,6 +55,7 @@ pub struct BlockPool {
     budget: Arc<Budget>,
     table: [OnceLock<Box<[Slot]>>; CHUNK_COUNT],
     lists: Mutex<Lists>,
+    pub(crate) spares: Spares,
 }
 
 /// One reference to a block: reads its payload, and gives the reference back when dropped.
@@ -107,6 +109,7 @@ impl BlockPool {
             budget,
             table: core::array::from_fn(|_| OnceLock::new()),
             lists: Mutex::new(Lists::new()),
+            spares: Spares::new(),
         }
     }
 

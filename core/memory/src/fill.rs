@@ -46,7 +46,7 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
         if views.len() >= fill.limit || consumer.read >= stop {
             break;
         }
-        if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err() {
+        if views.len() == views.capacity() && !more_views(queue, views) {
             fill.is_refused = true;
             break;
         }
@@ -75,6 +75,15 @@ pub(crate) fn fill_plain<V: FnMut(&mut Visit<'_>) -> bool>(
     tell_lost(consumer, views, fill.gap_at);
     fill.waiting += consumer.waiting_bytes();
     result
+}
+
+/// Makes places in a list that has none; false: no memory.
+#[cold]
+pub(crate) fn more_views(queue: &Queue, views: &mut Vec<View>) -> bool {
+    if views.capacity() == 0 {
+        *views = queue.blocks().spares.take();
+    }
+    views.len() < views.capacity() || views.try_reserve(VIEWS_MORE).is_ok()
 }
 
 /// Adds the views of plain records that stand in a row before `stop`, as far as the list has room.
@@ -217,7 +226,7 @@ pub(crate) fn fill_copies<V: FnMut(&mut Visit<'_>) -> bool>(
     let mut result = Ok(());
     fill.gap_at = views.len();
     while views.len() < fill.limit {
-        if views.len() == views.capacity() && views.try_reserve(VIEWS_MORE).is_err()
+        if views.len() == views.capacity() && !more_views(queue, views)
             || blocks.try_reserve(1).is_err()
         {
             fill.is_refused = true;

@@ -417,6 +417,14 @@ impl<W: Words> Producer<W> {
         true
     }
 
+    /// Bytes of plain records that fit here for certain, if one of `step` bytes does; else 0.
+    pub(crate) fn room(&mut self, step: u64) -> u64 {
+        if !self.is_labelled || !(self.has_way(step) || self.make_way(step)) {
+            return 0;
+        }
+        self.free_end - self.tail
+    }
+
     /// Makes room for a plain record whose payload of `size` bytes is written in place: `claimed`
     /// lends the bytes, `commit` makes them a record. Nothing has to be given back: the room is the
     /// producer's anyway, and the next record takes it.

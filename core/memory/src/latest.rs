@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::allocation::try_arc;
 use crate::budget::Budget;
+use crate::fill::more_views;
 use crate::queue::{Policy, Queue};
 use crate::reader::{FillError, Reader};
 use crate::record::{Draft, Plain};
@@ -337,7 +338,7 @@ fn show(
         if reader.shown.len() == reader.shown.capacity()
             && reader.shown.try_reserve(VIEWS_MORE).is_err()
             || reader.views.len() == reader.views.capacity()
-                && reader.views.try_reserve(VIEWS_MORE).is_err()
+                && !more_views(queue, &mut reader.views)
             || reader.blocks.try_reserve(1).is_err()
         {
             return Err(FillError::NoMemory);

@@ -24,6 +24,7 @@ pub mod record;
 pub mod replay;
 pub mod reply;
 pub mod snapshot;
+mod spare;
 pub mod sync;
 mod value;
 pub mod view;

@@ -347,7 +347,12 @@ fn purge_lane(queue: &Queue, consumer: &mut Consumer, visit: &mut impl FnMut(&Vi
 impl Drop for ReaderGuard<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.state().release();
+            let spares = &self.queue.blocks().spares;
+            let reader = self.state();
+            reader.release();
+            if reader.views.capacity() > 0 {
+                spares.give(&mut reader.views);
+            }
             self.queue.end_reading();
         }
     }

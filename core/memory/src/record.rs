@@ -174,6 +174,12 @@ impl<'a> Plain<'a> {
         self.payload_at() + self.payload.len() + subject
     }
 
+    /// Bytes of the record in a lane that says subject and publisher itself.
+    #[inline(always)]
+    pub fn labelled_step(&self) -> u64 {
+        (self.length(true) as u64 + 7) & !7
+    }
+
     #[inline(always)]
     fn is_reply(&self) -> bool {
         self.kind as u8 == Kind::Reply as u8

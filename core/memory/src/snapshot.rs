@@ -39,7 +39,7 @@ use crossbeam_utils::CachePadded;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Mutex, Ordering, fence_of_model, lock};
 
 /// Counts beside each other, so that threads that pin do not write the same cache line.
-const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
+pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Values that one store frees at most: it adds one, so a heap of them gets smaller.
 const FREED_MAX: usize = 16;
 
@@ -111,7 +111,7 @@ fn domain() -> &'static Domain {
 
 /// The shard of this thread.
 #[inline]
-fn shard() -> usize {
+pub(crate) fn shard() -> usize {
     static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
     thread_local! {
         static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
