@@ -181,15 +181,6 @@ impl LaneWriter {
         }
     }
 
-    /// Bytes of plain records that the writer's own lane takes for certain, if it takes one of
-    /// `step` bytes; else 0. Only this writer's pushes make it less.
-    pub fn room(&mut self, step: u64) -> u64 {
-        match &mut self.own {
-            Some(own) => own.producer.room(step),
-            None => 0,
-        }
-    }
-
     /// Writes one plain message if the writer's own lane takes it as it is.
     #[inline(always)]
     pub fn try_plain(&mut self, plain: &Plain<'_>, subscription: u32) -> Tried {

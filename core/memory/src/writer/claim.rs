@@ -62,4 +62,13 @@ impl LaneWriter {
             Tried::Unnoticed
         }
     }
+
+    /// Bytes of plain records that the writer's own lane takes for certain, if it takes one of
+    /// `step` bytes; else 0. Only this writer's pushes make it less.
+    pub fn room(&mut self, step: u64) -> u64 {
+        match &mut self.own {
+            Some(own) => own.producer.room(step),
+            None => 0,
+        }
+    }
 }
