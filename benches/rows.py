@@ -158,6 +158,15 @@ def routing_rows():
             yield Row(name, commands, bars.get((names, count), ()), False)
 
 
+def latest_rows():
+    """What an update costs whoever makes it; waiting for its pace is not in it."""
+    for how in ("string", "handle"):
+        for clock, name in (("wall", "wall clock"), ("thread", "thread time")):
+            words = ["latest", f"{how}/{clock}"]
+            title = f"latest, 1,000 subjects, reader at 60 Hz, by {how}, {name}"
+            yield Row(title, {FLOOR: words, FASTMQ: words}, (must("value", "<=", 60),))
+
+
 def inline_rows():
     for how, least, wished in (("string", 50, 80), ("handle", 60, 120)):
         commands = {FLOOR: ["inline", how], FASTMQ: ["inline", how]}
@@ -191,5 +200,6 @@ ROWS = (
     *one_way_rows(),
     *claim_rows(),
     *routing_rows(),
+    *latest_rows(),
     *cost_rows(),
 )

@@ -36,6 +36,7 @@ void bench_publishers(const struct bench_plan *plan, const char *param);
 void bench_fan_out(const struct bench_plan *plan, const char *param);
 void bench_routing(const struct bench_plan *plan, const char *param);
 void bench_inline(const struct bench_plan *plan, const char *param);
+void bench_latest(const struct bench_plan *plan, const char *param);
 void bench_memory(const struct bench_plan *plan, const char *param);
 void bench_idle(const struct bench_plan *plan, const char *param);
 void bench_start(const struct bench_plan *plan, const char *param);

@@ -17,6 +17,7 @@ static const char usage[] =
     "  fan-out QUEUES\n"
     "  routing (hot|sequential|random)/SUBSCRIPTIONS\n"
     "  inline (string|handle)\n"
+    "  latest (string|handle)/(wall|thread)\n"
     "  memory (open|subscription|queue)\n"
     "  idle (queue|thread)/(wake-ups|bytes)\n"
     "  start first-delivery";
@@ -30,7 +31,7 @@ static const struct {
     {"publishers", bench_publishers},       {"fan-out", bench_fan_out},
     {"routing", bench_routing},             {"inline", bench_inline},
     {"memory", bench_memory},               {"idle", bench_idle},
-    {"start", bench_start},
+    {"start", bench_start},               {"latest", bench_latest},
 };
 
 int main(int argc, char **argv) {

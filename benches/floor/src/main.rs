@@ -8,6 +8,7 @@
 
 mod channel;
 mod inline_dispatch;
+mod latest;
 mod one_way;
 mod ping_pong;
 mod report;
@@ -37,6 +38,7 @@ const USAGE: &str = "usage: fastmq-floor [--ms N] [--warm-up-ms N] PROGRAM CASE 
   floor one-way (string|handle)/BYTES/(call|batch)
   floor publishers COUNT
   floor inline (string|handle)
+  floor latest (string|handle)/(wall|thread)
   crossbeam round-trip spin
   crossbeam request-reply OUTSTANDING
   crossbeam one-way call
@@ -133,6 +135,14 @@ fn run(arguments: &[String]) -> Result<Row, String> {
         ("crossbeam", "publishers", [count]) => {
             ("M msg/s", channel::one_way(plan, number(count)? as usize)?)
         }
+        ("floor", "latest", [how, clock]) => {
+            let clock = match *clock {
+                "wall" => latest::Clock::Wall,
+                "thread" => latest::Clock::Thread,
+                _ => return Err(format!("{clock} is neither wall nor thread")),
+            };
+            ("ns", latest::run(plan, address(how)?, clock)?)
+        }
         ("floor", "inline", [how]) => ("M pairs/s", inline_dispatch::run(plan, address(how)?)?),
         _ => return Err(USAGE.to_owned()),
     };
@@ -177,6 +187,8 @@ mod tests {
             "floor publishers 2",
             "floor inline string",
             "floor inline handle",
+            "floor latest string/wall",
+            "floor latest handle/thread",
             "crossbeam round-trip spin",
             "crossbeam request-reply 8",
             "crossbeam one-way call",

@@ -4,13 +4,14 @@
 //! cached on both sides and padded apart, `tail` published whenever the producer says so.
 //! Invariant: bytes between `head` and `tail` belong to the consumer, all others to the producer.
 //! Not here: validation of hostile bytes, policies, blocks, waiting. Also here, because it is the
-//! other thing that needs unsafe code: [`pin`].
+//! other thing that needs unsafe code: [`pin`] and [`thread_time`].
 
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -292,6 +293,17 @@ impl Consumer {
         // inside the data; it is the consumer's until `release`, which needs `&mut self`.
         unsafe { slice::from_raw_parts(source, size) }
     }
+}
+
+/// How long the calling thread has run.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is ours to write; this clock is there on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Keeps the calling thread on one core. Returns false when the system refuses.
