@@ -67,8 +67,9 @@ header-check: ## fail if include/fastmq.h is not what make header makes
 	@cbindgen --quiet --config ffi/cbindgen.toml --crate fastmq-ffi --output build/fastmq.h ffi
 	@diff -u include/fastmq.h build/fastmq.h
 
-vectors: ## make tests/vectors/*.json from docs/formats.md's generator
+vectors: ## make tests/vectors/*.json by the generators of docs/formats.md and docs/protocol.md
 	@python3 tests/vectors/generate.py
+	@python3 tests/vectors/protocol.py
 
 audit: ## licences and advisories of the dependencies, where cargo-deny is installed
 	@if command -v cargo-deny >/dev/null; then cargo deny check; \
