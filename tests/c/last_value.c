@@ -6,8 +6,6 @@
 /* valgrind */
 #include "steps.h"
 
-#include <poll.h>
-
 static fastmq_status keep(fastmq_client *client, const char *subject, uint32_t number)
 {
     fastmq_outgoing message = outgoing(subject, bytes(&number, sizeof number));
@@ -119,32 +117,6 @@ static void callbacks(void)
     NEED(fastmq_dispatch(client, 0, 0, &what) == FASTMQ_OK);
     CHECK_NUMBER(heard, 123, "a callback hears the values first");
     fastmq_unsubscribe(called);
-    fastmq_close(client);
-}
-
-static void waited_for(void)
-{
-    fastmq_client *client = open_client();
-    fastmq_queue *queue = open_queue(client, FASTMQ_POLICY_BACKPRESSURE, 0);
-    struct pollfd ready = {.fd = fastmq_queue_fd(queue), .events = POLLIN};
-    size_t index = 9;
-    NEED(ready.fd >= 0);
-    NEED(keep(client, "state.a", 1) == FASTMQ_OK);
-    NEED(keep(client, "state.b", 2) == FASTMQ_OK);
-    CHECK(poll(&ready, 1, 0) == 0, "a descriptor rests");
-    fastmq_subscription *late = subscribe_late(client, "state.*", queue);
-    CHECK(poll(&ready, 1, 0) == 1, "and is readable with the first value");
-    CHECK_STATUS(fastmq_wait_any(&queue, 1, 0, &index), FASTMQ_OK, "so is the queue among many");
-    size_t count = 0;
-    const fastmq_message *m = NULL;
-    fastmq_batch_free(take(queue, 1, &m, &count));
-    CHECK(poll(&ready, 1, 0) == 1, "until the last one");
-    fastmq_batch_free(take(queue, 1, &m, &count));
-    fastmq_batch *none = NULL;
-    NEED(fastmq_receive(queue, 1, 0, &none) == FASTMQ_AGAIN);
-    CHECK(poll(&ready, 1, 0) == 0, "was received");
-    fastmq_unsubscribe(late);
-    fastmq_queue_close(queue);
     fastmq_close(client);
 }
 
@@ -268,7 +240,6 @@ int main(void)
     replayed_first();
     full_queues();
     callbacks();
-    waited_for();
     refused();
     beside_a_publisher();
     memory_max();

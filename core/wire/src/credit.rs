@@ -1,0 +1,160 @@
+//! Credit: what may be sent, and when to grant more (`docs/protocol.md` §7).
+
+use crate::fault::Fault;
+
+/// The sender's side.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending {
+    sent: u64,
+    limit: u64,
+}
+
+impl Sending {
+    /// Nothing is sent yet; `limit` is the CREDIT of the other side's HELLO or WELCOME.
+    pub fn new(limit: u64) -> Self {
+        Self { sent: 0, limit }
+    }
+
+    /// Uses credit for a frame that occupies `size` bytes. `false`: it has to wait.
+    #[inline(always)]
+    #[must_use]
+    pub fn take(&mut self, size: usize) -> bool {
+        let Some(sent) = self.sent.checked_add(size as u64) else {
+            return false;
+        };
+        if sent > self.limit {
+            return false;
+        }
+        self.sent = sent;
+        true
+    }
+
+    /// A CREDIT has come: a lower limit is ignored.
+    pub fn raise(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// Bytes that may be sent now.
+    pub fn left(&self) -> u64 {
+        self.limit - self.sent
+    }
+}
+
+/// The receiver's side: a window that moves on with what was dealt with.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiving {
+    received: u64,
+    done: u64,
+    limit: u64,
+    window: u64,
+}
+
+impl Receiving {
+    /// A window of `window` bytes, which HELLO or WELCOME has granted. At least the FRAME_MAX of
+    /// the same frame.
+    pub fn new(window: u64) -> Self {
+        Self {
+            received: 0,
+            done: 0,
+            limit: window,
+            window,
+        }
+    }
+
+    /// A frame that occupies `size` bytes has come.
+    #[inline(always)]
+    pub fn receive(&mut self, size: usize) -> Result<(), Fault> {
+        let sent = self.received.saturating_add(size as u64);
+        if sent > self.limit {
+            let limit = self.limit;
+            return Err(Fault::Credit { sent, limit });
+        }
+        self.received = sent;
+        Ok(())
+    }
+
+    /// `size` bytes of those that have come take no room any more. Gives the limit of a CREDIT
+    /// that is due: when half of the window was used since the last one, or nothing is left that
+    /// could bring another one while the window is no longer whole enough for a frame of
+    /// `frame_max`.
+    #[inline(always)]
+    #[must_use]
+    pub fn finish(&mut self, size: usize, frame_max: u32) -> Option<u64> {
+        self.done = (self.done + size as u64).min(self.received);
+        let next = self.done.saturating_add(self.window);
+        let is_half = next - self.limit >= self.window / 2;
+        let is_short =
+            self.done == self.received && self.limit - self.received < u64::from(frame_max);
+        if next == self.limit || !(is_half || is_short) {
+            return None;
+        }
+        self.limit = next;
+        Some(next)
+    }
+
+    /// Bytes that have come and are not done with.
+    pub fn held(&self) -> u64 {
+        self.received - self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_stops_at_the_limit() {
+        let mut sending = Sending::new(100);
+        assert!(sending.take(64));
+        assert!(!sending.take(40));
+        assert!(sending.take(36), "a smaller one still goes");
+        assert_eq!(sending.left(), 0);
+        sending.raise(50);
+        assert_eq!(sending.left(), 0, "a lower limit is ignored");
+        sending.raise(u64::MAX);
+        assert!(sending.take(64));
+        assert!(!sending.take(usize::MAX), "the sum does not wrap");
+    }
+
+    #[test]
+    fn credit_comes_back_by_halves() {
+        let mut receiving = Receiving::new(1024);
+        for _ in 0..7 {
+            receiving.receive(64).unwrap();
+            assert_eq!(receiving.finish(64, 100), None);
+        }
+        receiving.receive(64).unwrap();
+        assert_eq!(receiving.finish(64, 100), Some(512 + 1024));
+        assert_eq!(receiving.held(), 0);
+    }
+
+    #[test]
+    fn who_goes_beyond_is_seen() {
+        let mut receiving = Receiving::new(100);
+        receiving.receive(100).unwrap();
+        let fault = receiving.receive(8).unwrap_err();
+        let (sent, limit) = (108, 100);
+        assert_eq!(fault, Fault::Credit { sent, limit });
+        assert_eq!(receiving.held(), 100);
+    }
+
+    #[test]
+    fn a_largest_frame_never_waits_for_ever() {
+        // Windows hardly larger than a frame: whatever was used, all of it being done with brings
+        // enough for the next.
+        for window in 64..200_u64 {
+            let frame_max = 64;
+            let mut sending = Sending::new(window);
+            let mut receiving = Receiving::new(window);
+            for step in 0..1000 {
+                let size = 16 + step * 8 % 56;
+                assert!(sending.take(size), "window {window}, step {step}");
+                receiving.receive(size).unwrap();
+                if let Some(limit) = receiving.finish(size, frame_max) {
+                    sending.raise(limit);
+                }
+                assert!(sending.left() >= u64::from(frame_max));
+            }
+        }
+    }
+}

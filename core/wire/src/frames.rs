@@ -1,0 +1,196 @@
+//! The frames of received bytes (`docs/protocol.md` §1).
+
+use crate::control::Control;
+use crate::fault::Fault;
+use crate::kind::{Kind, SKIPPED_FIRST, SKIPPED_LAST, Side};
+use crate::message::Message;
+use crate::{CONTROL_BYTES_MAX, HEADER_BYTES, round_up};
+
+/// One received frame.
+#[derive(Clone, Copy, Debug)]
+pub enum Frame<'a> {
+    /// A publish to the server, a delivery to the client.
+    Message(Message<'a>),
+    /// A question to the server, or from it to a responder.
+    Request(Message<'a>),
+    /// An answer to the server, or from it to the asker.
+    Reply(Message<'a>),
+    /// Anything else.
+    Control(Control<'a>),
+}
+
+/// Takes the whole frames off the front of bytes that a ready connection has received.
+///
+/// ```
+/// # use fastmq_wire::{Frame, Frames, Side};
+/// let bytes = [
+///     20, 0, 0, 0, 2, 0, 0x80, 0, 7, 0, 0, 0, 3, 0, 0, 0, b'p', b'i', b'n', b'g', 0, 0, 0, 0,
+/// ];
+/// let mut frames = Frames::new(&bytes, Side::Server, 8192);
+/// let Ok(Some(Frame::Request(request))) = frames.next_frame() else { panic!() };
+/// assert_eq!((request.correlation(), request.alias()), (7, Some(3)));
+/// assert_eq!(request.payload(), b"ping");
+/// assert!(matches!(frames.next_frame(), Ok(None)));
+/// assert_eq!(frames.consumed(), bytes.len());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    rest: &'a [u8],
+    size: usize,
+    side: Side,
+    frame_max: u32,
+}
+
+impl<'a> Frames<'a> {
+    /// Over `bytes`, which start with a frame, of a connection whose `side` receives and takes
+    /// frames of at most `frame_max` bytes.
+    #[inline(always)]
+    pub fn new(bytes: &'a [u8], side: Side, frame_max: u32) -> Self {
+        Self {
+            rest: bytes,
+            size: bytes.len(),
+            side,
+            frame_max,
+        }
+    }
+
+    /// Bytes of the frames that were taken: what is behind them is to be kept.
+    #[inline(always)]
+    pub fn consumed(&self) -> usize {
+        self.size - self.rest.len()
+    }
+
+    /// Bytes that the frame at the front occupies, as far as that is known: what a buffer needs
+    /// room for before it is asked again. At most what the side takes.
+    pub fn wanted(&self) -> usize {
+        let Some(length) = self.rest.first_chunk() else {
+            return HEADER_BYTES;
+        };
+        let length = u32::from_le_bytes(*length).min(self.frame_max);
+        round_up((length as usize).max(HEADER_BYTES))
+    }
+
+    /// The next frame; `None`: more bytes are needed. A fault stays.
+    #[inline(always)]
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'a>>, Fault> {
+        loop {
+            let Some(header) = self.rest.first_chunk::<HEADER_BYTES>() else {
+                return Ok(None);
+            };
+            let (head, numbers) = split(header);
+            let kind = match (head >> 32) as u8 {
+                1 => Kind::Message,
+                2 => Kind::Request,
+                3 => Kind::Reply,
+                _ => match other_frame(self.rest, self.side, self.frame_max)? {
+                    Other::Control(control, size) => {
+                        self.rest = self.rest.get(size..).unwrap_or_default();
+                        return Ok(Some(Frame::Control(control)));
+                    }
+                    Other::Skipped(size) => {
+                        self.rest = self.rest.get(size..).unwrap_or_default();
+                        continue;
+                    }
+                    Other::Cut => return Ok(None),
+                },
+            };
+            let Some((bytes, rest)) = take(self.rest, head as u32, self.frame_max)? else {
+                return Ok(None);
+            };
+            let message = Message::read(bytes, head, numbers, kind, self.side)?;
+            self.rest = rest;
+            return Ok(Some(match kind {
+                Kind::Message => Frame::Message(message),
+                Kind::Request => Frame::Request(message),
+                _ => Frame::Reply(message),
+            }));
+        }
+    }
+}
+
+/// What is at the front where that is no message, and the bytes that it occupies.
+enum Other<'a> {
+    Control(Control<'a>, usize),
+    Skipped(usize),
+    Cut,
+}
+
+/// Takes a frame that is no message.
+#[inline(never)]
+fn other_frame(bytes: &[u8], side: Side, frame_max: u32) -> Result<Other<'_>, Fault> {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return Ok(Other::Cut);
+    };
+    let (head, numbers) = split(header);
+    let number = (head >> 32) as u8;
+    let kind = Kind::of(number);
+    if kind.is_none() && !(SKIPPED_FIRST..=SKIPPED_LAST).contains(&number) {
+        return Err(Fault::Kind(number));
+    }
+    let max = frame_max.min(CONTROL_BYTES_MAX as u32);
+    let Some((frame, _)) = take(bytes, head as u32, max)? else {
+        return Ok(Other::Cut);
+    };
+    let size = round_up(frame.len());
+    let Some(kind) = kind else {
+        return Ok(Other::Skipped(size));
+    };
+    if !side.takes(kind) {
+        return Err(Fault::State(kind));
+    }
+    let control = Control::read(frame, head, numbers, kind, side)?;
+    Ok(Other::Control(control, size))
+}
+
+/// The first frame of a connection, whose side waits for the handshake, and what it occupies.
+pub(crate) fn first_frame(bytes: &[u8], side: Side) -> Result<Option<(Control<'_>, usize)>, Fault> {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let (head, numbers) = split(header);
+    let kind = Kind::of((head >> 32) as u8);
+    let is_ours = numbers == crate::control::MAGIC;
+    let kind = match (side, kind) {
+        (Side::Server, Some(Kind::Hello)) if is_ours => Kind::Hello,
+        (Side::Server, _) => return Err(Fault::Magic),
+        (Side::Client, Some(Kind::Welcome)) if is_ours => Kind::Welcome,
+        (Side::Client, Some(Kind::Welcome)) => return Err(Fault::Magic),
+        (Side::Client, Some(Kind::Error)) => Kind::Error,
+        (Side::Client, Some(other)) => return Err(Fault::State(other)),
+        (Side::Client, None) => return Err(Fault::Kind((head >> 32) as u8)),
+    };
+    let Some((frame, _)) = take(bytes, head as u32, CONTROL_BYTES_MAX as u32)? else {
+        return Ok(None);
+    };
+    let control = Control::read(frame, head, numbers, kind, side)?;
+    Ok(Some((control, round_up(frame.len()))))
+}
+
+#[inline(always)]
+fn split(header: &[u8; HEADER_BYTES]) -> (u64, u64) {
+    let both = u128::from_le_bytes(*header);
+    (both as u64, (both >> 64) as u64)
+}
+
+/// A frame of `length` bytes without its rounding, and what is behind it; `None`: not all of it
+/// is there.
+#[inline(always)]
+#[allow(clippy::type_complexity)]
+fn take(bytes: &[u8], length: u32, max: u32) -> Result<Option<(&[u8], &[u8])>, Fault> {
+    if length.wrapping_sub(HEADER_BYTES as u32) > max.wrapping_sub(HEADER_BYTES as u32) {
+        return Err(wrong_length(length, max));
+    }
+    let length = length as usize;
+    match bytes.split_at_checked(round_up(length)) {
+        Some((frame, rest)) => Ok(frame.get(..length).map(|frame| (frame, rest))),
+        None => Ok(None),
+    }
+}
+
+#[cold]
+fn wrong_length(length: u32, max: u32) -> Fault {
+    if length < HEADER_BYTES as u32 {
+        return Fault::Short { length };
+    }
+    Fault::Long { length, max }
+}
