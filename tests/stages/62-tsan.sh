@@ -19,4 +19,16 @@ export TSAN_OPTIONS="halt_on_error=0"
 export CARGO_PROFILE_TEST_OPT_LEVEL=1
 
 passes "ThreadSanitizer" cargo test --locked -p fastmq-driver -p fastmq-memory \
-    -p fastmq-route -p fastmq-engine --lib --tests --target "$HOST_TARGET" --no-fail-fast
+    -p fastmq-route --lib --tests --target "$HOST_TARGET" --no-fail-fast
+
+# Of the engine, the tests that start threads; make soak runs all (THOROUGH).
+engine=(--tests)
+if [ -z "${THOROUGH:-}" ]; then
+    engine=()
+    for source in $(grep -l -e 'thread::' -e 'Delivery::Thread' core/engine/tests/*.rs); do
+        name=$(basename "$source" .rs)
+        [ "$name" = simulation ] || engine+=(--test "$name")
+    done
+fi
+passes "ThreadSanitizer over the engine" cargo test --locked -p fastmq-engine --lib \
+    "${engine[@]}" --target "$HOST_TARGET" --no-fail-fast

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The other targets: aarch64 with glibc under qemu-user (shared library), x86-64 with musl as it is
-# (static library). The Rust tests of the crates where the target shows, and all C programs. The
-# engine's Rust tests stay at home: the C tests take the same ways.
+# (static library). The Rust tests of the crates where the target shows, and C programs: those of the
+# list below, and all in make soak (THOROUGH). The engine's Rust tests stay at home: the C tests take
+# the same ways.
 # budget: core
 source "$(dirname "$0")/lib.sh"
 
@@ -17,6 +18,10 @@ musl=x86_64-unknown-linux-musl
 emulator=(qemu-aarch64 -L /usr/aarch64-linux-gnu)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${emulator[*]}"
+
+programs=(tests/c/{layout,publish,queue,request,claim,latest,callbacks,threads,fork,realtime}.c
+    examples/c/{flights,order_book}.c)
+[ -n "${THOROUGH:-}" ] && mapfile -t programs < <(files tests/c/*.c examples/c/*.c)
 
 libraries() { rustc --print target-libdir --target "$1"; }
 
@@ -54,7 +59,7 @@ cross() {
     passes "Rust tests for $target" cargo test --locked "${crates[@]/#/-pfastmq-}" \
         --lib --tests --target "$target" --no-fail-fast -- "${filter[@]}"
 
-    for source in $(files tests/c/*.c examples/c/*.c); do
+    for source in "${programs[@]}"; do
         name=$(basename "$source" .c)
         case " ${except[*]} " in *" $source "*) continue ;; esac
         program=build/cross/$target/${source%.c}
