@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, Write};
 
-use fastmq::border::{core_count, fence, fork, pages};
+use fastmq::border::{core_count, fence, fork, pages, sockets};
 use fastmq::{Driver, NullDriver};
 
 /// Readings of the clock to take the mean of.
@@ -20,13 +20,14 @@ pub(crate) fn run(out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn facts() -> [(&'static str, String); 8] {
+fn facts() -> [(&'static str, String); 9] {
     [
         ("kernel", kernel()),
         ("cores", cores()),
         ("clock", clock()),
         ("time stamps", counter()),
         ("membarrier", membarrier()),
+        ("I/O driver", io_driver()),
         ("locked memory", locked_memory()),
         ("huge pages", huge_pages()),
         ("fork", forks()),
@@ -78,6 +79,14 @@ fn membarrier() -> String {
     match fence::register() {
         true => "yes: a publish needs no full fence".to_owned(),
         false => "no: each publish pays for a full fence (Linux 4.14 or newer has it)".to_owned(),
+    }
+}
+
+/// The tier that the sockets of a server would have here, and why it is not a better one.
+fn io_driver() -> String {
+    match sockets::open(&sockets::Config::default()) {
+        Ok(opened) => opened.report.to_string(),
+        Err(error) => format!("none: {error}"),
     }
 }
 

@@ -78,7 +78,7 @@ pub const FOREVER_NS: u64 = u64::MAX;
 #[doc(hidden)]
 pub mod border {
     pub use fastmq_engine::any::wait_any;
-    pub use fastmq_engine::driver::{core_count, fence, fork, pages, pin_current_thread};
+    pub use fastmq_engine::driver::{core_count, fence, fork, pages, pin_current_thread, sockets};
     pub use fastmq_engine::memory::allocation::{Allocator, try_box};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
 }

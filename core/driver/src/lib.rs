@@ -3,8 +3,8 @@
 //! The engine holds one `Arc<dyn Driver>` and calls nothing of the operating system itself, so
 //! that the same engine runs on [`NullDriver`] (embedded: the real clock and kernel, no sockets
 //! or files) and on [`SimulatedDriver`] (a seed decides everything and a failing run replays).
-//! Sockets and files come with the server as further traits beside [`Driver`]; a driver that has
-//! them will hand them out from a method with a default of "not here", so this trait can grow.
+//! The sockets of a shard are a trait of their own, [`sockets::Sockets`], because a shard has them
+//! to itself; files come with streams, in the same way.
 //!
 //! [`fence`], [`fork`], [`scheduling`] and [`pages`] are no methods: they stand on paths where a
 //! virtual call would be felt, or are facts of the process or thread, not of one driver.
@@ -22,6 +22,7 @@ pub mod pages;
 mod random;
 pub mod scheduling;
 mod simulated;
+pub mod sockets;
 mod thread;
 pub mod tsc;
 

@@ -167,7 +167,7 @@ fn add(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
 }
 
 /// Sets a timerfd to an absolute time, or disarms it; either way what had fired is forgotten.
-fn arm(timer: &OwnedFd, deadline_ns: u64) {
+pub(crate) fn arm(timer: &OwnedFd, deadline_ns: u64) {
     // Zero would disarm: the first nanosecond has passed just as well.
     let value_ns = if deadline_ns == FOREVER_NS {
         0

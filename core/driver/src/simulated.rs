@@ -56,6 +56,11 @@ impl SimulatedDriver {
         self.clock.advance(ns);
     }
 
+    /// The clock itself, for what else is simulated.
+    pub(crate) fn clock(&self) -> Arc<VirtualClock> {
+        Arc::clone(&self.clock)
+    }
+
     /// Lets every later reading of a clock move it by `step_ns`, after the reading; 0 stops that.
     pub fn set_clock_step(&self, step_ns: u64) {
         self.clock.step_ns.store(step_ns, Ordering::SeqCst);
@@ -88,7 +93,7 @@ impl Driver for SimulatedDriver {
         if deadline_ns == FOREVER_NS {
             return Parked::Deadlock;
         }
-        self.clock.now_ns.fetch_max(deadline_ns, Ordering::SeqCst);
+        self.clock.advance_to(deadline_ns);
         Parked::TimedOut
     }
 
@@ -125,6 +130,11 @@ impl VirtualClock {
     /// Reads the clock without moving it, as a kernel timer would.
     pub(crate) fn peek_ns(&self) -> u64 {
         self.now_ns.load(Ordering::SeqCst)
+    }
+
+    /// Moves the clock to a time, unless it is there already.
+    pub(crate) fn advance_to(&self, ns: u64) {
+        self.now_ns.fetch_max(ns, Ordering::SeqCst);
     }
 
     /// Reads the clock and moves it by the step.
