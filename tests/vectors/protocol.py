@@ -437,6 +437,8 @@ def bad():
     fields("half a field", "PING", "server", bytes(4))
     fields("bytes behind the last field", "PING", "server", field(25, 1) + bytes(4))
     fields("a field beyond its frame", "PING", "server", struct.pack("<HHI", 16, 0, 9) + bytes(8))
+    fields("a last field without its rounding", "CLOSE", "client",
+           struct.pack("<HHI", 16, 0, 5) + b"tower")
     fields("a field of 4 GiB", "PING", "server", struct.pack("<HHI", 16, 0, U32_MAX) + bytes(8))
     fields("a number of 4", "GRANT", "server", field(24, b"1234"))
     fields("a number of 16", "GRANT", "client", field(24, bytes_of(16, 1)))

@@ -1,5 +1,7 @@
 //! Control frames: all that are no messages, received and sent (`docs/protocol.md` §3).
 
+use std::fmt::{self, Write};
+
 use crate::fault::{Fault, Reason};
 use crate::field::{self, FIELD_HEAD_BYTES, Field};
 use crate::kind::{Kind, Side};
@@ -158,7 +160,7 @@ impl<'a> Control<'a> {
     }
 }
 
-/// A control frame being written. It starts where it is made and is whole after each call.
+/// A control frame being written: whole after each call, or not there at all.
 #[derive(Debug)]
 pub struct ControlDraft<'b> {
     out: &'b mut Vec<u8>,
@@ -206,21 +208,23 @@ impl<'b> ControlDraft<'b> {
         self.bytes(field, &value.to_le_bytes())
     }
 
-    /// Adds a field with bytes. What is too long for a control frame is left out by its writer:
-    /// a draft that holds more than 8,192 bytes is a bug of ours.
+    /// Adds a field with bytes. Without memory the whole frame is taken back. A draft that would
+    /// hold more than 8,192 bytes is a bug of ours.
     pub fn bytes(self, field: Field, value: &[u8]) -> Result<Self, NoMemory> {
         let size = FIELD_HEAD_BYTES + round_up(value.len());
-        self.out.try_reserve(size).map_err(|_| NoMemory)?;
-        let head = field as u64 | (value.len() as u64) << 32;
-        self.out.extend_from_slice(&head.to_le_bytes());
-        self.out.extend_from_slice(value);
-        let end = round_up(self.out.len() - self.at) + self.at;
-        self.out.resize(end, 0);
-        let length = self.out.len() - self.at;
+        let length = self.out.len() - self.at + size;
         assert!(
             length <= CONTROL_BYTES_MAX,
             "a control frame of {length} bytes"
         );
+        if self.out.try_reserve(size).is_err() {
+            self.out.truncate(self.at);
+            return Err(NoMemory);
+        }
+        let head = field as u64 | (value.len() as u64) << 32;
+        self.out.extend_from_slice(&head.to_le_bytes());
+        self.out.extend_from_slice(value);
+        self.out.resize(self.at + length, 0);
         self.out[self.at..self.at + 4].copy_from_slice(&(length as u32).to_le_bytes());
         Ok(self)
     }
@@ -232,22 +236,51 @@ pub fn write_fault(out: &mut Vec<u8>, fault: &Fault) -> Result<(), NoMemory> {
     if *fault == Fault::Magic {
         return Ok(());
     }
-    let start = out.len();
-    let write = |out: &mut Vec<u8>| {
-        let mut draft = ControlDraft::pair(out, Kind::Error, 0, fault.reason() as u32)?
-            .status(fault.status())
-            .flags(flag::FATAL);
-        if let Fault::Version { .. } = fault {
-            let version = u64::from(crate::VERSION);
-            draft = draft.number(Field::Versions, version | version << 32)?;
-        }
-        draft.bytes(Field::Sentence, fault.to_string().as_bytes())?;
-        Ok(())
-    };
-    write(out).inspect_err(|_| out.truncate(start))
+    let mut draft = ControlDraft::pair(out, Kind::Error, 0, fault.reason() as u32)?
+        .status(fault.status())
+        .flags(flag::FATAL);
+    if let Fault::Version { .. } = fault {
+        let version = u64::from(crate::VERSION);
+        draft = draft.number(Field::Versions, version | version << 32)?;
+    }
+    let mut sentence = Sentence::default();
+    // A sentence that is longer than its room is cut: it is for people.
+    let _ = write!(sentence, "{fault}");
+    draft.bytes(Field::Sentence, sentence.bytes())?;
+    Ok(())
 }
 
-/// Appends an ERROR for an operation, or for the connection with [`flag::FATAL`].
+/// Room for the sentence of a fault, so that telling it needs no memory but the frame's.
+struct Sentence {
+    room: [u8; 160],
+    size: usize,
+}
+
+impl Default for Sentence {
+    fn default() -> Self {
+        let room = [0; 160];
+        Self { room, size: 0 }
+    }
+}
+
+impl Sentence {
+    fn bytes(&self) -> &[u8] {
+        &self.room[..self.size]
+    }
+}
+
+impl Write for Sentence {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.room[self.size..];
+        let size = text.floor_char_boundary(room.len());
+        room[..size].copy_from_slice(&text.as_bytes()[..size]);
+        self.size += size;
+        Ok(())
+    }
+}
+
+/// Appends an ERROR for an operation, or for the connection with [`flag::FATAL`]. A sentence of
+/// more than 1,024 bytes is cut.
 pub fn write_error(
     out: &mut Vec<u8>,
     operation: u32,
@@ -256,19 +289,10 @@ pub fn write_error(
     flags: u16,
     sentence: &str,
 ) -> Result<(), NoMemory> {
-    let start = out.len();
-    let sentence = cut(sentence, 1024);
-    let write = |out: &mut Vec<u8>| {
-        ControlDraft::pair(out, Kind::Error, operation, reason as u32)?
-            .status(status)
-            .flags(flags)
-            .bytes(Field::Sentence, sentence.as_bytes())?;
-        Ok(())
-    };
-    write(out).inspect_err(|_| out.truncate(start))
-}
-
-/// The start of a text that has at most `size` bytes.
-fn cut(text: &str, size: usize) -> &str {
-    &text[..text.floor_char_boundary(size)]
+    let sentence = &sentence[..sentence.floor_char_boundary(1024)];
+    ControlDraft::pair(out, Kind::Error, operation, reason as u32)?
+        .status(status)
+        .flags(flags)
+        .bytes(Field::Sentence, sentence.as_bytes())?;
+    Ok(())
 }

@@ -110,22 +110,18 @@ pub struct Hello<'a> {
 impl Hello<'_> {
     /// Appends the HELLO.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), NoMemory> {
-        let start = out.len();
-        let write = |out: &mut Vec<u8>| {
-            let (min, max) = self.versions;
-            let mut draft = ControlDraft::whole(out, Kind::Hello, MAGIC)?
-                .number(Field::Versions, u64::from(min) | u64::from(max) << 32)?
-                .number(Field::Capabilities, self.capabilities)?
-                .number(Field::Required, self.required)?;
-            for (field, bytes) in [(Field::Name, self.name), (Field::Token, self.token)] {
-                if !bytes.is_empty() {
-                    draft = draft.bytes(field, bytes)?;
-                }
+        let (min, max) = self.versions;
+        let mut draft = ControlDraft::whole(out, Kind::Hello, MAGIC)?
+            .number(Field::Versions, u64::from(min) | u64::from(max) << 32)?
+            .number(Field::Capabilities, self.capabilities)?
+            .number(Field::Required, self.required)?;
+        for (field, bytes) in [(Field::Name, self.name), (Field::Token, self.token)] {
+            if !bytes.is_empty() {
+                draft = draft.bytes(field, bytes)?;
             }
-            self.limits.write(draft)?;
-            Ok(())
-        };
-        write(out).inspect_err(|_| out.truncate(start))
+        }
+        self.limits.write(draft)?;
+        Ok(())
     }
 
     /// Whether the token is `secret`, in a time that depends on their sizes only.
@@ -190,28 +186,24 @@ pub struct Welcome<'a> {
 impl Welcome<'_> {
     /// Appends the WELCOME.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), NoMemory> {
-        let start = out.len();
-        let write = |out: &mut Vec<u8>| {
-            let mut draft = ControlDraft::whole(out, Kind::Welcome, MAGIC)?
-                .number(Field::Version, u64::from(self.version))?
-                .number(Field::Capabilities, self.capabilities)?
-                .number(Field::Client, self.client)?
-                .number(Field::Instance, self.instance)?
-                .number(Field::PayloadMax, self.payload_max)?
-                .number(Field::SubscriptionsMax, self.subscriptions_max)?;
-            for (field, bytes) in [(Field::Name, self.name), (Field::Servers, self.servers)] {
-                if !bytes.is_empty() {
-                    draft = draft.bytes(field, bytes)?;
-                }
+        let mut draft = ControlDraft::whole(out, Kind::Welcome, MAGIC)?
+            .number(Field::Version, u64::from(self.version))?
+            .number(Field::Capabilities, self.capabilities)?
+            .number(Field::Client, self.client)?
+            .number(Field::Instance, self.instance)?
+            .number(Field::PayloadMax, self.payload_max)?
+            .number(Field::SubscriptionsMax, self.subscriptions_max)?;
+        for (field, bytes) in [(Field::Name, self.name), (Field::Servers, self.servers)] {
+            if !bytes.is_empty() {
+                draft = draft.bytes(field, bytes)?;
             }
-            if let Some((to_server, to_client)) = self.rings {
-                let both = u128::from(to_server) | u128::from(to_client) << 64;
-                draft = draft.bytes(Field::Rings, &both.to_le_bytes())?;
-            }
-            self.limits.write(draft)?;
-            Ok(())
-        };
-        write(out).inspect_err(|_| out.truncate(start))
+        }
+        if let Some((to_server, to_client)) = self.rings {
+            let both = u128::from(to_server) | u128::from(to_client) << 64;
+            draft = draft.bytes(Field::Rings, &both.to_le_bytes())?;
+        }
+        self.limits.write(draft)?;
+        Ok(())
     }
 }
 
