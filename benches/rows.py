@@ -142,6 +142,19 @@ def claim_rows():
             )
 
 
+def group_rows():
+    """What keeping the messages of a key together costs beside balancing by load."""
+    for what in ("keys", "subjects"):
+        for members in (4, 64):
+            balanced = f"group of {members} by load, messages with {what}"
+            command = {FASTMQ: ["group", f"balanced/{members}/{what}"]}
+            yield Row(balanced, command, (), False)
+            # A rate: at most 1.5 times the cost is at least two thirds of the rate.
+            bars = (must(f"row:{balanced}", ">=", 0.667), reach(f"row:{balanced}", ">=", 1))
+            command = {FASTMQ: ["group", f"key-shared/{members}/{what}"]}
+            yield Row(f"group of {members} by key, messages with {what}", command, bars, False)
+
+
 def routing_rows():
     for count in (1, 100, 10_000):
         yield Row(f"fan-out to {count} queues", {FASTMQ: ["fan-out", str(count)]}, (), False)
@@ -199,6 +212,7 @@ ROWS = (
     *round_trip_rows(),
     *one_way_rows(),
     *claim_rows(),
+    *group_rows(),
     *routing_rows(),
     *latest_rows(),
     *cost_rows(),

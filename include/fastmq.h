@@ -146,6 +146,33 @@ typedef uint32_t fastmq_delivery;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// How the members of a group share its messages.
+enum fastmq_group_mode
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Each message goes to a member that is less loaded than others.
+    FASTMQ_GROUP_BALANCED = 0,
+    // Messages of one key go to one member, those of one publisher in order, while members come,
+    // go and stall. The key of a message without one is its subject. Members have a queue whose
+    // policy is FASTMQ_POLICY_BACKPRESSURE, and the same pattern: with another it is another
+    // group.
+    //
+    // A key moves to a member that joins, and away from one that leaves, once the messages of it
+    // that the publisher sent before were handled: the batch freed, or the callback returned.
+    // Until then a publish of that key returns AGAIN. What a member that leaves has not read goes
+    // to the others first; what it is shown then is still its own.
+    FASTMQ_GROUP_KEY_SHARED = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_group_mode fastmq_group_mode;
+#else
+typedef uint32_t fastmq_group_mode;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Bits of `fastmq_message.flags`.
 enum fastmq_message_flag
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -662,6 +689,10 @@ typedef struct fastmq_subscribe_options {
     uint32_t policy;
     // FASTMQ_SUBSCRIBE_... bits.
     uint32_t flags;
+    // How the members of the group share its messages, the same for all: fastmq_group_mode.
+    uint32_t group_mode;
+    // This member's part of the group's messages beside that of the others, at most 1,000; 0: 1.
+    uint32_t weight;
 } fastmq_subscribe_options;
 
 #ifdef __cplusplus
@@ -1431,7 +1462,8 @@ const char *fastmq_status_text(uint32_t status);
 //
 // `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
 // `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.
-// Returns OK, INVALID, CLOSED, NO_MEMORY, UNSUPPORTED, MISUSE.
+// Returns OK, INVALID, CONFLICT (the group has another group_mode), CLOSED, NO_MEMORY, NO_SPACE (a
+// key-shared group has 1,024 members), UNSUPPORTED, MISUSE.
 //
 // # Safety
 // `pattern` is readable; `options` is NULL or readable for its `struct_size`; `on_message` may be

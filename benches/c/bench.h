@@ -32,6 +32,7 @@ void bench_request_reply(const struct bench_plan *plan, const char *param);
 void bench_round_trip(const struct bench_plan *plan, const char *param);
 void bench_one_way(const struct bench_plan *plan, const char *param);
 void bench_claim(const struct bench_plan *plan, const char *param);
+void bench_group(const struct bench_plan *plan, const char *param);
 void bench_publishers(const struct bench_plan *plan, const char *param);
 void bench_fan_out(const struct bench_plan *plan, const char *param);
 void bench_routing(const struct bench_plan *plan, const char *param);

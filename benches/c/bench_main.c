@@ -13,6 +13,7 @@ static const char usage[] =
     "  round-trip (busy-poll|adaptive|parked)\n"
     "  one-way (string/BYTES/call|handle/BYTES/call|handle/BYTES/batch)\n"
     "  claim (copy|claim)/BYTES/(whole|marks)/(one-thread|two-threads)\n"
+    "  group (balanced|key-shared)/MEMBERS/(keys|subjects)\n"
     "  publishers COUNT\n"
     "  fan-out QUEUES\n"
     "  routing (hot|sequential|random)/SUBSCRIPTIONS\n"
@@ -28,10 +29,11 @@ static const struct {
 } cases[] = {
     {"request-reply", bench_request_reply}, {"round-trip", bench_round_trip},
     {"one-way", bench_one_way},             {"claim", bench_claim},
-    {"publishers", bench_publishers},       {"fan-out", bench_fan_out},
-    {"routing", bench_routing},             {"inline", bench_inline},
-    {"memory", bench_memory},               {"idle", bench_idle},
-    {"start", bench_start},               {"latest", bench_latest},
+    {"group", bench_group},                 {"publishers", bench_publishers},
+    {"fan-out", bench_fan_out},             {"routing", bench_routing},
+    {"inline", bench_inline},               {"memory", bench_memory},
+    {"idle", bench_idle},                   {"start", bench_start},
+    {"latest", bench_latest},
 };
 
 int main(int argc, char **argv) {

@@ -197,6 +197,24 @@ pub enum fastmq_subscribe_flag {
     FASTMQ_SUBSCRIBE_REPLAY_LAST = 1,
 }
 
+/// How the members of a group share its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum fastmq_group_mode {
+    /// Each message goes to a member that is less loaded than others.
+    FASTMQ_GROUP_BALANCED = 0,
+    /// Messages of one key go to one member, those of one publisher in order, while members come,
+    /// go and stall. The key of a message without one is its subject. Members have a queue whose
+    /// policy is FASTMQ_POLICY_BACKPRESSURE, and the same pattern: with another it is another
+    /// group.
+    ///
+    /// A key moves to a member that joins, and away from one that leaves, once the messages of it
+    /// that the publisher sent before were handled: the batch freed, or the callback returned.
+    /// Until then a publish of that key returns AGAIN. What a member that leaves has not read goes
+    /// to the others first; what it is shown then is still its own.
+    FASTMQ_GROUP_KEY_SHARED = 1,
+}
+
 /// Gets a message, which is readable until it returns. No C++ exception and no longjmp may leave
 /// it: the process would end.
 pub type fastmq_on_message =
@@ -269,6 +287,10 @@ pub struct fastmq_subscribe_options {
     pub policy: u32,
     /// FASTMQ_SUBSCRIBE_... bits.
     pub flags: u32,
+    /// How the members of the group share its messages, the same for all: fastmq_group_mode.
+    pub group_mode: u32,
+    /// This member's part of the group's messages beside that of the others, at most 1,000; 0: 1.
+    pub weight: u32,
 }
 
 /// Options of a requester: set `struct_size`; 0 in the others is the default.
@@ -336,7 +358,7 @@ const _: () = {
     assert!(offset_of!(fastmq_queue_options, capacity) == 8);
     assert!(offset_of!(fastmq_queue_options, wait) == 16);
     assert!(offset_of!(fastmq_queue_options, reserved) == 20);
-    assert!(size_of::<fastmq_subscribe_options>() == 64);
+    assert!(size_of::<fastmq_subscribe_options>() == 72);
     assert!(offset_of!(fastmq_subscribe_options, delivery) == 4);
     assert!(offset_of!(fastmq_subscribe_options, group) == 8);
     assert!(offset_of!(fastmq_subscribe_options, queue) == 24);
@@ -345,6 +367,8 @@ const _: () = {
     assert!(offset_of!(fastmq_subscribe_options, context) == 48);
     assert!(offset_of!(fastmq_subscribe_options, policy) == 56);
     assert!(offset_of!(fastmq_subscribe_options, flags) == 60);
+    assert!(offset_of!(fastmq_subscribe_options, group_mode) == 64);
+    assert!(offset_of!(fastmq_subscribe_options, weight) == 68);
     assert!(size_of::<fastmq_requester_options>() == 32);
     assert!(offset_of!(fastmq_requester_options, in_flight_max) == 4);
     assert!(offset_of!(fastmq_requester_options, subject) == 8);

@@ -4,7 +4,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastmq::{
-    Delivery, Error, Fault, OnMessage, Result, Status, SubscribeOptions, Subscription, View,
+    Delivery, Error, Fault, GroupMode, OnMessage, Result, Status, SubscribeOptions, Subscription,
+    View,
 };
 
 use fastmq::border::try_box;
@@ -50,6 +51,8 @@ const DELIVERIES: [Delivery; 4] = [
     Delivery::Inline,
 ];
 
+const GROUP_MODES: [GroupMode; 2] = [GroupMode::Balanced, GroupMode::KeyShared];
+
 /// The caller's function as the engine calls it.
 fn handler(options: &fastmq_subscribe_options) -> Result<Option<Box<OnMessage>>> {
     let Some(on_message) = options.on_message else {
@@ -69,7 +72,8 @@ fn handler(options: &fastmq_subscribe_options) -> Result<Option<Box<OnMessage>>>
 ///
 /// `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
 /// `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.
-/// Returns OK, INVALID, CLOSED, NO_MEMORY, UNSUPPORTED, MISUSE.
+/// Returns OK, INVALID, CONFLICT (the group has another group_mode), CLOSED, NO_MEMORY, NO_SPACE (a
+/// key-shared group has 1,024 members), UNSUPPORTED, MISUSE.
 ///
 /// # Safety
 /// `pattern` is readable; `options` is NULL or readable for its `struct_size`; `on_message` may be
@@ -107,6 +111,8 @@ pub unsafe extern "C" fn fastmq_subscribe(
             pattern,
             SubscribeOptions {
                 group,
+                group_mode: one_of("group_mode", options.group_mode, &GROUP_MODES)?,
+                weight: options.weight,
                 delivery: one_of("delivery", options.delivery, &DELIVERIES)?,
                 queue: queue.as_ref(),
                 tag: options.tag,

@@ -86,7 +86,7 @@ AT(fastmq_queue_options, capacity, 8);
 AT(fastmq_queue_options, wait, 16);
 AT(fastmq_queue_options, reserved, 20);
 
-SIZE(fastmq_subscribe_options, 64);
+SIZE(fastmq_subscribe_options, 72);
 AT(fastmq_subscribe_options, struct_size, 0);
 AT(fastmq_subscribe_options, delivery, 4);
 AT(fastmq_subscribe_options, group, 8);
@@ -96,6 +96,8 @@ AT(fastmq_subscribe_options, on_message, 40);
 AT(fastmq_subscribe_options, context, 48);
 AT(fastmq_subscribe_options, policy, 56);
 AT(fastmq_subscribe_options, flags, 60);
+AT(fastmq_subscribe_options, group_mode, 64);
+AT(fastmq_subscribe_options, weight, 68);
 
 SIZE(fastmq_many_options, 24);
 AT(fastmq_many_options, struct_size, 0);

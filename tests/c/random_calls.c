@@ -314,6 +314,8 @@ static void try_subscribe(void)
     options->struct_size = struct_size(sizeof *options);
     options->delivery = choice(4);
     options->group = one_in(4) ? some_bytes() : bytes(NULL, 0);
+    options->group_mode = one_in(4) ? choice(2) : 0;
+    options->weight = one_in(8) ? choice(1002) : 0;
     options->queue = one_in(2) ? any(QUEUE) : NULL;
     options->policy = one_in(4) ? choice(4) : 0;
     options->tag = draw();

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -249,6 +250,36 @@ static void batches()
     CHECK(kept.size() == 2 && kept[1].text() == "two", "a copy outlives queue and client");
 }
 
+static void groups_by_key()
+{
+    auto mq = fastmq::open();
+    fastmq::subscribe_options member;
+    member.group = "workers";
+    member.group_mode = fastmq::group_mode::key_shared;
+    auto first = mq.subscribe("job.*", member);
+    member.weight = 3;
+    auto second = mq.subscribe("job.*", member);
+    for (int i = 0; i < 400; i++) {
+        mq.publish("job." + std::to_string(i % 100), "x");
+    }
+    std::set<std::string> subjects[2];
+    std::size_t at = 0, count = 0;
+    for (auto *one : {&first, &second}) {
+        while (auto batch = one->queue().try_receive(0s)) {
+            for (const auto m : *batch) {
+                subjects[at].insert(std::string(m.subject()));
+                count++;
+            }
+        }
+        at++;
+    }
+    CHECK(count == 400 && subjects[0].size() + subjects[1].size() == 100,
+          "a subject, which is the key, goes to one member");
+    CHECK(subjects[0].size() < subjects[1].size(), "and more to the one with more weight");
+    member.group_mode = fastmq::group_mode::balanced;
+    CHECK_THROWS(mq.subscribe("job.*", member), conflict, "members choose the same mode");
+}
+
 static void groups()
 {
     auto mq = fastmq::open();
@@ -458,6 +489,7 @@ int main()
     last_values();
     batches();
     groups();
+    groups_by_key();
     expiring();
     limits();
     waiting();

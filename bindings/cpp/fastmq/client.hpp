@@ -514,6 +514,8 @@ private:
         if (options.replay_last) {
             wanted.flags |= FASTMQ_SUBSCRIBE_REPLAY_LAST;
         }
+        wanted.group_mode = static_cast<std::uint32_t>(options.group_mode);
+        wanted.weight = options.weight;
         return wanted;
     }
 

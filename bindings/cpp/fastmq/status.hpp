@@ -55,6 +55,12 @@ enum class policy : std::uint32_t {
     latest = FASTMQ_POLICY_LATEST,             ///< Keeps the newest message of each subject.
 };
 
+/// How the members of a group share its messages.
+enum class group_mode : std::uint32_t {
+    balanced = FASTMQ_GROUP_BALANCED,     ///< To a member that is less loaded than others.
+    key_shared = FASTMQ_GROUP_KEY_SHARED, ///< Messages of one key to one member, in order.
+};
+
 /// How a reader waits.
 enum class wait : std::uint32_t {
     balanced = FASTMQ_WAIT_BALANCED,   ///< Spins a while, then sleeps. For a queue: as the client.

@@ -31,6 +31,10 @@ struct subscribe_options {
     /// The last value of each subject that matches comes first, if one is kept
     /// (outgoing::keep_last). Not for groups and not for delivery::inline_.
     bool replay_last = false;
+    /// How the members of the group share its messages, the same for all.
+    fastmq::group_mode group_mode = fastmq::group_mode::balanced;
+    /// This member's part of the group's messages beside that of the others, at most 1,000; 0: 1.
+    std::uint32_t weight = 0;
 };
 
 /// A pattern and where its messages go: client::subscribe. It ends with the object, and so does

@@ -187,6 +187,8 @@ impl Client {
         let is_pulled = options.delivery == Delivery::Queue;
         let options = engine::SubscribeOptions {
             group: options.group,
+            group_mode: options.group_mode,
+            weight: options.weight,
             delivery: options.delivery,
             queue: options.queue.map(Queue::place),
             policy: options.policy,

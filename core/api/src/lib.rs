@@ -58,8 +58,8 @@ pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::timestamps::Timestamps;
 pub use fastmq_engine::wait::Profile;
 pub use fastmq_engine::{
-    ANSWERS_ALL, Claim, Delivery, Error, Fault, ManyOptions, Message, Options, Publisher,
-    QueueOptions, Ready, ReplyStream, Requester, RequesterOptions, Result, Status,
+    ANSWERS_ALL, Claim, Delivery, Error, Fault, GroupMode, ManyOptions, Message, Options,
+    Publisher, QueueOptions, Ready, ReplyStream, Requester, RequesterOptions, Result, Status,
 };
 pub use queue::{Queue, wait_any};
 pub use reply::Reply;

@@ -3,7 +3,7 @@
 //! Dropping it unsubscribes, so that a forgotten one does not fill its queue for ever.
 
 use fastmq_engine::memory::{Batch, Policy, View};
-use fastmq_engine::{Delivery, Error, Fault, Result, Status};
+use fastmq_engine::{Delivery, Error, Fault, GroupMode, Result, Status};
 
 use crate::client::Client;
 use crate::queue::Queue;
@@ -16,6 +16,10 @@ pub type OnMessage = dyn Fn(&View) + Send + Sync;
 pub struct SubscribeOptions<'a> {
     /// Members of a group share its messages; empty: no group.
     pub group: &'a [u8],
+    /// How the members of the group share them; the same for all members.
+    pub group_mode: GroupMode,
+    /// This member's part beside that of the others, up to 1,000; 0: 1.
+    pub weight: u32,
     /// How messages reach the application.
     pub delivery: Delivery,
     /// For [`Delivery::Queue`]: where they wait; `None`: a queue of its own.

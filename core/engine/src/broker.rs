@@ -18,6 +18,7 @@ use crate::answers::{REQUESTER_INDEX_MASK, Requesters};
 use crate::ended::{self, DropEnded};
 use crate::error::{Error, Fault, Result, Status};
 use crate::kept::Kept;
+use crate::key_groups::KeyGroups;
 pub use crate::options::Options;
 use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
 use crate::page_options::take_memory;
@@ -26,7 +27,9 @@ use crate::ready::ReadyList;
 use crate::register::Register;
 use crate::slots::Slots;
 use crate::statistics::Retired;
-use crate::subscription::{Counts, Delivery, Handler, Interested, OnMessage, Subscription, Target};
+use crate::subscription::{
+    Counts, Delivery, GroupMode, Handler, Interested, Membership, OnMessage, Subscription, Target,
+};
 use crate::threads::{self, Threads};
 use crate::timestamps::Stamper;
 use crate::writer::WriterCounters;
@@ -56,6 +59,7 @@ pub struct Broker {
     /// Queues for library threads.
     pub(crate) threads: Threads,
     pub(crate) requesters: Mutex<Requesters>,
+    pub(crate) key_groups: Mutex<KeyGroups>,
     places: Register<Weak<Place>>,
     next_place: AtomicU64,
     /// Held while a subscription is entered or a queue is marked as closed.
@@ -105,6 +109,7 @@ impl Broker {
             polled: try_arc(ReadyList::new(driver.clone()))?,
             threads: Threads::new(driver.clone(), options.threads_max)?,
             requesters: Mutex::default(),
+            key_groups: Mutex::default(),
             places: Register::default(),
             next_place: AtomicU64::new(1),
             subscribing: Mutex::default(),
@@ -285,7 +290,8 @@ impl Broker {
         check_subscribe(&options)?;
         let text = Text::new(pattern).map_err(|_| Error::NO_MEMORY)?;
         let id = self.slots.take(options.tag).ok_or(Error::NO_MEMORY)?;
-        let (group, replay_last) = (options.group, options.replay_last);
+        let membership = options.membership();
+        let replay_last = options.replay_last;
         let owns_queue = options.queue.is_none() && options.delivery != Delivery::Inline;
         let target = match self.make_target(id, options) {
             Ok(target) => target,
@@ -294,7 +300,7 @@ impl Broker {
                 return Err(error);
             }
         };
-        let enter = || self.enter(id, pattern, group, &target);
+        let enter = || self.enter(id, pattern, &membership, &target);
         let entered = match target.queue().filter(|_| replay_last) {
             Some(place) => self.kept.join(self, pattern, id, place, enter),
             None => enter(),
@@ -351,8 +357,13 @@ impl Broker {
     }
 
     /// Enters a subscription into the table; from now on its messages come.
-    fn enter(&self, id: u32, pattern: &[u8], group: &[u8], target: &Target) -> Result<()> {
-        let interested = Interested::new(group, target.clone())?;
+    fn enter(
+        &self,
+        id: u32,
+        pattern: &[u8],
+        membership: &Membership<'_>,
+        target: &Target,
+    ) -> Result<()> {
         let _subscribing = lock(&self.subscribing);
         if self.is_closed() {
             return Err(Error::CLOSED);
@@ -361,6 +372,24 @@ impl Broker {
         if place.is_some_and(|place| place.is_closed()) {
             return Err(Error::new(&Fault(Status::Closed, "the queue is closed")));
         }
+        let mut keyed = None;
+        match (membership.mode, place) {
+            (GroupMode::KeyShared, Some(place)) => {
+                let (group, weight) = (membership.group, membership.weight);
+                keyed = Some(self.join_group(pattern, group, id, place, weight)?);
+            }
+            _ if !membership.group.is_empty() => {
+                self.check_not_keyed(pattern, membership.group)?;
+            }
+            _ => {}
+        }
+        let leave = |_: &Error| {
+            if let Some(group) = &keyed {
+                group.leave(id);
+            }
+        };
+        let interested = Interested::new(membership, target.clone(), keyed.clone());
+        let interested = interested.map_err(Error::from).inspect_err(leave)?;
         // Counted first: whoever finds it in the table may count it off.
         if let Some(place) = place {
             place.subscriptions.fetch_add(1, Ordering::AcqRel);
@@ -371,7 +400,7 @@ impl Broker {
         {
             place.subscriptions.fetch_sub(1, Ordering::AcqRel);
         }
-        inserted.map_err(|_| Error::NO_MEMORY)
+        inserted.map_err(|_| Error::NO_MEMORY).inspect_err(leave)
     }
 
     /// Ends a request in the place of a responder that will not answer it.

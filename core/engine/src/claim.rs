@@ -320,7 +320,7 @@ impl Writer {
         if is_too_wide(&chosen, &draft) {
             chosen = self.promise(plain, groups, &message, &by_block);
         }
-        self.take_back(plain, groups, &chosen?);
+        self.take_back(plain, &chosen?);
         Ok(())
     }
 

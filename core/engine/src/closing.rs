@@ -77,10 +77,14 @@ impl Broker {
     ) {
         let _ended = DropEnded;
         // Closing the client or the queue may have ended it; its handler may run all the same.
-        let is_first = self.interest.remove(pattern, id).is_some();
-        if is_first {
+        let removed = self.interest.remove(pattern, id);
+        let is_first = removed.is_some();
+        if let Some(entry) = removed {
             self.slots.give(id);
             self.end_streams(id);
+            if let Some(group) = entry.value().keyed() {
+                group.leave(id);
+            }
         }
         match target {
             Target::Inline(handler) => self.rest_inline(handler, deadline_ns),
@@ -226,7 +230,7 @@ impl Broker {
             let server = *lock(&place.serving);
             let is_mine =
                 place.id() == handling || server.is_some_and(|thread| draining.leaves_out(thread));
-            let pending = place.statistics().pending;
+            let pending = place.statistics().pending + place.handed_count();
             // What comes too late for a question of this or another thread is read by nobody.
             let is_mine = is_mine || place.is_of_a_thread();
             if !is_mine && !place.is_closed() && pending > 0 {

@@ -37,6 +37,16 @@ pub(crate) enum Outcome {
     Gone,
 }
 
+/// Which member of a group gets a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Lane(LaneTarget),
+    /// A handler, by its place among the members.
+    Inline(usize),
+    #[default]
+    Nobody,
+}
+
 /// What came of a message for all its targets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
@@ -45,7 +55,7 @@ pub(crate) struct Sent {
     /// How many targets will see it.
     pub(crate) reached: u32,
     /// Of a group that was the only target, the member.
-    pub(crate) member: usize,
+    pub(crate) choice: Choice,
 }
 
 impl Sent {
@@ -195,25 +205,25 @@ impl Writer {
         for (index, group) in groups.iter().enumerate() {
             let group = group.borrow();
             if single {
-                let (member, outcome) = self.send_to_group(group, message, draft, Attempt::Push)?;
+                let (choice, outcome) = self.send_to_group(group, message, draft, Attempt::Push)?;
                 sent.add(outcome);
-                sent.member = member;
+                sent.choice = choice;
                 continue;
             }
-            match chosen
-                .get(index)
-                .and_then(|member| group.members.get(*member))
-            {
-                Some(Member::Lane(target)) => {
-                    sent.add(self.push_promised(*target, draft, false)?);
+            if let Some(Choice::Lane(target)) = chosen.get(index) {
+                let outcome = self.push_promised(*target, draft, false)?;
+                if outcome == Outcome::Gone && group.keyed.is_some() {
+                    self.hand_over_unwritten(*target, message, draft.sequence);
                 }
-                Some(Member::Inline(_)) | None => {}
+                sent.add(outcome);
             }
         }
         // Handlers last: one that publishes must not find room that is promised, nor free a lane
         // that is still to be written.
-        for (group, member) in groups.iter().zip(&chosen) {
-            if let Some(Member::Inline(handler)) = group.borrow().members.get(*member) {
+        for (group, choice) in groups.iter().zip(&chosen) {
+            if let Choice::Inline(member) = choice
+                && let Some(Member::Inline(handler)) = group.borrow().members.get(*member)
+            {
                 let _ = self.call_message(handler, message, draft);
                 sent.add(Outcome::Called);
             }
@@ -302,7 +312,10 @@ impl Writer {
         message: &Message<'_>,
         draft: &Draft<'_>,
         attempt: Attempt,
-    ) -> Result<(usize, Outcome)> {
+    ) -> Result<(Choice, Outcome)> {
+        if let Some(keyed) = group.keyed {
+            return self.send_by_key(keyed, group, message, draft, attempt);
+        }
         let count = group.members.len();
         let first = {
             let lanes = self.lanes.borrow();
@@ -316,7 +329,7 @@ impl Writer {
             group
                 .run
                 .borrow_mut()
-                .next(count, 0, load, || self.random())
+                .next(count, &group.weights, 0, load, || self.random())
         };
         let mut refusal = Refused::Closed;
         for step in 0..count {
@@ -328,7 +341,7 @@ impl Writer {
                         group.run.borrow_mut().choose(member);
                         self.call_message(handler, message, draft)?;
                     }
-                    return Ok((member, Outcome::Called));
+                    return Ok((Choice::Inline(member), Outcome::Called));
                 }
             };
             let mut lanes = self.lanes.borrow_mut();
@@ -355,14 +368,14 @@ impl Writer {
                     }
                     if pushed == Pushed::Dropped {
                         self.count_dropped(target.subscription);
-                        return Ok((member, Outcome::Dropped));
+                        return Ok((Choice::Lane(target), Outcome::Dropped));
                     }
-                    return Ok((member, Outcome::Written));
+                    return Ok((Choice::Lane(target), Outcome::Written));
                 }
                 // Somebody may have read it: no other member gets it.
                 Err(Refused::Unread) => {
                     self.empty_closed(target.lane);
-                    return Ok((member, Outcome::Unread));
+                    return Ok((Choice::Lane(target), Outcome::Unread));
                 }
                 Err(Refused::Closed) => {}
                 Err(refused) => refusal = refused,
@@ -371,7 +384,7 @@ impl Writer {
         group.run.borrow_mut().end_run();
         if refusal == Refused::Closed {
             // Every member is closing: as if nobody had subscribed.
-            return Ok((count, Outcome::Gone));
+            return Ok((Choice::Nobody, Outcome::Gone));
         }
         for member in &group.members {
             if let Member::Lane(target) = member
@@ -507,7 +520,7 @@ impl Writer {
         match sent {
             // One that went into a queue that was closed is cancelled by whoever empties that.
             Ok(sent) if sent.reached + sent.held == 0 => Ok((Fate::Cancelled, 0)),
-            Ok(sent) => Ok((Fate::Sent(1), responder.subscription(sent.member))),
+            Ok(sent) => Ok((Fate::Sent(1), responder.subscription(sent.choice))),
             Err(error) if error.status() == Status::Again => Ok((Fate::Busy, 0)),
             Err(error) => Err(error),
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use fastmq_driver::pages::PageOptions;
 use fastmq_driver::scheduling::ThreadOptions;
 use fastmq_memory::Policy;
+use fastmq_route::shares::WEIGHT_MAX;
 
 use crate::error::{Error, Fault, Result, Status};
 use crate::page_options::check_page_options;
 use crate::place::Place;
-use crate::subscription::{Delivery, OnMessage};
+use crate::subscription::{Delivery, GroupMode, Membership, OnMessage};
 use crate::thread_options::check_library_threads;
 use crate::timestamps::Timestamps;
 use crate::wait::Profile;
@@ -80,6 +81,10 @@ pub(crate) fn check_capacity(capacity: u64) -> Result<()> {
 pub struct SubscribeOptions<'a> {
     /// Members of a group share its messages; empty: no group.
     pub group: &'a [u8],
+    /// How the members of the group share them; the same for all members.
+    pub group_mode: GroupMode,
+    /// This member's part beside that of the others, up to 1,000; 0: 1.
+    pub weight: u32,
     /// How messages reach the application.
     pub delivery: Delivery,
     /// For [`Delivery::Queue`]: where they wait; `None`: a queue of its own.
@@ -94,8 +99,18 @@ pub struct SubscribeOptions<'a> {
     pub on_message: Option<Box<OnMessage>>,
 }
 
+impl<'a> SubscribeOptions<'a> {
+    pub(crate) fn membership(&self) -> Membership<'a> {
+        Membership {
+            group: self.group,
+            mode: self.group_mode,
+            weight: self.weight,
+        }
+    }
+}
+
 pub(crate) fn check_subscribe(options: &SubscribeOptions<'_>) -> Result<()> {
-    check_group(options.group)?;
+    check_membership(options)?;
     let has_handler = options.on_message.is_some();
     let wrong = |sentence| Err(Error::new(sentence));
     match (options.delivery, has_handler, options.queue) {
@@ -173,6 +188,39 @@ fn check_group(group: &[u8]) -> Result<()> {
             "the group name has white space or a control character",
         );
         return Err(Error::new(fault));
+    }
+    Ok(())
+}
+
+fn check_membership(options: &SubscribeOptions<'_>) -> Result<()> {
+    check_group(options.group)?;
+    let is_keyed = options.group_mode == GroupMode::KeyShared;
+    if options.group.is_empty() && (is_keyed || options.weight > 0) {
+        return Err(Error::new(&Fault(
+            Status::Invalid,
+            "group_mode and weight are for members of a group; set group",
+        )));
+    }
+    if options.weight > WEIGHT_MAX {
+        let weight = options.weight;
+        return Err(Error::with(
+            &Fault(Status::Invalid, "weight is at most 1,000"),
+            format_args!("weight is {weight}; at most 1,000"),
+        ));
+    }
+    if is_keyed && options.delivery == Delivery::Inline {
+        return Err(Error::new(&Fault(
+            Status::Invalid,
+            "a member of a key-shared group needs a queue; choose QUEUE, THREAD or DISPATCH",
+        )));
+    }
+    // The others let messages go before they were handled.
+    let policy = options.queue.map_or(options.policy, |place| place.policy());
+    if is_keyed && policy != Policy::Backpressure {
+        return Err(Error::new(&Fault(
+            Status::Invalid,
+            "a member of a key-shared group needs a queue whose policy is BACKPRESSURE",
+        )));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use fastmq_memory::allocation::{try_arc, try_box};
 use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 use fastmq_memory::queue::QueueStatistics;
 use fastmq_memory::reader::FillError;
-use fastmq_memory::sync::{Mutex, lock};
+use fastmq_memory::sync::{Mutex, OnceLock, lock};
 use fastmq_memory::view::{Numbers, View, Visit, view_flag};
 use fastmq_memory::{Batch, Policy, Queue, ReaderGuard};
 
@@ -20,6 +20,7 @@ use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
 use crate::gather::Gather;
+use crate::keyed::PlaceShares;
 use crate::slots::Slot;
 use crate::subscription::Handler;
 use crate::survey::Surveys;
@@ -72,6 +73,9 @@ pub struct Place {
     last_reader: AtomicU64,
     /// Subscriptions that feed this queue.
     pub(crate) subscriptions: AtomicU64,
+    /// Its part in key-shared groups, if it ever had one; and whether copies wait to be taken.
+    pub(crate) shares: OnceLock<Box<PlaceShares>>,
+    pub(crate) has_handed: AtomicBool,
     /// True while the queue stands in a ready list: it stands there once.
     pub(crate) is_listed: AtomicBool,
     /// The queue behind this one in the ready list; changed under that list's lock only.
@@ -126,6 +130,8 @@ impl Place {
             serving: Mutex::new(None),
             last_reader: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
+            shares: OnceLock::new(),
+            has_handed: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
             next_ready: Mutex::new(None),
         });
@@ -216,8 +222,16 @@ impl Place {
     ) -> Result<usize> {
         let clock = || broker.driver.monotonic_ns();
         let found = if self.has_subscriptions {
-            let mut known = Known::new(broker);
-            guard.fill(limit, &clock, |visit| known.visit(visit))
+            if self.has_handed.load(Ordering::Relaxed) {
+                self.take_handed(broker, guard, limit);
+            }
+            let mut known = Known::new(broker, self);
+            let found = guard.fill(limit, &clock, |visit| known.visit(visit));
+            if matches!(found, Ok(0)) && self.has_handed.load(Ordering::Relaxed) {
+                // What was left out is for others.
+                self.take_handed(broker, guard, limit);
+            }
+            found.map(|found| found.max(guard.count()))
         } else {
             guard.fill(limit, &clock, |_| true)
         };
@@ -477,16 +491,20 @@ impl Place {
         // A queue of answers holds tokens too, but nobody waits for those to be answered.
         let has_requests = self.has_subscriptions;
         self.lanes.purge(|view: &View| {
-            if has_requests && view.token != 0 {
-                broker.answer_late(view.token, Status::Cancelled);
+            if has_requests {
+                self.skip_unsubscribed(broker, view);
             }
         });
+        if self.has_handed.load(Ordering::Acquire) {
+            self.give_handed(broker);
+        }
     }
 }
 
 /// The subscription of the messages that are looked at: most come in a row for the same one.
 struct Known<'a> {
     broker: &'a Broker,
+    place: &'a Place,
     slot: Option<&'a Slot>,
     id: u32,
     tag: u64,
@@ -495,9 +513,10 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn new(broker: &'a Broker) -> Self {
+    fn new(broker: &'a Broker, place: &'a Place) -> Self {
         Self {
             broker,
+            place,
             slot: None,
             id: 0,
             tag: 0,
@@ -515,7 +534,8 @@ impl<'a> Known<'a> {
         }
         let id = visit.view().subscription_id;
         if (id != self.id || self.slot.is_none()) && !self.meet(id) {
-            return self.broker.skip_unsubscribed(visit.view());
+            self.place.skip_unsubscribed(self.broker, visit.view());
+            return false;
         }
         visit.set_tag(self.tag);
         self.count += 1;
@@ -542,17 +562,6 @@ impl Drop for Known<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.settle();
-    }
-}
-
-impl Broker {
-    /// A message for a subscription that is gone: left out, and a request's asker is told.
-    #[cold]
-    pub(crate) fn skip_unsubscribed(&self, view: &View) -> bool {
-        if view.token != 0 {
-            self.answer_late(view.token, Status::Cancelled);
-        }
-        false
     }
 }
 

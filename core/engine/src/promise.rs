@@ -5,10 +5,10 @@ use std::borrow::Borrow;
 use fastmq_memory::record::{DESCRIPTOR_BYTES, flag};
 use fastmq_memory::{Draft, LaneWriter, Policy, Refused};
 
-use crate::delivery::Attempt;
+use crate::delivery::{Attempt, Choice};
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::route::{Group, LaneTarget, Member};
+use crate::route::{Group, LaneTarget};
 use crate::writer::Writer;
 
 impl Writer {
@@ -20,7 +20,7 @@ impl Writer {
         groups: &[G],
         message: &Message<'_>,
         draft: &Draft<'_>,
-    ) -> Result<Vec<usize>> {
+    ) -> Result<Vec<Choice>> {
         let mut chosen = Vec::new();
         chosen
             .try_reserve_exact(groups.len())
@@ -28,16 +28,16 @@ impl Writer {
         let mut reserved = 0;
         for run in plain.chunk_by(|a, b| a.lane == b.lane) {
             if let Err(error) = self.reserve(run[0].lane, draft, run.len() as u64) {
-                self.take_back(&plain[..reserved], groups, &chosen);
+                self.take_back(&plain[..reserved], &chosen);
                 return Err(error);
             }
             reserved += run.len();
         }
         for group in groups {
             match self.send_to_group(group.borrow(), message, draft, Attempt::Reserve) {
-                Ok((member, _)) => chosen.push(member),
+                Ok((choice, _)) => chosen.push(choice),
                 Err(error) => {
-                    self.take_back(plain, groups, &chosen);
+                    self.take_back(plain, &chosen);
                     return Err(error);
                 }
             }
@@ -46,17 +46,12 @@ impl Writer {
     }
 
     /// Takes promises back: those of plain targets, and those of the chosen members.
-    pub(crate) fn take_back<G: Borrow<Group>>(
-        &self,
-        plain: &[LaneTarget],
-        groups: &[G],
-        chosen: &[usize],
-    ) {
+    pub(crate) fn take_back(&self, plain: &[LaneTarget], chosen: &[Choice]) {
         for target in plain {
             self.cancel(target.lane);
         }
-        for (group, member) in groups.iter().zip(chosen) {
-            if let Some(Member::Lane(target)) = group.borrow().members.get(*member) {
+        for choice in chosen {
+            if let Choice::Lane(target) = choice {
                 self.cancel(target.lane);
             }
         }

@@ -7,17 +7,18 @@ use std::cell::{Cell, RefCell};
 use std::slice;
 use std::sync::Arc;
 
-use fastmq_memory::allocation::try_box;
+use fastmq_memory::allocation::{try_box, try_bytes};
 use fastmq_route::Stamp;
-use fastmq_route::balance::Run;
+use fastmq_route::balance::{Run, Weights};
 use fastmq_route::cache::CachedRoute;
 
+use crate::delivery::Choice;
 use crate::error::{Error, Result};
 use crate::latest::LatestTarget;
 use crate::subscription::Handler;
 
 /// A lane of the writer, and the subscription that its record is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LaneTarget {
     pub(crate) lane: u32,
     pub(crate) subscription: u32,
@@ -34,11 +35,29 @@ pub(crate) enum Member {
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: Box<[u8]>,
+    /// Of a group that balances by load.
     pub(crate) members: Vec<Member>,
+    pub(crate) weights: Weights,
+    /// Of a key-shared group: the writer's view of it.
+    pub(crate) keyed: Option<u32>,
+    /// The slot of the subject, which is the key of a message that has none.
+    pub(crate) slot: usize,
     pub(crate) run: RefCell<Run>,
 }
 
 impl Group {
+    /// A group that balances by load.
+    pub(crate) fn new(name: &[u8]) -> Result<Self> {
+        Ok(Self {
+            name: try_bytes(name)?,
+            members: Vec::new(),
+            weights: Weights::default(),
+            keyed: None,
+            slot: 0,
+            run: RefCell::default(),
+        })
+    }
+
     /// A member that runs inline.
     pub(crate) fn inline_member(&self) -> Option<&Handler> {
         self.members.iter().find_map(|member| match member {
@@ -56,15 +75,18 @@ pub(crate) enum Responder<'t> {
 }
 
 impl Responder<'_> {
-    /// The subscription that gets the request; of a group, that of this member.
-    pub(crate) fn subscription(&self, member: usize) -> u32 {
+    /// The subscription that gets the request; of a group, that of the chosen member.
+    pub(crate) fn subscription(&self, choice: Choice) -> u32 {
         match self {
             Self::Queue(target) => target.subscription,
             Self::Inline(handler) => handler.id,
-            Self::Group(group) => match group.members.get(member) {
-                Some(Member::Lane(target)) => target.subscription,
-                Some(Member::Inline(handler)) => handler.id,
-                None => 0,
+            Self::Group(group) => match choice {
+                Choice::Lane(target) => target.subscription,
+                Choice::Inline(member) => match group.members.get(member) {
+                    Some(Member::Inline(handler)) => handler.id,
+                    _ => 0,
+                },
+                Choice::Nobody => 0,
             },
         }
     }
@@ -73,7 +95,7 @@ impl Responder<'_> {
     pub(crate) fn known_subscription(&self) -> u32 {
         match self {
             Self::Group(group) => group.inline_member().map_or(0, |handler| handler.id),
-            _ => self.subscription(0),
+            _ => self.subscription(Choice::Nobody),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! How a writer finds its way: making routes, opening lanes, and dropping those no longer used.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +8,7 @@ use fastmq_memory::allocation::try_bytes;
 use fastmq_memory::snapshot::pin;
 use fastmq_route::check_subject;
 use fastmq_route::interest::Search;
+use fastmq_route::shares::slot_of;
 
 use crate::error::{Error, Result};
 use crate::latest::{LatestTarget, add_latest};
@@ -23,22 +23,38 @@ const LANES_CROWDED: usize = 64;
 /// Lanes that are looked at one by one.
 const LANES_FEW: usize = 4;
 
+/// Adds a key-shared group, once however many members it has.
+#[inline(never)]
+fn add_keyed(targets: &mut Targets, keyed: u32, slot: usize) -> Result<()> {
+    let mut many = std::mem::take(targets).into_many()?;
+    if many.groups.iter().all(|group| group.keyed != Some(keyed)) {
+        let group = Group {
+            keyed: Some(keyed),
+            slot,
+            ..Group::new(b"")?
+        };
+        add(&mut many.groups, group)?;
+    }
+    *targets = Targets::Many(many);
+    Ok(())
+}
+
 /// Adds one of several targets.
 #[inline(never)]
-fn add_member(targets: &mut Targets, group: &[u8], member: Member) -> Result<()> {
+fn add_member(targets: &mut Targets, interested: &Interested, member: Member) -> Result<()> {
+    let group = interested.group();
     let mut many = std::mem::take(targets).into_many()?;
     if !group.is_empty() {
-        let at = many.groups.iter().position(|other| *other.name == *group);
+        let is_it = |other: &Group| other.keyed.is_none() && *other.name == *group;
+        let at = many.groups.iter().position(is_it);
         let at = at.unwrap_or(many.groups.len());
         if at == many.groups.len() {
-            let group = Group {
-                name: try_bytes(group)?,
-                members: Vec::new(),
-                run: RefCell::default(),
-            };
-            add(&mut many.groups, group)?;
+            add(&mut many.groups, Group::new(group)?)?;
         }
-        add(&mut many.groups[at].members, member)?;
+        let group = &mut many.groups[at];
+        let weight = interested.weight();
+        group.weights.add(weight).map_err(|_| Error::NO_MEMORY)?;
+        add(&mut group.members, member)?;
     } else {
         match member {
             Member::Lane(target) => add(&mut many.plain, target)?,
@@ -140,6 +156,10 @@ impl Writer {
     /// Adds what a subscription wants to the targets of its subject.
     #[inline]
     fn add_target(&self, targets: &mut Targets, entry: &Entry, subject: &[u8]) -> Result<()> {
+        if let Some(group) = entry.value().keyed() {
+            let slot = slot_of(self.hash.hash(subject));
+            return add_keyed(targets, self.keyed_index(group)?, slot);
+        }
         let group = entry.value().group();
         let member = match entry.value().target() {
             Target::Queue(place) if place.is_latest() => {
@@ -161,7 +181,7 @@ impl Writer {
             (Targets::Nobody, Member::Inline(handler)) if group.is_empty() => {
                 *targets = Targets::Inline(handler);
             }
-            (_, member) => add_member(targets, group, member)?,
+            (_, member) => add_member(targets, entry.value(), member)?,
         }
         Ok(())
     }
@@ -247,9 +267,14 @@ impl Writer {
     #[cold]
     pub(crate) fn sweep(&self) {
         // A route that is in use names lanes by their index: none may go to another queue.
-        let (Ok(mut routes), Ok(mut lanes)) =
-            (self.routes.try_borrow_mut(), self.lanes.try_borrow_mut())
-        else {
+        let Ok(mut routes) = self.routes.try_borrow_mut() else {
+            return;
+        };
+        // Lanes that groups no longer send to are marked first; then they may go.
+        if self.lanes.try_borrow_mut().is_err() || self.adopt_all().is_err() {
+            return;
+        }
+        let Ok(mut lanes) = self.lanes.try_borrow_mut() else {
             return;
         };
         let lanes = &mut *lanes;
@@ -260,7 +285,9 @@ impl Writer {
                 continue;
             }
             // Until its last subscription is gone, a route that names the lane may look current.
-            if lane.place.subscriptions.load(Ordering::Acquire) > 0 {
+            if lane.place.subscriptions.load(Ordering::Acquire) > 0
+                || self.is_lane_by_key(index as u32)
+            {
                 continue;
             }
             lanes.index.remove(&lane.place.id());

@@ -28,7 +28,7 @@ pub(crate) struct Retired {
     answers: u64,
     inline: u64,
     delivered: u64,
-    dropped: u64,
+    pub(crate) dropped: u64,
     expired: u64,
     locks: u64,
 }

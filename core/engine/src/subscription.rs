@@ -12,6 +12,7 @@ use fastmq_route::Text;
 
 use crate::broker::Broker;
 use crate::ended::{self, DropEnded};
+use crate::keyed::KeyGroup;
 use crate::place::Place;
 
 /// How messages reach the application.
@@ -26,6 +27,27 @@ pub enum Delivery {
     Dispatch,
     /// A handler, on the publishing thread; no queue.
     Inline,
+}
+
+/// How the members of a group share its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupMode {
+    /// By load: each message goes to a member that is less loaded than others.
+    #[default]
+    Balanced,
+    /// By key: messages of one key go to one member, in order, whoever comes and goes.
+    KeyShared,
+}
+
+/// A subscription's part in a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Membership<'a> {
+    /// Members of a group share its messages; empty: no group.
+    pub(crate) group: &'a [u8],
+    /// How they do; the same for all members.
+    pub(crate) mode: GroupMode,
+    /// This member's part beside that of the others, up to 1,000; 0: 1.
+    pub(crate) weight: u32,
 }
 
 /// What is called with each message.
@@ -118,17 +140,43 @@ pub(crate) enum Interested {
 #[derive(Debug)]
 pub(crate) struct Grouped {
     group: Box<[u8]>,
+    weight: u32,
     target: Target,
+    keyed: Option<Arc<KeyGroup>>,
 }
 
 impl Interested {
-    /// An empty `group`: none.
-    pub(crate) fn new(group: &[u8], target: Target) -> Result<Self, NoMemory> {
-        if group.is_empty() {
+    /// `keyed`: the group that it has joined, if that is key-shared.
+    pub(crate) fn new(
+        membership: &Membership<'_>,
+        target: Target,
+        keyed: Option<Arc<KeyGroup>>,
+    ) -> Result<Self, NoMemory> {
+        if membership.group.is_empty() {
             return Ok(Self::Alone(target));
         }
-        let group = try_bytes(group)?;
-        Ok(Self::Grouped(try_arc(Grouped { group, target })?))
+        Ok(Self::Grouped(try_arc(Grouped {
+            group: try_bytes(membership.group)?,
+            weight: membership.weight.max(1),
+            target,
+            keyed,
+        })?))
+    }
+
+    /// The key-shared group that it is a member of.
+    pub(crate) fn keyed(&self) -> Option<&Arc<KeyGroup>> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Grouped(member) => member.keyed.as_ref(),
+        }
+    }
+
+    /// Its part in a group beside that of others.
+    pub(crate) fn weight(&self) -> u32 {
+        match self {
+            Self::Alone(_) => 1,
+            Self::Grouped(member) => member.weight,
+        }
     }
 
     /// The group's name; empty: none.

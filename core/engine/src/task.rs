@@ -134,6 +134,7 @@ impl Place {
     fn has_message(&self, guard: &mut ReaderGuard<'_>) -> bool {
         self.has_late.load(Ordering::Acquire)
             || self.has_fates.load(Ordering::Acquire)
+            || self.has_handed.load(Ordering::Acquire)
             || guard.has_waiting()
     }
 

@@ -292,9 +292,7 @@ pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usiz
     call::while_handling(place.id(), || {
         for message in batch.messages() {
             if !handler.is_active.load(Ordering::Acquire) {
-                if message.token != 0 {
-                    broker.answer_late(message.token, Status::Cancelled);
-                }
+                place.skip_unsubscribed(broker, message);
                 continue;
             }
             (handler.call)(message);

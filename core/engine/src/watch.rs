@@ -90,7 +90,8 @@ impl Place {
     /// Whether a receive would find something; `None` while somebody receives.
     pub(crate) fn has_news(&self) -> Option<bool> {
         // In this order: the requester says that it has fates before it takes the late ones.
-        if self.has_late.load(Ordering::Acquire) || self.has_fates.load(Ordering::Acquire) {
+        let kept = [&self.has_late, &self.has_fates, &self.has_handed];
+        if kept.iter().any(|has_some| has_some.load(Ordering::Acquire)) {
             return Some(true);
         }
         self.lanes.has_waiting()

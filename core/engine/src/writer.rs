@@ -18,6 +18,7 @@ use fastmq_route::cache::RouteCache;
 use fastmq_route::{SubjectHash, check_subject};
 
 use crate::broker::Broker;
+use crate::by_key::Keyed;
 use crate::call::{self, NotCalled};
 use crate::ended::DropEnded;
 use crate::error::{Error, Fault, Result, Status, too_deep};
@@ -71,6 +72,8 @@ pub struct Writer {
     /// Routes made while an outer publish looked at the cache.
     pub(crate) late_routes: RefCell<Vec<(u64, Route)>>,
     pub(crate) lanes: RefCell<Lanes>,
+    /// Its view of the key-shared groups that it has met.
+    pub(crate) by_key: RefCell<Vec<Option<Box<Keyed>>>>,
     pub(crate) random: Cell<u64>,
     /// The queue that last refused a message for want of room; 0: none, or the members of a group.
     pub(crate) refused_by: Cell<u64>,
@@ -104,6 +107,7 @@ impl Writer {
             routes: RefCell::new(RouteCache::new()),
             late_routes: RefCell::default(),
             lanes: RefCell::default(),
+            by_key: RefCell::default(),
             random: Cell::new(broker.driver.random() | 1),
             refused_by: Cell::new(0),
             counters,

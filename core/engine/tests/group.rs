@@ -225,3 +225,30 @@ fn what_a_member_drops_leaves_no_memory_behind() {
         broker.statistics()
     );
 }
+
+#[test]
+fn idle_members_share_the_work_by_weight() {
+    use fastmq_engine::SubscribeOptions;
+    let broker = open();
+    let group: Vec<_> = [1, 0, 6]
+        .into_iter()
+        .map(|weight| {
+            let options = SubscribeOptions {
+                group: b"a",
+                weight,
+                ..SubscribeOptions::default()
+            };
+            broker.subscribe_with(b"work.*", options).unwrap()
+        })
+        .collect();
+    let mut counts = [0u64; 3];
+    for number in 0..80_000 {
+        publish_number(&broker, "work.x", number).unwrap();
+        for (count, member) in counts.iter_mut().zip(&group) {
+            *count += take_all(&broker, queue_of(member)).len() as u64;
+        }
+    }
+    for (count, due) in counts.iter().zip([10_000, 10_000, 60_000]) {
+        assert!(count.abs_diff(due) < due / 4, "{counts:?}");
+    }
+}

@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::block::BlockRef;
 use crate::consumer::Consumer;
 use crate::fill::{Fill, fill_copies, fill_plain, view_of};
+use crate::handed::Handed;
 use crate::latest::{LatestSlot, Row, fill_latest, purge_latest};
 use crate::queue::{Policy, Queue, ReadEnd};
 use crate::record::RecordError;
@@ -40,6 +41,8 @@ pub(crate) struct Reader {
     pub(crate) shown: Vec<Arc<LatestSlot>>,
     /// Last values that the views show.
     pub(crate) kept: Vec<Arc<KeptMessage>>,
+    /// Messages from other queues that the views show.
+    pub(crate) handed: Vec<Handed>,
     /// Copies of records from evicting lanes; never grown while a view points into it.
     pub(crate) copies: Vec<u64>,
     pub(crate) incoming_seen: u32,
@@ -263,6 +266,20 @@ impl<'q> ReaderGuard<'q> {
         true
     }
 
+    /// Adds a message from another queue, or gives it back if there is no memory.
+    pub fn push_handed(&mut self, handed: Handed, id: u32, tag: u64) -> Result<(), Handed> {
+        let queue = self.queue;
+        let reader = self.state();
+        if reader.views.try_reserve(1).is_err() || reader.handed.try_reserve(1).is_err() {
+            return Err(handed);
+        }
+        reader.views.push(handed.view(id, tag));
+        reader.handed.push(handed);
+        let delivered = &queue.counters().delivered;
+        delivered.store(delivered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// How many messages the batch being made has.
     pub fn count(&mut self) -> usize {
         self.state().views.len()
@@ -324,6 +341,7 @@ impl<'q> ReaderGuard<'q> {
         reader.kept = Vec::new();
         reader.start = 0;
         reader.views = Vec::new();
+        reader.handed = Vec::new();
         reader.copies = Vec::new();
         reader.blocks = Vec::new();
         queue.notify_writers();
@@ -412,6 +430,9 @@ impl Reader {
         }
         if !self.kept.is_empty() {
             self.kept.clear();
+        }
+        if !self.handed.is_empty() {
+            self.handed.clear();
         }
         if !self.blocks.is_empty() {
             self.blocks.clear();

@@ -9,6 +9,7 @@ use std::mem::{offset_of, size_of};
 /// A pointer and a size, as C sees it; NULL when absent.
 #[derive(Debug)]
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub(crate) struct Field {
     pub(crate) data: *const u8,
     pub(crate) size: usize,

@@ -6,6 +6,7 @@
 //! is there when `push_reserved` comes, whatever other writers do meanwhile.
 
 mod claim;
+mod mark;
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::lane::{Label, LaneState, NoRoom};
 use crate::queue::{After, Policy, Queue, Shared, WriteEnd};
 use crate::record::{DESCRIPTOR_BYTES, Draft, Kind, Plain, flag};
 use crate::sync::{MutexGuard, lock, try_lock};
+
+pub use mark::Mark;
 
 /// Messages through the shared lane after which a writer asks for a lane of its own.
 pub const HOT_MESSAGES: u32 = 16;
@@ -390,8 +393,10 @@ impl LaneWriter {
             self.shared_count = 0;
             self.pushed_at_sweep = 0;
             // The own lane was drained or belongs to a dead writer; what comes next in the shared
-            // lane is behind nothing.
-            self.last_shared = None;
+            // lane is behind nothing, unless the own lane was never used.
+            if own.producer.pushed() > 0 {
+                self.last_shared = None;
+            }
         }
     }
 
@@ -522,19 +527,15 @@ impl LaneWriter {
         if !self.queue.take_own_place() {
             return;
         }
-        let after = self
-            .last_shared
-            .take()
-            .map(|(state, count)| After { state, count });
-        match self.queue.new_lane(self.label.clone(), after.clone()) {
+        // Kept: a mark needs it as long as the own lane is empty.
+        let after = self.last_shared.clone();
+        let after = after.map(|(state, count)| After { state, count });
+        match self.queue.new_lane(self.label.clone(), after) {
             Ok(mut end) => {
                 end.producer.add_lost(std::mem::take(&mut self.lost));
                 self.own = Some(end);
             }
-            Err(_) => {
-                self.last_shared = after.map(|after| (after.state, after.count));
-                self.queue.give_own_place();
-            }
+            Err(_) => self.queue.give_own_place(),
         }
     }
 }

@@ -119,6 +119,17 @@ impl<V: Value> Interest<V> {
         self.table.for_each(&pin(), &mut |entry| visit(entry));
     }
 
+    /// Calls `visit` with every subscription to exactly this pattern. It must not change the table.
+    pub fn for_pattern(&self, pattern: &[u8], mut visit: impl FnMut(&Entry<V>)) {
+        let key = self.key(pattern, Shape::of(pattern));
+        let pin = pin();
+        self.table.probe(key, &pin).visit(&pin, |entry| {
+            if entry.pattern().as_bytes() == pattern {
+                visit(entry);
+            }
+        });
+    }
+
     /// How many subscriptions there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -15,6 +15,7 @@
 //! | [`entry`] | what does the table hold? |
 //! | [`text`] | where does a short pattern lie? |
 //! | [`balance`] | which member of a group takes the next run of messages? |
+//! | [`shares`] | which member of a key-shared group has which keys? |
 //!
 //! Inside: `table` finds the `page` of an entry by its hash, `crowd` holds those that share one,
 //! `shapes` says which probes a lookup needs, `allocation` turns a failed allocation into an error.
@@ -34,6 +35,7 @@ mod models;
 mod page;
 pub mod pattern;
 mod shapes;
+pub mod shares;
 pub mod stamp;
 pub mod subject;
 mod table;
@@ -46,6 +48,7 @@ pub use entry::Entry;
 pub use hash::SubjectHash;
 pub use interest::Interest;
 pub use pattern::matches;
+pub use shares::Shares;
 pub use stamp::Stamp;
 pub use subject::{
     SUBJECT_BYTES_MAX, SUBJECT_TOKENS_MAX, SubjectError, check_pattern, check_subject,

@@ -1,0 +1,33 @@
+//! How far the records of one writer in a queue have got.
+
+use super::LaneWriter;
+use crate::queue::After;
+
+/// What one writer had pushed into a queue at some time.
+#[derive(Clone, Debug)]
+pub struct Mark([Option<After>; 2]);
+
+impl Mark {
+    /// True once all of it has left the queue: the batches that showed it have ended. In a queue
+    /// whose policy evicts, a message leaves before that.
+    pub fn is_past(&self) -> bool {
+        let has_left = |after: &After| after.state.gone() >= after.count;
+        self.0.iter().flatten().all(has_left)
+    }
+}
+
+impl LaneWriter {
+    /// What this writer has pushed so far.
+    pub fn mark(&self) -> Mark {
+        let own = self.own.as_ref().map(|own| After {
+            state: own.producer.state().clone(),
+            count: own.producer.pushed(),
+        });
+        // What is in the own lane comes after this, but there may be nothing yet.
+        let shared = self.last_shared.as_ref().map(|(state, count)| After {
+            state: state.clone(),
+            count: *count,
+        });
+        Mark([own, shared])
+    }
+}
