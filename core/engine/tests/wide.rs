@@ -90,7 +90,7 @@ fn every_queue_gets_what_was_accepted_and_nothing_else() {
     let mut refused = 0;
     for seed in 1..60 {
         let broker = open();
-        let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
+        let mut dice = Dice(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
         let mut readers: Vec<_> = (0..2 + dice.below(6)).map(|_| join(&broker)).collect();
         let mut publisher = Publisher::open(&broker, b"wide").unwrap();
         for number in 0..2000 {
