@@ -7,6 +7,9 @@
 #![deny(unsafe_code)]
 
 mod channel;
+mod echo;
+#[allow(unsafe_code)]
+mod epoll;
 mod inline_dispatch;
 mod latest;
 mod one_way;
@@ -20,6 +23,7 @@ mod subjects;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use echo::{Server, Wait};
 use report::{Plan, Row};
 
 /// How a message names its target.
@@ -39,6 +43,10 @@ const USAGE: &str = "usage: fastmq-floor [--ms N] [--warm-up-ms N] PROGRAM CASE 
   floor publishers COUNT
   floor inline (string|handle)
   floor latest (string|handle)/(wall|thread)
+  floor socket-echo (unix|tcp)/OUTSTANDING/(spin|sleep)
+  floor socket-round-trip (unix|tcp)/(spin|sleep)
+  sockets socket-echo (uring|uring-basic|epoll)/(unix|tcp)/OUTSTANDING/(spin|sleep)
+  sockets socket-round-trip (uring|uring-basic|epoll)/(unix|tcp)/(spin|sleep)
   crossbeam round-trip spin
   crossbeam request-reply OUTSTANDING
   crossbeam one-way call
@@ -97,6 +105,27 @@ fn run(arguments: &[String]) -> Result<Row, String> {
                 param,
                 channel::round_trip(plan)?,
             ));
+        }
+        ("floor", "socket-round-trip", [family, how]) => {
+            let server = Server::Bare;
+            let of = echo::round_trip(plan, server, family, Wait::of(how)?)?;
+            return Ok(Row::latency(program, case, param, of));
+        }
+        ("sockets", "socket-round-trip", [tier, family, how]) => {
+            let server = Server::Sockets(echo::tier(tier)?);
+            let of = echo::round_trip(plan, server, family, Wait::of(how)?)?;
+            return Ok(Row::latency(program, case, param, of));
+        }
+        ("floor", "socket-echo", [family, outstanding, how]) => {
+            let (outstanding, wait) = (number(outstanding)?, Wait::of(how)?);
+            let value = echo::run(plan, Server::Bare, family, outstanding, wait)?;
+            ("M frames/s", value)
+        }
+        ("sockets", "socket-echo", [tier, family, outstanding, how]) => {
+            let server = Server::Sockets(echo::tier(tier)?);
+            let (outstanding, wait) = (number(outstanding)?, Wait::of(how)?);
+            let value = echo::run(plan, server, family, outstanding, wait)?;
+            ("M frames/s", value)
         }
         ("floor", "request-reply", [how, outstanding]) => {
             let outstanding = number(outstanding)?;
@@ -189,6 +218,12 @@ mod tests {
             "floor inline handle",
             "floor latest string/wall",
             "floor latest handle/thread",
+            "floor socket-echo unix/64/spin",
+            "floor socket-echo tcp/64/sleep",
+            "floor socket-round-trip unix/sleep",
+            "sockets socket-echo epoll/tcp/64/spin",
+            "sockets socket-echo epoll/unix/64/sleep",
+            "sockets socket-round-trip epoll/tcp/spin",
             "crossbeam round-trip spin",
             "crossbeam request-reply 8",
             "crossbeam one-way call",

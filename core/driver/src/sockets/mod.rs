@@ -81,8 +81,9 @@ pub struct Config {
     pub receive_bytes: u32,
     /// Receive buffers of the `uring` tier: a power of two. The other tiers have one.
     pub receive_buffers: u16,
-    /// Whether the `uring` tier may take parts of buffers (Linux 6.12). Off to test without.
-    pub takes_partial_buffers: bool,
+    /// Whether a tier may use what is newer than the kernel that it needs: parts of buffers in
+    /// `uring` (Linux 6.12), cooperative task work in `uring-basic` (5.19). Off to test without.
+    pub uses_newer_features: bool,
 }
 
 impl Default for Config {
@@ -92,7 +93,7 @@ impl Default for Config {
             ring_entries: 1024,
             receive_bytes: 256 * 1024,
             receive_buffers: 8,
-            takes_partial_buffers: true,
+            uses_newer_features: true,
         }
     }
 }

@@ -218,7 +218,8 @@ fn try_tier(tier: Tier, config: &Config) -> io::Result<Opened> {
             (Box::new(sockets), entries)
         }
         Tier::UringBasic => {
-            let (poll, entries) = with_a_ring(asked, RingPoll::new)?;
+            let uses_newer = config.uses_newer_features;
+            let (poll, entries) = with_a_ring(asked, |entries| RingPoll::new(entries, uses_newer))?;
             (Box::new(ReadinessSockets::new(poll, config)?), entries)
         }
         Tier::Epoll => {

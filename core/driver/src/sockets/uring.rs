@@ -97,7 +97,7 @@ impl UringSockets {
             ring.inner(),
             config.receive_buffers,
             config.receive_bytes,
-            config.takes_partial_buffers,
+            config.uses_newer_features,
         )?;
         let mut sockets = Self {
             ring,

@@ -14,9 +14,10 @@ mod world;
 macro_rules! on_every_tier {
     ($($promise:ident),* $(,)?) => {
         on_every_tier!(@tier uring Uring: $($promise),*);
-        on_every_tier!(@tier uring_with_whole_buffers UringWhole: $($promise),*);
+        on_every_tier!(@tier uring_older UringOlder: $($promise),*);
         on_every_tier!(@tier uring_with_few_buffers UringFew: $($promise),*);
         on_every_tier!(@tier uring_basic UringBasic: $($promise),*);
+        on_every_tier!(@tier uring_basic_older UringBasicOlder: $($promise),*);
         on_every_tier!(@tier epoll Epoll: $($promise),*);
         on_every_tier!(@tier simulated Simulated: $($promise),*);
     };

@@ -28,10 +28,12 @@ const IDLE_NS: u64 = 1_000_000;
 pub(crate) enum Kind {
     Uring,
     /// As before Linux 6.12.
-    UringWhole,
+    UringOlder,
     /// Small buffers, which are often all full.
     UringFew,
     UringBasic,
+    /// As before Linux 5.19.
+    UringBasicOlder,
     Epoll,
     Simulated,
 }
@@ -87,8 +89,8 @@ impl World {
     pub(crate) fn with(kind: Kind, family: Family, mut config: Config) -> Option<World> {
         let tier = match kind {
             Kind::Uring => Tier::Uring,
-            Kind::UringWhole => {
-                config.takes_partial_buffers = false;
+            Kind::UringOlder => {
+                config.uses_newer_features = false;
                 Tier::Uring
             }
             Kind::UringFew => {
@@ -97,6 +99,10 @@ impl World {
                 Tier::Uring
             }
             Kind::UringBasic => Tier::UringBasic,
+            Kind::UringBasicOlder => {
+                config.uses_newer_features = false;
+                Tier::UringBasic
+            }
             Kind::Epoll => Tier::Epoll,
             Kind::Simulated => {
                 let driver = SimulatedDriver::new(1);
