@@ -78,33 +78,45 @@ impl<'a> Frames<'a> {
                 return Ok(None);
             };
             let (head, numbers) = split(header);
-            let kind = match (head >> 32) as u8 {
-                1 => Kind::Message,
-                2 => Kind::Request,
-                3 => Kind::Reply,
+            // Each kind by itself, so that what depends on it is decided while compiling.
+            let frame = match (head >> 32) as u8 {
+                1 => self
+                    .message(head, numbers, Kind::Message)?
+                    .map(Frame::Message),
+                2 => self
+                    .message(head, numbers, Kind::Request)?
+                    .map(Frame::Request),
+                3 => self.message(head, numbers, Kind::Reply)?.map(Frame::Reply),
                 _ => match other_frame(self.rest, self.side, self.frame_max)? {
                     Other::Control(control, size) => {
                         self.rest = self.rest.get(size..).unwrap_or_default();
-                        return Ok(Some(Frame::Control(control)));
+                        Some(Frame::Control(control))
                     }
                     Other::Skipped(size) => {
                         self.rest = self.rest.get(size..).unwrap_or_default();
                         continue;
                     }
-                    Other::Cut => return Ok(None),
+                    Other::Cut => None,
                 },
             };
-            let Some((bytes, rest)) = take(self.rest, head as u32, self.frame_max)? else {
-                return Ok(None);
-            };
-            let message = Message::read(bytes, head, numbers, kind, self.side)?;
-            self.rest = rest;
-            return Ok(Some(match kind {
-                Kind::Message => Frame::Message(message),
-                Kind::Request => Frame::Request(message),
-                _ => Frame::Reply(message),
-            }));
+            return Ok(frame);
         }
+    }
+
+    /// Takes a message; `None`: not all of it is there.
+    #[inline(always)]
+    fn message(
+        &mut self,
+        head: u64,
+        numbers: u64,
+        kind: Kind,
+    ) -> Result<Option<Message<'a>>, Fault> {
+        let Some((bytes, rest)) = take(self.rest, head as u32, self.frame_max)? else {
+            return Ok(None);
+        };
+        let message = Message::read(bytes, head, numbers, kind, self.side)?;
+        self.rest = rest;
+        Ok(Some(message))
     }
 }
 

@@ -103,20 +103,11 @@ impl<'a> Message<'a> {
         let is_reply = kind as u8 == Kind::Reply as u8;
         let is_asked = kind as u8 == Kind::Request as u8 && side as u8 == Side::Client as u8;
         let second = (numbers >> 32) as u32;
-        // Nearly all messages have only words whose values need no check; done here, in registers.
-        let has_text = !is_reply && flags & flag::ALIAS == 0;
-        let text = if has_text { second as usize } else { 0 };
-        let at = HEADER_BYTES + words_bytes(flags);
-        let is_usual = flags & flag::UNUSUAL == 0
-            && !(is_reply && flags & flag::ALIAS != 0)
-            && !(is_asked && flags & flag::TOKEN == 0)
-            && !(has_text && second.wrapping_sub(1) >= SUBJECT_BYTES_MAX as u32)
-            && at + text <= bytes.len();
-        let (payload_at, payload_size) = if is_usual {
-            (at as u32, (bytes.len() - at - text) as u32)
+        let plain = if is_reply { 0 } else { flag::ALIAS };
+        let (payload_at, payload_size) = if flags & !flag::MORE == plain && !is_asked {
+            (HEADER_BYTES as u32, (bytes.len() - HEADER_BYTES) as u32)
         } else {
-            let place = check(bytes, flags, second, kind, is_asked)?;
-            (place as u32, (place >> 32) as u32)
+            place(bytes, flags, second, kind, is_asked)?
         };
         Ok(Self {
             bytes,
@@ -315,6 +306,32 @@ fn word(bytes: &[u8], flags: u16, flag: u16) -> Option<u64> {
 fn sizes(word: u64) -> (usize, usize, usize) {
     let (reply_to, key) = (word & 0xffff, word >> 16 & 0xffff);
     (reply_to as usize, key as usize, (word >> 32) as usize)
+}
+
+/// Offset and size of the payload. Nearly all messages have only words whose values need no check:
+/// that is done here, in registers.
+#[inline(always)]
+fn place(
+    bytes: &[u8],
+    flags: u16,
+    second: u32,
+    kind: Kind,
+    is_asked: bool,
+) -> Result<(u32, u32), Fault> {
+    let is_reply = kind as u8 == Kind::Reply as u8;
+    let has_text = !is_reply && flags & flag::ALIAS == 0;
+    let text = if has_text { second as usize } else { 0 };
+    let at = HEADER_BYTES + words_bytes(flags);
+    let is_usual = flags & flag::UNUSUAL == 0
+        && !(is_reply && flags & flag::ALIAS != 0)
+        && !(is_asked && flags & flag::TOKEN == 0)
+        && !(has_text && second.wrapping_sub(1) >= SUBJECT_BYTES_MAX as u32)
+        && at + text <= bytes.len();
+    if is_usual {
+        return Ok((at as u32, (bytes.len() - at - text) as u32));
+    }
+    let place = check(bytes, flags, second, kind, is_asked)?;
+    Ok((place as u32, (place >> 32) as u32))
 }
 
 /// Finds the payload of any message, or its fault: its offset in the low 32 bits, its
