@@ -187,7 +187,7 @@ fn serve(tier: Tier, stream: OwnedFd, wait: Wait) -> io::Result<()> {
     };
     let (mut pending, mut spare, mut is_busy) = (Vec::new(), Vec::new(), false);
     loop {
-        sockets.wait(FOREVER_NS, spin_ns, &mut || false)?;
+        sockets.wait(FOREVER_NS, spin_ns, &mut |_| false)?;
         while let Some(completion) = sockets.next() {
             match completion {
                 Completion::Received { bytes, .. } => pending.extend_from_slice(bytes),

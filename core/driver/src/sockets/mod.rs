@@ -39,6 +39,7 @@ mod socket;
 mod tier;
 mod uring;
 mod waiting;
+mod watches;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -115,6 +116,10 @@ impl ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(slots::Key);
 
+/// An eventfd that one shard watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WatchId(slots::Key);
+
 /// How a connection is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionOptions {
@@ -130,6 +135,17 @@ pub enum SendMode {
     Batched,
     /// By a call now, what is left by the next submission: for a message that is alone.
     Direct,
+}
+
+/// Why a wait calls its `look`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It spins, and calls again and again: a few loads are all it should cost.
+    Spinning,
+    /// It is about to sleep, and calls once: whoever makes work by other ways than a [`Waker`]
+    /// (shared memory, lanes with gates of their own) is to be told that it must be woken, and
+    /// then looked at.
+    Sleeping,
 }
 
 /// Where the bytes of a send are.
@@ -202,6 +218,11 @@ pub enum Completion<'a> {
     Closed {
         /// Which connection; the id means nothing from now on.
         connection: ConnectionId,
+    },
+    /// A watched eventfd was written to, once or more often.
+    Signalled {
+        /// Which.
+        watch: WatchId,
     },
     /// The listener is gone, its address free.
     ListenerClosed {
@@ -316,14 +337,25 @@ pub trait Sockets {
     /// What other threads end a wait with.
     fn waker(&self) -> Waker;
 
+    /// Ends waits when an eventfd is written to, which other processes may have, too: what peers
+    /// that share memory wake the shard with. Every write after a [`Completion::Signalled`] is told
+    /// by another one. It is never read, so a peer cannot make the shard block.
+    ///
+    /// # Errors
+    /// As many as connections are watched; out of memory; `Unsupported` in a simulation.
+    fn watch(&mut self, event: OwnedFd) -> io::Result<WatchId>;
+
+    /// Closes a watched eventfd; nothing more is told of it.
+    fn unwatch(&mut self, watch: WatchId);
+
     /// Starts what was asked for since the last wait, and waits until there is something for
     /// [`next`](Sockets::next), `look` says that there is other work, a [`Waker`] is used, or the
     /// monotonic `deadline_ns` has passed (0: does not wait; [`FOREVER_NS`](crate::FOREVER_NS)).
     ///
     /// First spins for at most `spin_ns`, calling `look` again and again (`uring`: without a system
     /// call), then sleeps. Between the moment when wakers see that it sleeps and the sleep it calls
-    /// `look` once more: whoever makes work first and wakes then is not missed. May return early
-    /// for no reason (`EINTR`).
+    /// `look` once more ([`Look::Sleeping`]): whoever makes work first and wakes then is not
+    /// missed. May return early for no reason (`EINTR`).
     ///
     /// # Errors
     /// Only what the shard cannot go on with: the ring or epoll itself fails.
@@ -331,7 +363,7 @@ pub trait Sockets {
         &mut self,
         deadline_ns: u64,
         spin_ns: u64,
-        look: &mut dyn FnMut() -> bool,
+        look: &mut dyn FnMut(Look) -> bool,
     ) -> io::Result<Waited>;
 
     /// The next thing that has happened; `None` when the turn is over.

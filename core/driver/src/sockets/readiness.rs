@@ -22,9 +22,10 @@ use super::accepting::Pause;
 use super::slots::{Key, Slots};
 use super::socket::{self, Credentials, End, Socket};
 use super::waiting::{self, Sleeper, Source, Waited, Waker};
+use super::watches::Watches;
 use super::{
-    Address, Completion, Config, ConnectionId, ConnectionOptions, LISTENERS_MAX, ListenerId,
-    SendMode, Sending, Sockets, TURN_ACCEPTS_MAX, TURN_COMPLETIONS_MAX, Tier, busy,
+    Address, Completion, Config, ConnectionId, ConnectionOptions, LISTENERS_MAX, ListenerId, Look,
+    SendMode, Sending, Sockets, TURN_ACCEPTS_MAX, TURN_COMPLETIONS_MAX, Tier, WatchId, busy,
     check_descriptors, not_found,
 };
 
@@ -127,6 +128,7 @@ pub(super) struct ReadinessSockets<P> {
     listeners: Slots<Listener>,
     buffer: Vec<u8>,
     sleeper: Arc<Sleeper>,
+    watches: Watches,
     waker_watch: Watch,
     /// What is known without the poller.
     done: VecDeque<Completion<'static>>,
@@ -147,7 +149,8 @@ impl<P: Poller> ReadinessSockets<P> {
             ..Watch::default()
         };
         let token = waker_key().pack(WAKER);
-        poller.watch(sleeper.event().fd(), token, &mut waker_watch)?;
+        let watches = Watches::new(sleeper.event().fd(), config.connections_max)?;
+        poller.watch(watches.fd(), token, &mut waker_watch)?;
         let connections_max = config.connections_max.min(poller.connections_max());
         Ok(Self {
             poller,
@@ -155,6 +158,7 @@ impl<P: Poller> ReadinessSockets<P> {
             listeners: Slots::new(LISTENERS_MAX, "listeners"),
             buffer: vec![0; config.receive_bytes as usize],
             sleeper,
+            watches,
             waker_watch,
             done: VecDeque::new(),
             current: None,
@@ -220,7 +224,7 @@ impl<P: Poller> ReadinessSockets<P> {
 
     /// Sees to it that the end of everything that is open can be noted.
     fn reserve_done(&mut self) -> io::Result<()> {
-        let count = self.connections.count() + LISTENERS_MAX as usize + 1;
+        let count = self.connections.count() + self.watches.count() + LISTENERS_MAX as usize + 2;
         let more = count.saturating_sub(self.done.len());
         let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         self.done.try_reserve(more).map_err(no_memory)
@@ -426,11 +430,22 @@ impl<P: Poller> Sockets for ReadinessSockets<P> {
         Waker::new(&self.sleeper)
     }
 
+    fn watch(&mut self, event: OwnedFd) -> io::Result<WatchId> {
+        self.reserve_done()?;
+        self.watches.watch(event)
+    }
+
+    fn unwatch(&mut self, watch: WatchId) {
+        self.watches.unwatch(watch);
+        self.done
+            .retain(|it| !matches!(it, Completion::Signalled { watch: id } if *id == watch));
+    }
+
     fn wait(
         &mut self,
         deadline_ns: u64,
         spin_ns: u64,
-        look: &mut dyn FnMut() -> bool,
+        look: &mut dyn FnMut(Look) -> bool,
     ) -> io::Result<Waited> {
         self.turn_left = TURN_COMPLETIONS_MAX;
         self.accepts_left = TURN_ACCEPTS_MAX;

@@ -19,8 +19,9 @@ use super::slots::{Key, Slots};
 use super::socket::{self, Credentials, Socket};
 use super::waiting::{Sleeper, Waited, Waker};
 use super::{
-    Address, Completion, Config, ConnectionId, ConnectionOptions, LISTENERS_MAX, ListenerId,
-    SendMode, Sending, Sockets, TURN_COMPLETIONS_MAX, Tier, busy, check_descriptors, not_found,
+    Address, Completion, Config, ConnectionId, ConnectionOptions, LISTENERS_MAX, ListenerId, Look,
+    SendMode, Sending, Sockets, TURN_COMPLETIONS_MAX, Tier, WatchId, busy, check_descriptors,
+    not_found,
 };
 
 /// Who everybody is in a simulation.
@@ -374,14 +375,25 @@ impl Sockets for SimulatedSockets {
         Waker::new(&self.sleeper)
     }
 
+    fn watch(&mut self, _event: OwnedFd) -> io::Result<WatchId> {
+        let says = "a simulated network has no descriptors";
+        Err(io::Error::new(io::ErrorKind::Unsupported, says))
+    }
+
+    fn unwatch(&mut self, _watch: WatchId) {}
+
     fn wait(
         &mut self,
         deadline_ns: u64,
         _spin_ns: u64,
-        look: &mut dyn FnMut() -> bool,
+        look: &mut dyn FnMut(Look) -> bool,
     ) -> io::Result<Waited> {
         self.turn_left = TURN_COMPLETIONS_MAX;
-        if self.is_ready() || look() {
+        let why = match deadline_ns {
+            0 => Look::Spinning,
+            _ => Look::Sleeping,
+        };
+        if self.is_ready() || look(why) {
             return Ok(Waited::Ready);
         }
         if deadline_ns == 0 {

@@ -32,9 +32,11 @@ use super::ring::{Kind, Ring, Token};
 use super::slots::{Key, Slots};
 use super::socket::{self, Credentials, End, Socket};
 use super::waiting::{self, Sleeper, Source, Waited, Waker};
+use super::watches::Watches;
 use super::{
-    Address, Completion, Config, ConnectionId, ConnectionOptions, LISTENERS_MAX, ListenerId,
-    SendMode, Sending, Sockets, TURN_COMPLETIONS_MAX, Tier, busy, check_descriptors, not_found,
+    Address, Completion, Config, ConnectionId, ConnectionOptions, LISTENERS_MAX, ListenerId, Look,
+    SendMode, Sending, Sockets, TURN_COMPLETIONS_MAX, Tier, WatchId, busy, check_descriptors,
+    not_found,
 };
 
 /// The bytes that one send hands to the kernel; more goes with the next request.
@@ -79,6 +81,7 @@ pub(super) struct UringSockets {
     connections: Slots<Connection>,
     listeners: Slots<Listener>,
     sleeper: Arc<Sleeper>,
+    watches: Watches,
     done: VecDeque<Completion<'static>>,
     /// What the last completion shows.
     shown: Option<Part>,
@@ -99,12 +102,14 @@ impl UringSockets {
             config.receive_bytes,
             config.uses_newer_features,
         )?;
+        let sleeper = Sleeper::kernel()?;
         let mut sockets = Self {
             ring,
             buffers,
             connections: Slots::new(config.connections_max, "connections"),
             listeners: Slots::new(LISTENERS_MAX, "listeners"),
-            sleeper: Sleeper::kernel()?,
+            watches: Watches::new(sleeper.event().fd(), config.connections_max)?,
+            sleeper,
             done: VecDeque::new(),
             shown: None,
             buffer: Vec::new(),
@@ -120,7 +125,7 @@ impl UringSockets {
     }
 
     fn arm_waker(&mut self) {
-        let request = opcode::PollAdd::new(types::Fd(self.sleeper.event().fd()), POLL_READ);
+        let request = opcode::PollAdd::new(types::Fd(self.watches.fd()), POLL_READ);
         // SAFETY: a poll request points to no memory.
         unsafe { self.ring.push(request.build(), Token::of(Kind::Waker)) };
     }
@@ -213,7 +218,7 @@ impl UringSockets {
 
     /// Sees to it that the end of everything that is open can be noted.
     fn reserve_done(&mut self) -> io::Result<()> {
-        let count = self.connections.count() + LISTENERS_MAX as usize + 1;
+        let count = self.connections.count() + self.watches.count() + LISTENERS_MAX as usize + 2;
         let more = count.saturating_sub(self.done.len());
         let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         self.done.try_reserve(more).map_err(no_memory)
@@ -447,11 +452,22 @@ impl Sockets for UringSockets {
         Waker::new(&self.sleeper)
     }
 
+    fn watch(&mut self, event: OwnedFd) -> io::Result<WatchId> {
+        self.reserve_done()?;
+        self.watches.watch(event)
+    }
+
+    fn unwatch(&mut self, watch: WatchId) {
+        self.watches.unwatch(watch);
+        self.done
+            .retain(|it| !matches!(it, Completion::Signalled { watch: id } if *id == watch));
+    }
+
     fn wait(
         &mut self,
         deadline_ns: u64,
         spin_ns: u64,
-        look: &mut dyn FnMut() -> bool,
+        look: &mut dyn FnMut(Look) -> bool,
     ) -> io::Result<Waited> {
         self.end_showing();
         self.turn_left = TURN_COMPLETIONS_MAX;

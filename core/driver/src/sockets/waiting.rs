@@ -12,6 +12,8 @@ use std::sync::Arc;
 use crate::clock;
 use crate::event::Event;
 
+use super::Look;
+
 /// Looks between two readings of the clock while spinning.
 const LOOKS_PER_READING: u32 = 16;
 
@@ -115,14 +117,14 @@ pub(super) fn wait<S: Source>(
     sleeper: &Sleeper,
     deadline_ns: u64,
     spin_ns: u64,
-    look: &mut dyn FnMut() -> bool,
+    look: &mut dyn FnMut(Look) -> bool,
 ) -> io::Result<Waited> {
     if source.is_ready() {
         source.check()?;
         return Ok(Waited::Ready);
     }
     if deadline_ns == 0 || spin_ns > 0 {
-        if source.check()? || look() {
+        if source.check()? || look(Look::Spinning) {
             return Ok(Waited::Ready);
         }
         if deadline_ns == 0 {
@@ -135,7 +137,7 @@ pub(super) fn wait<S: Source>(
         }
     }
     sleeper.arm();
-    let result = if look() {
+    let result = if look(Look::Sleeping) {
         source.check().map(|_| Waited::Ready)
     } else {
         sleep(source, deadline_ns)
@@ -147,11 +149,11 @@ pub(super) fn wait<S: Source>(
 fn spin<S: Source>(
     source: &mut S,
     end_ns: u64,
-    look: &mut dyn FnMut() -> bool,
+    look: &mut dyn FnMut(Look) -> bool,
 ) -> io::Result<bool> {
     loop {
         for _ in 0..LOOKS_PER_READING {
-            if source.glance()? || look() {
+            if source.glance()? || look(Look::Spinning) {
                 return Ok(true);
             }
             hint::spin_loop();

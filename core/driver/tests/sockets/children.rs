@@ -228,7 +228,7 @@ fn accept_without_descriptors(kind: Kind) {
     for _ in 0..CLIENTS {
         world.connect(&address);
     }
-    world.client.wait(0, 0, &mut || false).unwrap();
+    world.client.wait(0, 0, &mut |_| false).unwrap();
     let taken = leave_descriptors(ROOM);
     let (mut open, mut accepted, mut pauses) = (Vec::<ConnectionId>::new(), 0, 0);
     while accepted < CLIENTS - 1 {
@@ -311,13 +311,13 @@ fn a_ring_spins_without_a_system_call() {
         let (server, client) = world.pair();
         world.send(Side::Client, client, b"x");
         world.receive(Side::Server, server, 1);
-        world.server.wait(0, 0, &mut || false).unwrap();
+        world.server.wait(0, 0, &mut |_| false).unwrap();
         assert!(world.server.next().is_none());
         world
     };
     let ended = child::without_system_calls(prepare, |world| {
         let mut looks = 0;
-        let mut look = || {
+        let mut look = |_| {
             looks += 1;
             looks > 10_000
         };

@@ -111,11 +111,11 @@ fn a_simulated_wait_moves_the_clock_to_the_next_arrival() {
     let (server, client) = world.pair();
     world.send(Side::Client, client, b"slow");
     let sent_ns = world.now_ns();
-    let waited = world.server.wait(u64::MAX, 0, &mut || false).unwrap();
+    let waited = world.server.wait(u64::MAX, 0, &mut |_| false).unwrap();
     assert_ne!(waited, fastmq_driver::sockets::Waited::TimedOut);
     assert_eq!(world.receive(Side::Server, server, 4), b"slow");
     assert!(world.now_ns() <= sent_ns + 2_000_000);
     // Nothing is on its way and nobody could wake it.
-    let error = world.server.wait(u64::MAX, 0, &mut || false).unwrap_err();
+    let error = world.server.wait(u64::MAX, 0, &mut |_| false).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::Deadlock);
 }

@@ -43,6 +43,7 @@ on_every_tier!(
     descriptors_come_with_their_bytes,
     descriptors_that_nobody_takes_are_closed,
     a_waker_ends_a_wait_and_no_wake_is_lost,
+    eventfds_of_peers_end_waits_and_cannot_be_taken_away,
     a_wait_ends_at_its_deadline_and_not_before,
     a_thousand_connections_are_served,
     one_connection_more_than_the_limit_is_refused,
@@ -58,7 +59,7 @@ fn movable_sockets_go_from_thread_to_thread() {
     let mut sockets = open_movable(&Config::default()).unwrap();
     let waker = sockets.waker();
     let moved = thread::spawn(move || {
-        let waited = sockets.wait(0, 0, &mut || false).unwrap();
+        let waited = sockets.wait(0, 0, &mut |_| false).unwrap();
         assert_eq!((sockets.tier(), waited), (Tier::Epoll, Waited::TimedOut));
         sockets
     });

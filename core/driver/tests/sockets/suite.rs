@@ -2,16 +2,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use fastmq_driver::FOREVER_NS;
 use fastmq_driver::sockets::{
-    Address, Config, ConnectionId, ConnectionOptions, DESCRIPTORS_MAX, SendMode, Sending, Waited,
+    Address, Config, ConnectionId, ConnectionOptions, DESCRIPTORS_MAX, Look, SendMode, Sending,
+    Waited,
 };
+use fastmq_driver::{Driver, Event, FOREVER_NS, NullDriver};
 
 use crate::echo;
 use crate::world::{Family, Happened, Kind, PLAIN, Side, World};
@@ -298,7 +299,7 @@ pub(crate) fn a_waker_ends_a_wait_and_no_wake_is_lost(kind: Kind) {
         while seen < ROUNDS {
             // A simulated wait has nobody who could wake it.
             let deadline_ns = if may_be_late { 0 } else { FOREVER_NS };
-            let mut look = || work.load(Ordering::Acquire) != seen;
+            let mut look = |_| work.load(Ordering::Acquire) != seen;
             world.server.wait(deadline_ns, 0, &mut look).unwrap();
             assert!(world.server.next().is_none());
             if work.load(Ordering::Acquire) != seen {
@@ -310,6 +311,77 @@ pub(crate) fn a_waker_ends_a_wait_and_no_wake_is_lost(kind: Kind) {
     });
 }
 
+pub(crate) fn eventfds_of_peers_end_waits_and_cannot_be_taken_away(kind: Kind) {
+    let Some(mut world) = World::new(kind, Family::Unix) else {
+        return;
+    };
+    if world.is_simulated() {
+        let event = OwnedFd::from(io::pipe().unwrap().0);
+        let refused = world.server.watch(event).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        return;
+    }
+    let driver = NullDriver::new();
+    let events: Vec<Event> = (0..100).map(|_| driver.event().unwrap()).collect();
+    let copy = |event: &Event| {
+        // SAFETY: the event is open for the whole test.
+        let fd = unsafe { BorrowedFd::borrow_raw(event.fd()) };
+        fd.try_clone_to_owned().unwrap()
+    };
+    let ids: Vec<_> = events
+        .iter()
+        .map(|event| world.server.watch(copy(event)).unwrap())
+        .collect();
+    for _ in 0..3 {
+        for event in &events {
+            event.signal();
+            event.signal();
+        }
+        let mut waiting: Vec<_> = ids.clone();
+        while !waiting.is_empty() {
+            let signalled = world.until(|_, _| true);
+            let Happened::Signalled(id) = signalled else {
+                panic!("{signalled:?}");
+            };
+            let at = waiting.iter().position(|it| *it == id);
+            waiting.remove(at.expect("each is told once"));
+        }
+        for _ in 0..3 {
+            assert!(world.turn().is_empty(), "what was told is not told again");
+        }
+    }
+    // A peer that empties the eventfd takes nothing away.
+    events[0].signal();
+    events[0].clear();
+    events[1].signal();
+    let signalled = world.until(|_, _| true);
+    assert!(matches!(signalled, Happened::Signalled(id) if id == ids[1] || id == ids[0]));
+    // A sleeping shard wakes.
+    world.turn();
+    let mut waited = Waited::TimedOut;
+    thread::scope(|scope| {
+        let mut has_looked = false;
+        let mut look = |why| {
+            if why == Look::Sleeping && !std::mem::replace(&mut has_looked, true) {
+                scope.spawn(|| events[2].signal());
+            }
+            false
+        };
+        waited = world.server.wait(FOREVER_NS, 0, &mut look).unwrap();
+    });
+    assert_eq!(waited, Waited::Slept);
+    let signalled = world.until(|_, _| true);
+    assert!(matches!(signalled, Happened::Signalled(id) if id == ids[2]));
+    // One that is closed here tells nothing, though its peer still has it.
+    events[3].signal();
+    world.server.wait(0, 0, &mut |_| false).unwrap();
+    world.server.unwatch(ids[3]);
+    events[3].signal();
+    for _ in 0..3 {
+        assert!(world.turn().is_empty());
+    }
+}
+
 pub(crate) fn a_wait_ends_at_its_deadline_and_not_before(kind: Kind) {
     let Some(mut world) = World::new(kind, Family::Unix) else {
         return;
@@ -319,7 +391,7 @@ pub(crate) fn a_wait_ends_at_its_deadline_and_not_before(kind: Kind) {
         let deadline_ns = world.now_ns() + rest_ns;
         let mut looks = 0;
         loop {
-            let mut look = || {
+            let mut look = |_| {
                 looks += 1;
                 false
             };
@@ -334,7 +406,7 @@ pub(crate) fn a_wait_ends_at_its_deadline_and_not_before(kind: Kind) {
         assert!(looks > 0);
     }
     // Other work ends it at once.
-    let waited = world.server.wait(FOREVER_NS, 0, &mut || true).unwrap();
+    let waited = world.server.wait(FOREVER_NS, 0, &mut |_| true).unwrap();
     assert_eq!(waited, Waited::Ready);
     let spinning = if world.is_simulated() {
         Waited::Ready
@@ -342,7 +414,7 @@ pub(crate) fn a_wait_ends_at_its_deadline_and_not_before(kind: Kind) {
         Waited::Spun
     };
     let mut looks = 0;
-    let mut look = || {
+    let mut look = |_| {
         looks += 1;
         looks > 3 || spinning == Waited::Ready
     };
@@ -467,7 +539,7 @@ pub(crate) fn a_turn_is_bounded(kind: Kind) {
     }
     let mut total = 0;
     while total < count {
-        world.client.wait(0, 0, &mut || false).unwrap();
+        world.client.wait(0, 0, &mut |_| false).unwrap();
         let mut in_turn = 0;
         while world.client.next().is_some() {
             in_turn += 1;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use fastmq_driver::sockets::{
     Address, Completion, Config, ConnectionId, ConnectionOptions, Faults, ListenerId, SendMode,
-    Sending, SimulatedNetwork, SimulatedSockets, Socket, Sockets, Tier, Waited, open_tier,
+    Sending, SimulatedNetwork, SimulatedSockets, Socket, Sockets, Tier, Waited, WatchId, open_tier,
 };
 use fastmq_driver::{Driver, NullDriver, SimulatedDriver};
 
@@ -63,6 +63,7 @@ pub(crate) enum Happened {
     Sent(ConnectionId, Vec<u8>, io::Result<()>),
     Closed(ConnectionId),
     ListenerClosed,
+    Signalled(WatchId),
 }
 
 pub(crate) struct World {
@@ -251,7 +252,7 @@ impl World {
                 Side::Server => self.server.as_mut(),
                 Side::Client => self.client.as_mut(),
             };
-            let waited = sockets.wait(0, 0, &mut || false).unwrap();
+            let waited = sockets.wait(0, 0, &mut |_| false).unwrap();
             assert!(
                 matches!(waited, Waited::Ready | Waited::TimedOut),
                 "{waited:?}"
@@ -271,7 +272,7 @@ impl World {
             return;
         }
         let until_ns = self.now_ns() + IDLE_NS;
-        self.server.wait(until_ns, 0, &mut || false).unwrap();
+        self.server.wait(until_ns, 0, &mut |_| false).unwrap();
     }
 
     /// Turns until something happens that `is_it`; what that is. The rest stays to be looked at.
@@ -359,6 +360,7 @@ pub(crate) fn take_all(sockets: &mut dyn Sockets, on: &mut dyn FnMut(Happened)) 
             }
             Completion::Closed { connection } => Happened::Closed(connection),
             Completion::ListenerClosed { .. } => Happened::ListenerClosed,
+            Completion::Signalled { watch } => Happened::Signalled(watch),
             other => panic!("{other:?}"),
         });
     }

@@ -41,12 +41,11 @@ impl<P: Poller> ReadinessSockets<P> {
 
     fn on_waker(&mut self, event: Event) {
         self.waker_watch.armed &= !event.fired;
-        self.sleeper.event().clear();
-        let fd = self.sleeper.event().fd();
+        let done = &mut self.done;
+        self.watches.take(|signalled| done.push_back(signalled));
+        let (fd, token) = (self.watches.fd(), waker_key().pack(WAKER));
         // It watches what it has watched before, which asks for no memory.
-        let _ = self
-            .poller
-            .watch(fd, waker_key().pack(WAKER), &mut self.waker_watch);
+        let _ = self.poller.watch(fd, token, &mut self.waker_watch);
     }
 
     fn on_listener(&mut self, key: Key, event: Event) -> Option<Step> {

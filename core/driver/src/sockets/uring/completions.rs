@@ -35,7 +35,8 @@ impl UringSockets {
                 Kind::Accept => self.on_accept(key, &completion),
                 Kind::Connect => self.on_connect(key),
                 Kind::Waker => {
-                    self.sleeper.event().clear();
+                    let done = &mut self.done;
+                    self.watches.take(|signalled| done.push_back(signalled));
                     self.arm_waker();
                     None
                 }
