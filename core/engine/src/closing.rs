@@ -194,8 +194,8 @@ impl Broker {
         let pause = AtomicU32::new(0);
         let mut pause_ns = 1_000;
         loop {
-            let (queues, messages) = self.undrained(&draining);
-            let handlers = self.inline_running(&draining);
+            let (queues, messages, serving) = self.undrained(&draining);
+            let handlers = serving + self.inline_running(&draining);
             if queues == 0 && handlers == 0 {
                 self.end_drain();
                 return Ok(());
@@ -204,8 +204,8 @@ impl Broker {
             if now_ns >= deadline_ns {
                 return Err(match queues {
                     0 => Error::with(
-                        &Fault(Status::Timeout, "inline handlers still run"),
-                        format_args!("{handlers} inline handlers still run on other threads"),
+                        &Fault(Status::Timeout, "handlers still run"),
+                        format_args!("{handlers} handlers still run on other threads"),
                     ),
                     _ => Error::with(
                         &Fault(Status::Timeout, "messages still wait"),
@@ -222,23 +222,30 @@ impl Broker {
         }
     }
 
-    /// Queues that are not empty, and the messages in them.
-    fn undrained(&self, draining: &Draining) -> (usize, u64) {
+    /// Queues that are not empty, the messages in them, and empty ones whose handler runs: what
+    /// was copied out for it, or stands beside the queue, waits there no more.
+    fn undrained(&self, draining: &Draining) -> (usize, u64, usize) {
         let handling = call::handling();
-        let (mut queues, mut messages) = (0, 0);
+        let (mut queues, mut messages, mut serving) = (0, 0, 0);
         for place in self.all_places() {
+            // In this order: whoever takes the last message says before that it serves.
+            let pending = place.statistics().pending + place.handed_count();
             let server = *lock(&place.serving);
             let is_mine =
                 place.id() == handling || server.is_some_and(|thread| draining.leaves_out(thread));
-            let pending = place.statistics().pending + place.handed_count();
             // What comes too late for a question of this or another thread is read by nobody.
             let is_mine = is_mine || place.is_of_a_thread();
-            if !is_mine && !place.is_closed() && pending > 0 {
+            if is_mine || place.is_closed() {
+                continue;
+            }
+            if pending > 0 {
                 queues += 1;
                 messages += pending;
+            } else {
+                serving += usize::from(server.is_some());
             }
         }
-        (queues, messages)
+        (queues, messages, serving)
     }
 
     /// Inline handlers that run on other threads now.

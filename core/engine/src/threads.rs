@@ -281,13 +281,15 @@ pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usiz
         return Ok(0);
     };
     let mut guard = place.reader()?;
-    let found = place.look(broker, &mut guard, limit)?;
-    if found == 0 {
-        return Ok(0);
-    }
+    // Before the look, which may leave the queue empty: a drain sees one or the other.
     *lock(&place.serving) = Some(call::thread_number());
     // Before the batch, so that it is dropped after it, by unwinding too.
     let served = Served { place, broker };
+    let found = place.look(broker, &mut guard, limit);
+    if !matches!(found, Ok(1..)) {
+        drop(guard);
+        return found;
+    }
     let batch = guard.into_batch();
     call::while_handling(place.id(), || {
         for message in batch.messages() {
@@ -300,7 +302,7 @@ pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usiz
     });
     drop(batch);
     drop(served);
-    Ok(found)
+    found
 }
 
 /// Says that the handler has returned, even if it unwound.

@@ -12,7 +12,7 @@ use fastmq_engine::driver::Driver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
-    Status, Subscription,
+    Status, SubscribeOptions, Subscription,
 };
 use steps::*;
 
@@ -676,10 +676,54 @@ fn drain_waits_for_inline_handlers_on_other_threads() {
     until("the handler runs", || entered.load(Ordering::SeqCst) == 1);
     let error = broker.drain(0).unwrap_err();
     assert_eq!(error.status(), Status::Timeout);
-    assert!(error.text().contains("1 inline handlers"), "{error}");
+    assert!(error.text().contains("1 handlers"), "{error}");
     drop(closed);
     publisher.join().unwrap();
     check(broker.drain(0), Status::Ok);
+}
+
+/// Whatever the queue of a handler has given away when that runs: copies of an evicting queue, and
+/// last values, which wait beside it.
+#[test]
+fn drain_waits_for_the_handlers_of_queues() {
+    for (policy, replay_last) in [(Policy::DropOldest, false), (Policy::Backpressure, true)] {
+        let broker = open();
+        let gate = Arc::new(Mutex::new(()));
+        let entered = Arc::new(AtomicU64::new(0));
+        let (gate_in, entered_in) = (gate.clone(), entered.clone());
+        let closed = gate.lock().unwrap();
+        let send = || {
+            let message = Message {
+                subject: b"work",
+                keep_last: replay_last,
+                ..Message::default()
+            };
+            client(&broker, |client| client.writer.publish_message(&message)).unwrap();
+        };
+        if replay_last {
+            send();
+        }
+        let options = SubscribeOptions {
+            delivery: Delivery::Thread,
+            policy,
+            replay_last,
+            on_message: Some(Box::new(move |_| {
+                entered_in.fetch_add(1, Ordering::SeqCst);
+                drop(gate_in.lock().unwrap());
+            })),
+            ..SubscribeOptions::default()
+        };
+        let _subscription = broker.subscribe_with(b"work", options).unwrap();
+        if !replay_last {
+            send();
+        }
+        until("the handler runs", || entered.load(Ordering::SeqCst) == 1);
+        let error = broker.drain(0).unwrap_err();
+        assert_eq!(error.status(), Status::Timeout);
+        assert!(error.text().contains("1 handlers"), "{error}");
+        drop(closed);
+        check(broker.drain(PATIENCE_NS), Status::Ok);
+    }
 }
 
 /// The handler's own run does not keep its drain.
