@@ -46,6 +46,8 @@ struct Table {
     entries: HashMap<Box<[u8]>, Entry>,
     /// Numbers flights as they begin.
     next: u64,
+    /// When the first value expires, or one that is gone: monotonic nanoseconds; `None`: never.
+    expires_ns: Option<u64>,
 }
 
 /// A subject.
@@ -106,6 +108,9 @@ impl Kept {
         }
         let flight = table.next;
         if !table.entries.contains_key(subject) {
+            if table.entries.len() >= KEPT_MAX {
+                table.drop_expired(broker.driver.monotonic_ns());
+            }
             table.add(subject)?;
         }
         if let Some(entry) = table.entries.get_mut(subject) {
@@ -146,6 +151,7 @@ impl Kept {
             }
         }
         entry.drop_newcomers();
+        let expires_ns = kept.as_ref().and_then(|kept| kept.expires_ns());
         let old = match kept {
             Some(kept) => entry.last.replace((flight, kept)),
             None => None,
@@ -154,6 +160,7 @@ impl Kept {
             true => table.entries.remove_entry(subject),
             false => None,
         };
+        table.note_expiry(expires_ns);
         drop(table);
         drop((old, unused));
         while is_any_due {
@@ -263,6 +270,12 @@ impl Kept {
         last.is_some()
     }
 
+    /// Drops the values whose time is over; false: there are none.
+    #[cold]
+    fn drop_expired(&self, broker: &Broker) -> bool {
+        lock(&self.table).drop_expired(broker.driver.monotonic_ns())
+    }
+
     /// Forgets all last values: the client is closed.
     pub(crate) fn clear(&self) {
         let mut table = lock(&self.table);
@@ -285,6 +298,31 @@ impl Table {
         let subject = fastmq_memory::allocation::try_bytes(subject)?;
         self.entries.insert(subject, Entry::default());
         Ok(())
+    }
+
+    fn note_expiry(&mut self, expires_ns: Option<u64>) {
+        self.expires_ns = self.expires_ns.into_iter().chain(expires_ns).min();
+    }
+
+    /// Drops the values whose time is over; false: there are none. Looks at them only if there may
+    /// be some.
+    fn drop_expired(&mut self, now_ns: u64) -> bool {
+        if self.expires_ns.is_none_or(|first| first >= now_ns) {
+            return false;
+        }
+        let (mut is_any, mut first) = (false, None::<u64>);
+        self.entries.retain(|_, entry| {
+            let expires_ns = entry.last.as_ref().and_then(|(_, kept)| kept.expires_ns());
+            if expires_ns.is_some_and(|expires_ns| expires_ns < now_ns) {
+                entry.last = None;
+                is_any = true;
+            } else {
+                first = first.into_iter().chain(expires_ns).min();
+            }
+            !entry.is_unused()
+        });
+        self.expires_ns = first;
+        is_any
     }
 
     /// Visits the subjects that match, and drops those of which nothing is left.
@@ -342,7 +380,11 @@ impl Writer {
         draft: &Draft<'_>,
     ) -> Result<()> {
         let (broker, subject) = (&*self.broker, draft.subject);
-        let kept = KeptMessage::new(draft, self.publisher(), &broker.budget);
+        let copy = || KeptMessage::new(draft, self.publisher(), &broker.budget);
+        let mut kept = copy();
+        if kept.is_err() && broker.kept.drop_expired(broker) {
+            kept = copy();
+        }
         let kept = kept.map_err(|refused| self.count_refused(refused))?;
         let mut fresh = None;
         loop {

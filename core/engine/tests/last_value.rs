@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fastmq_engine::driver::SimulatedDriver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Place, Publisher, Requester, RequesterOptions, Result,
@@ -205,6 +206,51 @@ fn a_value_that_has_expired_does_not_come() {
     assert_eq!(queue_of(&too_late).statistics().expired, 1);
     assert_eq!(take(&broker, &late(&broker, "*")), []);
     assert_eq!(broker.statistics().last_values, 0);
+}
+
+/// Values that nobody will get make room for others: places in the table, and memory.
+#[test]
+fn values_that_have_expired_make_room() {
+    for (memory_max, count) in [(0, 65_536), (64 << 10, 1000)] {
+        let driver = Arc::new(SimulatedDriver::new(1));
+        let options = Options {
+            memory_max,
+            ..Options::default()
+        };
+        let broker = Broker::open(options, driver.clone()).unwrap();
+        let keep = |number: u64, ttl_ns| {
+            let subject = format!("a.{number}");
+            let message = Message {
+                subject: subject.as_bytes(),
+                payload: b"value",
+                ttl_ns,
+                keep_last: true,
+                ..Message::default()
+            };
+            client(&broker, |client| client.writer.publish_message(&message))
+        };
+        keep(count, 0).unwrap();
+        let room = (0..count)
+            .find(|number| keep(*number, 1 << 40).is_err())
+            .unwrap();
+        check(keep(room, 0), Status::NoSpace);
+        driver.advance(2 << 40);
+        check(keep(room, 1 << 40), Status::Ok);
+        let late = late(&broker, ">");
+        let subjects: Vec<_> = take(&broker, &late)
+            .into_iter()
+            .map(|one| one.subject)
+            .collect();
+        assert_eq!(subjects, [format!("a.{count}"), format!("a.{room}")]);
+        late.unsubscribe();
+        // Once more: what expires first is known again.
+        for number in 0..room - 1 {
+            keep(number, 1 << 40).unwrap();
+        }
+        check(keep(count + 1, 0), Status::NoSpace);
+        driver.advance(2 << 40);
+        check(keep(count + 1, 0), Status::Ok);
+    }
 }
 
 #[test]

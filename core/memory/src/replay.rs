@@ -69,6 +69,11 @@ impl KeptMessage {
         &self.subject
     }
 
+    /// When its time is over, in monotonic nanoseconds; `None`: never.
+    pub fn expires_ns(&self) -> Option<u64> {
+        self.value.expires_ns()
+    }
+
     /// Whether its time is over; asks for the time only if it has one.
     pub fn is_expired(&self, clock: &dyn Fn() -> u64) -> bool {
         self.value.is_expired(clock)

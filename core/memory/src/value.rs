@@ -115,6 +115,11 @@ impl Value {
         self.publisher = publisher;
     }
 
+    /// When its time is over, in monotonic nanoseconds; `None`: never.
+    pub(crate) fn expires_ns(&self) -> Option<u64> {
+        (self.flags & flag::EXPIRY != 0).then_some(self.expiry)
+    }
+
     /// Whether its time is over; asks for the time only if it has one.
     pub(crate) fn is_expired(&self, clock: &dyn Fn() -> u64) -> bool {
         self.flags & flag::EXPIRY != 0 && self.expiry < clock()
