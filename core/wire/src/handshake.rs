@@ -33,7 +33,8 @@ pub mod capability {
 /// What a side takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest frame; at least 8,192.
+    /// Largest frame; at least 8,192 and, since credit counts what a frame occupies, a multiple of
+    /// 8. What another side says is rounded down to one: a credit of just its FRAME_MAX is enough.
     pub frame_max: u32,
     /// Bytes of messages before more is granted; at least `frame_max`.
     pub credit: u64,
@@ -70,7 +71,7 @@ impl Limits {
         }
         Ok(Self {
             // A length has 32 bits, and its rounding fits too.
-            frame_max: u32::try_from(frame_max).unwrap_or(u32::MAX).min(1 << 31),
+            frame_max: u32::try_from(frame_max).unwrap_or(u32::MAX).min(1 << 31) & !7,
             credit,
             alias_max: small(Field::AliasMax),
             alias_bytes_max: number(Field::AliasBytesMax, 0),
@@ -79,7 +80,9 @@ impl Limits {
     }
 
     fn write<'b>(&self, draft: ControlDraft<'b>) -> Result<ControlDraft<'b>, NoMemory> {
-        debug_assert!(u64::from(self.frame_max) >= FRAME_BYTES_MIN);
+        debug_assert!(
+            u64::from(self.frame_max) >= FRAME_BYTES_MIN && self.frame_max.is_multiple_of(8)
+        );
         debug_assert!(self.credit >= u64::from(self.frame_max));
         draft
             .number(Field::FrameMax, u64::from(self.frame_max))?

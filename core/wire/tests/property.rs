@@ -1,12 +1,13 @@
 //! What holds for any frame and for any bytes: what is written is read back, bytes that nobody
 //! has written are a frame, a wait or a fault, and never a panic or a frame outside its bytes.
 
-use fastmq_wire::control::{Control, ControlDraft, flag};
+use fastmq_wire::control::{Control, ControlDraft, MAGIC, flag};
 use fastmq_wire::field::Field;
 use fastmq_wire::handshake::{Answer, capability, read_hello, read_welcome};
 use fastmq_wire::message::Many;
 use fastmq_wire::{
-    Agreement, Draft, Frame, Frames, Hello, Kind, Limits, Message, Side, Subject, Welcome,
+    Agreement, Draft, Frame, Frames, Hello, Kind, Limits, Message, Sending, Side, Subject, Welcome,
+    round_up,
 };
 use proptest::prelude::*;
 
@@ -320,7 +321,7 @@ proptest! {
         capabilities in any::<[u64; 2]>(),
         names in any::<[u8; 2]>(),
         token in bytes(4096),
-        frame_max in 8192..=1_u32 << 30,
+        frame_max in (1024..=1_u32 << 27).prop_map(|eighth| 8 * eighth),
         more in any::<u32>(),
         aliases in any::<(u32, u64, u64)>(),
         rings in any::<Option<(u64, u64)>>(),
@@ -368,6 +369,20 @@ proptest! {
         prop_assert_eq!(client.capabilities, server.capabilities);
         prop_assert_eq!((client.ours, client.theirs), (server.theirs, server.ours));
         prop_assert_eq!(client.silence_ns_max(), server.silence_ns_max());
+    }
+
+    #[test]
+    fn the_largest_frame_fits_into_the_smallest_credit(frame_max in 8192..1_u64 << 40) {
+        let mut out = Vec::new();
+        ControlDraft::whole(&mut out, Kind::Hello, MAGIC)
+            .and_then(|draft| draft.number(Field::Versions, 1 | 1 << 32))
+            .and_then(|draft| draft.number(Field::FrameMax, frame_max))
+            .and_then(|draft| draft.number(Field::Credit, frame_max))
+            .unwrap();
+        let (hello, _) = read_hello(&out, 0).unwrap().unwrap();
+        let largest = hello.limits.frame_max as usize;
+        prop_assert!(largest as u64 <= frame_max);
+        prop_assert!(Sending::new(hello.limits.credit).take(round_up(largest)));
     }
 
     #[test]
