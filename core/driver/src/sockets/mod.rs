@@ -290,7 +290,8 @@ pub trait Sockets {
     /// # Errors
     /// `ResourceBusy`: one is in flight, wait for its [`Completion::Sent`]. `NotConnected`: not
     /// connected yet. What the connection says (`EPIPE`, `ECONNRESET`), where that is known at
-    /// once; else `Sent` says it. `bytes` is as it was.
+    /// once; else `Sent` says it. `bytes` is as it was; after the last kind a part of it may have
+    /// been sent, and the connection is of no use for sending.
     fn send(
         &mut self,
         connection: ConnectionId,

@@ -64,7 +64,8 @@ pub(super) struct Network {
 #[derive(Debug)]
 struct Listening {
     address: Address,
-    backlog: VecDeque<(u64, Stream)>,
+    /// When a connection arrives, and the end that waits for an accept.
+    backlog: VecDeque<(u64, u32)>,
 }
 
 #[derive(Debug, Default)]
@@ -166,10 +167,13 @@ impl SimulatedNetwork {
             .listeners
             .iter()
             .position(|it| it.address == *address);
-        let closed = found.map(|index| network.listeners.remove(index));
-        // Streams of the backlog lock the network when they are dropped.
-        drop(network);
-        drop(closed);
+        let now_ns = self.now_ns();
+        if let Some(index) = found {
+            let closed = network.listeners.remove(index);
+            for (_, end) in closed.backlog {
+                network.close(end, now_ns);
+            }
+        }
     }
 
     /// The next connection that has arrived.
@@ -178,11 +182,19 @@ impl SimulatedNetwork {
         let mut network = self.lock();
         let mut listeners = network.listeners.iter_mut();
         let listening = listeners.find(|it| it.address == *address)?;
-        let (ready_ns, _) = listening.backlog.front()?;
-        let has_arrived = *ready_ns <= now_ns;
-        has_arrived
-            .then(|| listening.backlog.pop_front())?
-            .map(|(_, stream)| stream)
+        let (ready_ns, end) = *listening.backlog.front()?;
+        if ready_ns > now_ns {
+            return None;
+        }
+        listening.backlog.pop_front();
+        Some(self.stream(end))
+    }
+
+    fn stream(&self, end: u32) -> Stream {
+        Stream {
+            network: self.clone(),
+            end,
+        }
     }
 
     /// Whether an accept would find somebody.
@@ -208,15 +220,11 @@ impl SimulatedNetwork {
         if listening.backlog.len() >= BACKLOG as usize {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let stream = |end| Stream {
-            network: self.clone(),
-            end,
-        };
-        listening.backlog.push_back((ready_ns, stream(end + 1)));
+        listening.backlog.push_back((ready_ns, end + 1));
         network.ends.insert(end, End::default());
         network.ends.insert(end + 1, End::default());
         network.next_end = end + 2;
-        Ok((stream(end), ready_ns))
+        Ok((self.stream(end), ready_ns))
     }
 }
 
@@ -256,6 +264,21 @@ impl Network {
             ready_ns: ready_ns.max(last_ns),
             what,
         });
+    }
+
+    /// Ends one end, as TCP does: what was left unread breaks the connection, else the peer sees
+    /// the end.
+    fn close(&mut self, end: u32, now_ns: u64) {
+        let state = self.ends.get(&end);
+        if state.is_some_and(|state| state.incoming_bytes > 0) {
+            self.reset(end, now_ns);
+        }
+        let Some(state) = self.ends.remove(&end) else {
+            return;
+        };
+        if !state.has_finished && !state.is_reset {
+            self.put(end ^ 1, What::End, now_ns);
+        }
     }
 
     /// Breaks a connection: both ends lose what is on its way to them.
@@ -380,20 +403,8 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// As TCP: what was left unread breaks the connection, else the peer sees the end.
     fn drop(&mut self) {
         let now_ns = self.network.now_ns();
-        let mut network = self.network.lock();
-        let end = network.ends.get(&self.end);
-        let has_unread = end.is_some_and(|end| end.incoming_bytes > 0);
-        if has_unread {
-            network.reset(self.end, now_ns);
-        }
-        let Some(end) = network.ends.remove(&self.end) else {
-            return;
-        };
-        if !end.has_finished && !end.is_reset {
-            network.put(self.end ^ 1, What::End, now_ns);
-        }
+        self.network.lock().close(self.end, now_ns);
     }
 }

@@ -377,10 +377,20 @@ impl<P: Poller> Sockets for ReadinessSockets<P> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        let bytes = mem::take(bytes);
-        connection.sending = Some(Outgoing { bytes, sent });
+        let outgoing = mem::take(bytes);
+        connection.sending = Some(Outgoing {
+            bytes: outgoing,
+            sent,
+        });
+        let result = self.rewatch(key);
         // A socket that the poller cannot watch (no memory) is one that cannot be sent to.
-        self.rewatch(key).map(|()| Sending::Started)
+        if result.is_err()
+            && let Some(connection) = self.connections.get_mut(key)
+            && let Some(outgoing) = connection.sending.take()
+        {
+            *bytes = outgoing.bytes;
+        }
+        result.map(|()| Sending::Started)
     }
 
     fn send_descriptors(

@@ -38,6 +38,8 @@ pub struct SimulatedSockets {
     connections: Slots<Connection>,
     listeners: Slots<Address>,
     done: VecDeque<Completion<'static>>,
+    /// Connections whose turn is still to come in this one, the next at the end.
+    order: Vec<Key>,
     buffer: Vec<u8>,
     behind_descriptors: Option<(ConnectionId, usize)>,
     sleeper: Arc<Sleeper>,
@@ -71,6 +73,7 @@ impl SimulatedSockets {
             connections: Slots::new(config.connections_max, "connections"),
             listeners: Slots::new(LISTENERS_MAX, "listeners"),
             done: VecDeque::new(),
+            order: Vec::new(),
             buffer: vec![0; config.receive_bytes as usize],
             behind_descriptors: None,
             sleeper: Sleeper::simulated(),
@@ -113,18 +116,24 @@ impl SimulatedSockets {
                 }));
             }
         }
-        let connections: Vec<Key> = self.connections.keys().collect();
-        let count = connections.len();
-        let first = self.first_of(count);
-        let mut keys = connections.into_iter().cycle().skip(first).take(count);
-        keys.find_map(|key| self.on_connection(ConnectionId(key)))
+        while let Some(key) = self.order.last() {
+            let step = self.on_connection(ConnectionId(*key));
+            if step.is_some() {
+                return step;
+            }
+            self.order.pop();
+        }
+        None
     }
 
-    /// Whose turn it is.
-    fn first_of(&self, count: usize) -> usize {
-        match count {
-            0 => 0,
-            count => self.network.lock().below(count as u64 - 1) as usize,
+    /// Decides whose turn it is: everybody's once, from a place that the seed chooses.
+    fn draw_order(&mut self) {
+        self.order.clear();
+        self.order.extend(self.connections.keys());
+        let count = self.order.len();
+        if count > 0 {
+            let first = self.network.lock().below(count as u64 - 1);
+            self.order.rotate_left(first as usize);
         }
     }
 
@@ -389,6 +398,7 @@ impl Sockets for SimulatedSockets {
         look: &mut dyn FnMut(Look) -> bool,
     ) -> io::Result<Waited> {
         self.turn_left = TURN_COMPLETIONS_MAX;
+        self.draw_order();
         let why = match deadline_ns {
             0 => Look::Spinning,
             _ => Look::Sleeping,
@@ -426,6 +436,15 @@ impl Sockets for SimulatedSockets {
 
     fn fd(&self) -> RawFd {
         -1
+    }
+}
+
+impl Drop for SimulatedSockets {
+    fn drop(&mut self) {
+        let listeners: Vec<Key> = self.listeners.keys().collect();
+        for key in listeners {
+            self.close_listener(ListenerId(key));
+        }
     }
 }
 

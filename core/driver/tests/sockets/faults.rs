@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fastmq_driver::sockets::{Config, Faults, SendMode, SimulatedNetwork};
+use fastmq_driver::sockets::{Config, Faults, SendMode, SimulatedNetwork, SimulatedSockets};
 use fastmq_driver::{SimulatedDriver, SplitMix64};
 
 use crate::echo;
@@ -118,4 +118,18 @@ fn a_simulated_wait_moves_the_clock_to_the_next_arrival() {
     // Nothing is on its way and nobody could wake it.
     let error = world.server.wait(u64::MAX, 0, &mut |_| false).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::Deadlock);
+}
+
+#[test]
+fn what_nobody_accepts_ends_with_its_listener() {
+    let driver = SimulatedDriver::new(1);
+    let network = SimulatedNetwork::new(&driver, 3, Faults::default());
+    let mut world = World::simulated(driver, network.clone(), Family::Unix, &Config::default());
+    let (_, address) = world.listen();
+    let client = world.connect(&address);
+    let other = SimulatedSockets::new(&network, &Config::default());
+    drop(std::mem::replace(&mut world.server, Box::new(other)));
+    world.until(|_, happened| matches!(happened, Happened::Ended(id, None) if *id == client));
+    // Its address is free again.
+    world.server.listen(&address).unwrap();
 }
