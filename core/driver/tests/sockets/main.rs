@@ -46,6 +46,7 @@ on_every_tier!(
     eventfds_of_peers_end_waits_and_cannot_be_taken_away,
     a_wait_ends_at_its_deadline_and_not_before,
     a_thousand_connections_are_served,
+    a_ring_that_overflows_loses_nothing_and_mixes_nothing,
     one_connection_more_than_the_limit_is_refused,
     a_connect_that_is_refused_says_so,
     an_address_is_used_once,

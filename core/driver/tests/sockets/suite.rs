@@ -440,6 +440,22 @@ pub(crate) fn a_thousand_connections_are_served(kind: Kind) {
     }
 }
 
+pub(crate) fn a_ring_that_overflows_loses_nothing_and_mixes_nothing(kind: Kind) {
+    // Twice as many connections as completions fit: the kernel keeps the rest, and ends requests.
+    let count = if cfg!(fastmq_tsan) { 600 } else { 1000 };
+    for family in [Family::Unix, Family::Tcp] {
+        let config = Config {
+            ring_entries: 64,
+            receive_bytes: 16 * 1024,
+            ..Config::default()
+        };
+        let Some(mut world) = World::with(kind, family, config) else {
+            return;
+        };
+        echo::run(&mut world, count, 400_000, 1500, SendMode::Direct);
+    }
+}
+
 pub(crate) fn one_connection_more_than_the_limit_is_refused(kind: Kind) {
     let config = Config {
         connections_max: 2,
