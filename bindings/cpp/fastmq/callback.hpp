@@ -49,6 +49,15 @@ public:
     /// subscription has ended.
     void end() noexcept { end_(this); }
 
+    /// Keeps it for ever, as a call of it may still run on another thread: in a list, so that tools
+    /// that look for leaks find it.
+    void abandon() noexcept
+    {
+        next_abandoned_ = abandoned.load();
+        while (!abandoned.compare_exchange_weak(next_abandoned_, this)) {
+        }
+    }
+
 protected:
     /// One call that is under way.
     struct call {
@@ -65,7 +74,10 @@ protected:
     static inline thread_local call *innermost = nullptr;
 
 private:
+    static inline std::atomic<callback *> abandoned{nullptr};
+
     void (*end_)(callback *) noexcept;
+    callback *next_abandoned_ = nullptr;
 };
 
 // Lambdas that capture references, pointers and numbers: a copy of it does what it does.

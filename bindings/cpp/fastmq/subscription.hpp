@@ -96,6 +96,8 @@ public:
         // After a wait of the full time the callback may still run: better its memory stays.
         if (waited < close_timeout_) {
             ended->end();
+        } else {
+            ended->abandon();
         }
     }
 
