@@ -332,8 +332,13 @@ static uint64_t use_memory(fastmq_client *client)
     NEED(fastmq_receive(queue, 1, 0, &batch) == FASTMQ_OK);
     fastmq_batch_free(batch);
     CHECK_NUMBER(take_all(queue), count - 1, "what fits comes out again");
+#ifdef __SANITIZE_ADDRESS__
+    /* Its shadow of the memory has faults of its own. */
+    (void)waited;
+#else
     /* The code of the library has pages, too. */
     CHECK(waited < 384, "a queue of 512 pages grows without a fault for each");
+#endif
     fastmq_close(client);
     fastmq_unsubscribe(subscription);
     fastmq_queue_close(queue);
