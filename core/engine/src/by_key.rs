@@ -239,15 +239,16 @@ impl Writer {
         &self,
         target: LaneTarget,
         message: &Message<'_>,
-        sequence: u64,
+        draft: &Draft<'_>,
     ) {
         let place = match self.lanes.borrow_mut().get(target.lane) {
             Some(lane) => lane.place.clone(),
             None => return,
         };
         let numbers = Numbers {
-            sequence,
+            sequence: draft.sequence,
             publisher: self.publisher(),
+            timestamp_ns: draft.timestamp,
             subscription_id: target.subscription,
             ..Numbers::default()
         };
@@ -258,7 +259,7 @@ impl Writer {
             numbers,
             optional,
             |view| {
-                place.hand_over(&self.broker, view);
+                place.hand_over(&self.broker, view, true);
             },
         );
         place.finish(&self.broker);

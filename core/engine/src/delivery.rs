@@ -213,7 +213,7 @@ impl Writer {
             if let Some(Choice::Lane(target)) = chosen.get(index) {
                 let outcome = self.push_promised(*target, draft, false)?;
                 if outcome == Outcome::Gone && group.keyed.is_some() {
-                    self.hand_over_unwritten(*target, message, draft.sequence);
+                    self.hand_over_unwritten(*target, message, draft);
                 }
                 sent.add(outcome);
             }

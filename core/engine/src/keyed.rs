@@ -150,6 +150,8 @@ struct Way {
     slot: usize,
     /// Its number in the line of the slot; 0: no owner was given it yet.
     number: AtomicU64,
+    /// It never was in a lane: what comes from there later is older.
+    is_unwritten: bool,
 }
 
 impl Drop for Way {
@@ -190,13 +192,15 @@ impl Waiting {
         })
     }
 
-    /// True if this copy comes before another one, of the same slot, that was given before.
+    /// True if this copy comes before one of its slot that was given before, or that no lane had.
     fn is_before(&self, other: &Self) -> bool {
         let number = |one: &Self| one.way.number.load(Ordering::Relaxed);
+        if number(self) + number(other) == 0 {
+            return other.way.is_unwritten && !self.way.is_unwritten;
+        }
         Arc::ptr_eq(&self.way.group, &other.way.group)
             && self.way.slot == other.way.slot
-            && number(self) > 0
-            && number(self) < number(other)
+            && (1..number(other)).contains(&number(self))
     }
 
     /// Gives the copy to the owner of its slot now.
@@ -355,7 +359,7 @@ impl KeyGroup {
     }
 
     /// A copy of a message that counts as outstanding; `None` without memory for it.
-    fn copy(self: &Arc<Self>, message: &View) -> Option<Waiting> {
+    fn copy(self: &Arc<Self>, message: &View, is_unwritten: bool) -> Option<Waiting> {
         let key = match message.key() {
             [] => message.subject(),
             key => key,
@@ -373,6 +377,7 @@ impl KeyGroup {
             group: self.clone(),
             slot,
             number: AtomicU64::new(0),
+            is_unwritten,
         };
         Waiting::new(try_arc(way).ok()?, message)
     }
@@ -444,7 +449,7 @@ impl Place {
         if view.token != 0 {
             broker.answer_late(view.token, Status::Cancelled);
         } else {
-            self.hand_over(broker, view);
+            self.hand_over(broker, view, false);
         }
     }
 
@@ -472,7 +477,7 @@ impl Place {
     /// Copies a record that a subscription will not read, if the others of its group are to have
     /// it. Called with the right to read, or for what was never written.
     #[cold]
-    pub(crate) fn hand_over(&self, broker: &Broker, message: &View) {
+    pub(crate) fn hand_over(&self, broker: &Broker, message: &View, is_unwritten: bool) {
         let Some(shares) = self.shares.get() else {
             return;
         };
@@ -491,7 +496,7 @@ impl Place {
         if let Some(group) = group
             && !broker.is_closed()
         {
-            let copy = group.copy(message);
+            let copy = group.copy(message, is_unwritten);
             let is_kept = copy.is_some_and(|copy| self.keep(copy));
             broker.count_lost(u64::from(!is_kept));
         }
@@ -589,5 +594,54 @@ impl Place {
     pub(crate) fn handed_count(&self) -> u64 {
         let shares = self.shares.get();
         shares.map_or(0, |shares| lock(&shares.handed).len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastmq_driver::NullDriver;
+    use fastmq_memory::Policy;
+    use fastmq_memory::view::{Numbers, Optional};
+
+    use super::*;
+    use crate::{GroupMode, Options, QueueOptions, SubscribeOptions};
+
+    /// Its queue was closed between the promise and the writing, and its closer has still to empty
+    /// the lane in which earlier messages of the same key wait.
+    #[test]
+    fn what_was_never_written_comes_behind_what_was() {
+        let broker = Broker::open(Options::default(), Arc::new(NullDriver::new())).unwrap();
+        let member = || {
+            let options = QueueOptions {
+                policy: Policy::Backpressure,
+                ..QueueOptions::default()
+            };
+            let queue = broker.open_queue(options).unwrap();
+            let options = SubscribeOptions {
+                group: b"workers",
+                group_mode: GroupMode::KeyShared,
+                queue: Some(&queue),
+                ..SubscribeOptions::default()
+            };
+            let subscription = broker.subscribe_with(b"job", options).unwrap();
+            (queue, subscription)
+        };
+        let (leaving, subscription) = member();
+        let mut publisher = crate::Publisher::open(&broker, b"job").unwrap();
+        publisher.publish(b"1").unwrap();
+        publisher.publish(b"2").unwrap();
+        let numbers = Numbers {
+            subscription_id: subscription.id(),
+            ..Numbers::default()
+        };
+        let no_more = Some(Optional::default());
+        View::with_borrowed(b"job", b"3", numbers, no_more, |view| {
+            leaving.hand_over(&broker, view, true);
+        });
+        let (staying, _subscription) = member();
+        broker.close_queue(&leaving);
+        let batch = staying.receive(&broker, 10, 0).unwrap();
+        let payloads: Vec<_> = batch.messages().iter().map(View::payload).collect();
+        assert_eq!(payloads, [b"1", b"2", b"3"]);
     }
 }
