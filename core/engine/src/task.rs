@@ -23,6 +23,9 @@ use crate::wait::Sleepers;
 /// Any executor can poll it, and no thread of the library is behind it. One task at a time waits
 /// for a queue: of several the one that was polled last is woken. Dropping it is fine at any time.
 ///
+/// Its waker is called inside the publish, receive or unsubscribe that has something for it, and
+/// must not use the client there: one that polls its task at once panics or waits for ever.
+///
 /// It completes with MISUSE while a batch of the queue is open or a thread receives.
 #[must_use = "a future does nothing until it is polled"]
 pub struct Ready<'q> {

@@ -80,7 +80,7 @@ impl Producer<HeapWords> {
         let data = self.link.words.data(at);
         // SAFETY: the bytes lie inside `[tail, tail + step)`, which is free (checked above) and
         // belongs to the producer, who is borrowed exclusively as long as the slice; a ring's
-        // memory is zeroed when it is made, so all bytes have a value.
+        // memory is zeroed when it is mapped or made, so all bytes have a value.
         Some(unsafe { std::slice::from_raw_parts_mut(data, size) })
     }
 
