@@ -9,6 +9,15 @@
 /* A time-out that never comes. */
 #define FASTMQ_FOREVER UINT64_MAX
 
+/* Presence: whoever subscribes to `room.*` is told on $SYS.JOINED.room.(*), and on
+ * $SYS.LEFT.room.(*) when the subscription ends, to all who subscribe to such subjects. The
+ * payload is the pattern, the key is the group, and the header has the subscription's id, in
+ * decimal. A queue without room for it loses it, whatever its policy, and is told so: nobody waits.
+ * See docs/reference/presence.md. */
+#define FASTMQ_SUBJECT_JOINED "$SYS.JOINED"
+#define FASTMQ_SUBJECT_LEFT "$SYS.LEFT"
+#define FASTMQ_HEADER_SUBSCRIPTION "Subscription"
+
 /* As many answers as there are responders. */
 #define FASTMQ_ANSWERS_ALL UINT32_MAX
 
@@ -378,7 +387,7 @@ enum fastmq_subscribe_flag
     // Of each subject that matches, the last value comes first, if one is kept
     // (FASTMQ_OUTGOING_KEEP_LAST): before all newer messages of its publisher, and once. These
     // take no room of the queue, whatever its policy. Not for groups and not for
-    // FASTMQ_DELIVERY_INLINE: INVALID.
+    // FASTMQ_DELIVERY_INLINE: INVALID. With FASTMQ_SUBJECT_JOINED: who is there comes first.
     FASTMQ_SUBSCRIBE_REPLAY_LAST = 1,
 };
 #ifndef __cplusplus
@@ -889,8 +898,8 @@ uint64_t fastmq_next_deadline(struct fastmq_client *client);
 // away), or the error that the responder ended it with.
 // `timeout_ns` is for the request as a whole. A responder's answer or the end of its stream counts
 // as one of `answers_max`.
-// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
-// CLOSED, MISUSE.
+// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
+// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // As for fastmq_publish_message; `options` is NULL or readable for its `struct_size`; no other
@@ -920,8 +929,8 @@ fastmq_status fastmq_requester_grant(struct fastmq_requester *requester,
 // FASTMQ_MESSAGE_END; if its `subscription_id` is 0 it is no answer, and its status says why fewer
 // came than were asked for: FASTMQ_TIMEOUT, or FASTMQ_END (the others are gone). Safe from any
 // thread.
-// Returns OK; where nobody has answered NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; INVALID,
-// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+// Returns OK; where nobody has answered NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; INVALID, DENIED
+// (the subject begins with $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // As for fastmq_publish_message; `out_answers` is writable.
@@ -1017,8 +1026,8 @@ void fastmq_reply_stream_close(struct fastmq_reply_stream *stream);
 //
 // `subject` and `payload` are borrowed until the call returns, which does not block. Safe from any
 // thread; each thread's messages keep their order.
-// Returns OK, AGAIN (a queue is full, and nobody got the message), INVALID, TOO_LARGE, NO_SPACE,
-// NO_MEMORY, CLOSED, MISUSE.
+// Returns OK, AGAIN (a queue is full, and nobody got the message), INVALID, DENIED (the subject
+// begins with $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // Both byte ranges are readable.
@@ -1072,7 +1081,7 @@ fastmq_status fastmq_publish_wait(struct fastmq_client *client,
 // Opens a publisher for one subject.
 //
 // `subject` is copied. `*out` is yours until fastmq_publisher_close. Safe from any thread.
-// Returns OK, INVALID, CLOSED, NO_MEMORY, MISUSE.
+// Returns OK, INVALID, DENIED (the subject begins with $SYS), CLOSED, NO_MEMORY, MISUSE.
 //
 // # Safety
 // `subject` is readable; `out` is writable.
@@ -1240,8 +1249,8 @@ void fastmq_queue_close(struct fastmq_queue *queue);
 // `request` and what it points to are borrowed until the call returns. `*out_reply` is a batch of
 // one, yours until fastmq_batch_free; the responder's status is in its message. Safe from any
 // thread.
-// Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
-// CLOSED, MISUSE.
+// Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, DENIED (the subject begins with
+// $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // As for fastmq_publish_message; `out_reply` is writable.
@@ -1298,7 +1307,7 @@ fastmq_status fastmq_reply_message(struct fastmq_client *client,
 //
 // `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
 // fastmq_requester_close. Safe from any thread.
-// Returns OK, INVALID, CLOSED, NO_SPACE, NO_MEMORY, MISUSE.
+// Returns OK, INVALID, DENIED (its subject begins with $SYS), CLOSED, NO_SPACE, NO_MEMORY, MISUSE.
 //
 // # Safety
 // `options` is NULL or readable for its `struct_size`, and so is its subject; `out` is writable.
@@ -1311,8 +1320,8 @@ fastmq_status fastmq_requester_open(struct fastmq_client *client,
 // `payload` is borrowed until the call returns, which does not block. After OK exactly one final
 // answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
 // BUSY, TIMEOUT or CANCELLED. One thread at a time.
-// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
-// CLOSED, MISUSE.
+// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
+// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // `payload` is readable; no other call uses the requester.
@@ -1459,6 +1468,9 @@ const char *fastmq_status_name(uint32_t status);
 const char *fastmq_status_text(uint32_t status);
 
 // Subscribes to every subject that matches `pattern`.
+//
+// A pattern that begins with the token $SYS is told by the library who subscribes and who leaves:
+// see FASTMQ_SUBJECT_JOINED. Wildcards in the first token match no such subject.
 //
 // `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
 // `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.

@@ -49,8 +49,8 @@ fn with_stream<R>(
 /// away), or the error that the responder ended it with.
 /// `timeout_ns` is for the request as a whole. A responder's answer or the end of its stream counts
 /// as one of `answers_max`.
-/// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
-/// CLOSED, MISUSE.
+/// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
+/// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// As for fastmq_publish_message; `options` is NULL or readable for its `struct_size`; no other
@@ -107,8 +107,8 @@ pub unsafe extern "C" fn fastmq_requester_grant(
 /// FASTMQ_MESSAGE_END; if its `subscription_id` is 0 it is no answer, and its status says why fewer
 /// came than were asked for: FASTMQ_TIMEOUT, or FASTMQ_END (the others are gone). Safe from any
 /// thread.
-/// Returns OK; where nobody has answered NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; INVALID,
-/// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+/// Returns OK; where nobody has answered NO_RESPONDER, BUSY, TIMEOUT, CANCELLED; INVALID, DENIED
+/// (the subject begins with $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// As for fastmq_publish_message; `out_answers` is writable.

@@ -193,7 +193,7 @@ pub enum fastmq_subscribe_flag {
     /// Of each subject that matches, the last value comes first, if one is kept
     /// (FASTMQ_OUTGOING_KEEP_LAST): before all newer messages of its publisher, and once. These
     /// take no room of the queue, whatever its policy. Not for groups and not for
-    /// FASTMQ_DELIVERY_INLINE: INVALID.
+    /// FASTMQ_DELIVERY_INLINE: INVALID. With FASTMQ_SUBJECT_JOINED: who is there comes first.
     FASTMQ_SUBSCRIBE_REPLAY_LAST = 1,
 }
 

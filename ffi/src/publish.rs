@@ -42,8 +42,8 @@ fn with_publisher<R>(
 ///
 /// `subject` and `payload` are borrowed until the call returns, which does not block. Safe from any
 /// thread; each thread's messages keep their order.
-/// Returns OK, AGAIN (a queue is full, and nobody got the message), INVALID, TOO_LARGE, NO_SPACE,
-/// NO_MEMORY, CLOSED, MISUSE.
+/// Returns OK, AGAIN (a queue is full, and nobody got the message), INVALID, DENIED (the subject
+/// begins with $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// Both byte ranges are readable.
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn fastmq_publish_wait(
 /// Opens a publisher for one subject.
 ///
 /// `subject` is copied. `*out` is yours until fastmq_publisher_close. Safe from any thread.
-/// Returns OK, INVALID, CLOSED, NO_MEMORY, MISUSE.
+/// Returns OK, INVALID, DENIED (the subject begins with $SYS), CLOSED, NO_MEMORY, MISUSE.
 ///
 /// # Safety
 /// `subject` is readable; `out` is writable.

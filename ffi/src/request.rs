@@ -134,8 +134,8 @@ fn answered_with(status: u32) -> Error {
 /// `request` and what it points to are borrowed until the call returns. `*out_reply` is a batch of
 /// one, yours until fastmq_batch_free; the responder's status is in its message. Safe from any
 /// thread.
-/// Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
-/// CLOSED, MISUSE.
+/// Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, DENIED (the subject begins with
+/// $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// As for fastmq_publish_message; `out_reply` is writable.
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn fastmq_reply_message(
 ///
 /// `options` is borrowed until the call returns; NULL: the defaults. `*out` is yours until
 /// fastmq_requester_close. Safe from any thread.
-/// Returns OK, INVALID, CLOSED, NO_SPACE, NO_MEMORY, MISUSE.
+/// Returns OK, INVALID, DENIED (its subject begins with $SYS), CLOSED, NO_SPACE, NO_MEMORY, MISUSE.
 ///
 /// # Safety
 /// `options` is NULL or readable for its `struct_size`, and so is its subject; `out` is writable.
@@ -311,8 +311,8 @@ pub unsafe extern "C" fn fastmq_requester_open(
 /// `payload` is borrowed until the call returns, which does not block. After OK exactly one final
 /// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
 /// BUSY, TIMEOUT or CANCELLED. One thread at a time.
-/// Returns OK, AGAIN (in_flight_max are in flight), INVALID, TOO_LARGE, NO_SPACE, NO_MEMORY,
-/// CLOSED, MISUSE.
+/// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
+/// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// `payload` is readable; no other call uses the requester.

@@ -70,6 +70,9 @@ fn handler(options: &fastmq_subscribe_options) -> Result<Option<Box<OnMessage>>>
 
 /// Subscribes to every subject that matches `pattern`.
 ///
+/// A pattern that begins with the token $SYS is told by the library who subscribes and who leaves:
+/// see FASTMQ_SUBJECT_JOINED. Wildcards in the first token match no such subject.
+///
 /// `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
 /// `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.
 /// Returns OK, INVALID, CONFLICT (the group has another group_mode), CLOSED, NO_MEMORY, NO_SPACE (a

@@ -469,6 +469,38 @@ static void keep_last(struct world *world, int is_whole)
     }
 }
 
+/* Listens to who comes and goes, late: what there is no memory for is dropped and counted. */
+static void listen(struct world *world)
+{
+    fastmq_subscribe_options options = {.struct_size = sizeof options};
+    fastmq_subscription *one = NULL, *two = NULL, *listener = NULL;
+    fastmq_batch *batch = NULL;
+    size_t told = 0, count = 0;
+    options.flags = FASTMQ_SUBSCRIBE_REPLAY_LAST;
+    OPEN(fastmq_subscribe(world->client, text("there"), NULL, &one));
+    OPEN(fastmq_subscribe(world->client, text("$SYS.*.there"), &options, &listener));
+    OPEN(fastmq_subscribe(world->client, text("there"), NULL, &two));
+    told += one != NULL ? 2 : 0;
+    told += two != NULL ? 2 : 0;
+    fastmq_unsubscribe(one);
+    fastmq_unsubscribe(two);
+    if (listener == NULL) {
+        return;
+    }
+    while (DONE(fastmq_receive(fastmq_subscription_queue(listener), 3, 0, &batch),
+                ONE_OF(OK) | ONE_OF(AGAIN))) {
+        fastmq_batch_messages(batch, &count);
+        told -= count;
+        fastmq_batch_free(batch);
+    }
+    fastmq_subscription_statistics figures = {.struct_size = sizeof figures};
+    if (OPEN(fastmq_subscription_statistics_read(listener, &figures))) {
+        int is_missing = told != figures.dropped && atomic_load(&refused) == 0;
+        wrong_answers += is_missing || told < figures.dropped;
+    }
+    fastmq_unsubscribe(listener);
+}
+
 /* Answers what waits; what could not be answered is answered next time. */
 static void answer(struct world *world)
 {
@@ -591,6 +623,7 @@ static void live_through(struct world *world)
     answer(world);
     collect(world);
     keep_last(world, 0);
+    listen(world);
     short_life();
 }
 
@@ -607,6 +640,7 @@ static int recovers(struct world *world)
     answer(world);
     collect(world);
     keep_last(world, 1);
+    listen(world);
     receive_everything(world);
     if (world->answered != world->submitted) {
         printf("# %llu answers to %llu requests\n", (unsigned long long)world->answered,

@@ -144,6 +144,7 @@ static void keep(enum type type, const char *call, fastmq_status status, void *o
 static const char *const words[] = {
     "a", "a.b", "a.b.c", "a.c", "b", "b.a", "", ".", "a..b", "a.", ".a", "*", "a.*", "a.>", ">",
     "a.>.b", "a.b*", "\xff\xfe", "a b", "a.\xc3\xa9", "group", "x-header",
+    "$SYS", "$SYS.>", "$SYS.*.a",
 };
 
 /* Bytes that can be read as far as they say; NULL with a size, and sizes beyond the address space,

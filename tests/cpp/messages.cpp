@@ -478,6 +478,35 @@ static void last_values()
     CHECK_SAYS(mq.try_subscribe("state.*", late).status(), invalid, "groups get none");
 }
 
+static void presence()
+{
+    auto mq = fastmq::open();
+    auto before = mq.subscribe("room.1");
+    const auto before_id = before.id();
+    fastmq::subscribe_options late;
+    late.replay_last = true;
+    auto listener = mq.subscribe(std::string(fastmq::subject_joined) + ".room.>", late);
+    auto leaving = mq.subscribe("$SYS.LEFT.>");
+    late.replay_last = false;
+    late.group = "g";
+    auto after = mq.subscribe("room.*", late);
+    before.close();
+    std::string got;
+    for (const fastmq::message m : listener.queue().receive(0s)) {
+        got += std::string(m.subject()) + "=" + std::string(m.text());
+        got += std::string(m.key().text()) + " ";
+    }
+    CHECK(got == "$SYS.JOINED.room.1=room.1 $SYS.JOINED.room.(*)=room.*g ",
+          "who is there is told first, then who comes");
+    auto batch = leaving.queue().receive(0s);
+    const fastmq::message left = batch.front();
+    CHECK(left.subject() == std::string(fastmq::subject_left) + ".room.1", "and who leaves");
+    const auto id = left.headers().get(fastmq::header_subscription);
+    CHECK(id && id->text() == std::to_string(before_id), "by the subscription's id");
+    CHECK_SAYS(mq.try_publish(outgoing("$SYS.JOINED.me", "")), denied, "by the library alone");
+    CHECK_SAYS(mq.try_subscribe("$SYS.>", late).status(), invalid, "a group is told nothing");
+}
+
 int main()
 {
     check_begin();
@@ -487,6 +516,7 @@ int main()
     policies();
     latest();
     last_values();
+    presence();
     batches();
     groups();
     groups_by_key();

@@ -110,8 +110,8 @@ private:
 /// wait; it waits for running callbacks for at most close_timeout. Publishers, queues and the rest
 /// may be destroyed before or after it.
 ///
-/// Statuses of a publish: ok, again (a queue is full, and nobody got the message), invalid,
-/// too_large, no_space, no_memory, closed, misuse.
+/// Statuses of a publish: ok, again (a queue is full, and nobody got the message), invalid, denied
+/// (the subject begins with $SYS), too_large, no_space, no_memory, closed, misuse.
 class client : public detail::handle<fastmq_client, fastmq_close> {
 public:
     using handle::handle;
@@ -151,7 +151,7 @@ public:
     }
 
     /// Opens a publisher for one subject, which is copied.
-    /// Statuses: ok, invalid, closed, no_memory, misuse.
+    /// Statuses: ok, invalid, denied (the subject begins with $SYS), closed, no_memory, misuse.
     result<publisher> try_open_publisher(std::string_view subject) const
     {
         fastmq_publisher *raw = nullptr;
@@ -175,7 +175,8 @@ public:
     }
 
     /// Opens a requester.
-    /// Statuses: ok, invalid, closed, no_space, no_memory, misuse.
+    /// Statuses: ok, invalid, denied (its subject begins with $SYS), closed, no_space, no_memory,
+    /// misuse.
     result<requester> try_open_requester(const requester_options &options = {}) const
     {
         fastmq_requester_options wanted{};
@@ -188,7 +189,8 @@ public:
         return made<requester>(said, raw);
     }
 
-    /// Subscribes to every subject that matches `pattern`; its messages wait in a queue. Callbacks
+    /// Subscribes to every subject that matches `pattern`; its messages wait in a queue. One that
+    /// begins with the token $SYS is told who subscribes and leaves: see subject_joined. Callbacks
     /// may call it. Statuses: ok, invalid, closed, no_memory, unsupported, misuse.
     result<subscription> try_subscribe(std::string_view pattern,
                                        const subscribe_options &options = {}) const
@@ -238,8 +240,8 @@ public:
 
     /// Asks and waits for the answer for at most `timeout`. The batch holds one message, the
     /// answer: `front()`; how the responder sees it is in its status().
-    /// Statuses: ok, no_responder, busy, timeout, cancelled, invalid, too_large, no_space,
-    /// no_memory, closed, misuse.
+    /// Statuses: ok, no_responder, busy, timeout, cancelled, invalid, denied (the subject begins
+    /// with $SYS), too_large, no_space, no_memory, closed, misuse.
     result<batch> try_request(const outgoing &request, duration timeout) const
     {
         fastmq_batch *reply = nullptr;
@@ -273,7 +275,7 @@ public:
     /// request), or for at most `timeout`. The batch holds one answer or more; its last message is
     /// the end, and if its subscription_id is 0 it is no answer, and its status says why fewer came.
     /// Statuses: ok; where nobody has answered no_responder, busy, timeout, cancelled; invalid,
-    /// too_large, no_space, no_memory, closed, misuse.
+    /// denied (the subject begins with $SYS), too_large, no_space, no_memory, closed, misuse.
     result<batch> try_request_many(const outgoing &request, std::uint32_t answers_max,
                                    duration timeout) const
     {

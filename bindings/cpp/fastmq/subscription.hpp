@@ -15,6 +15,16 @@
 
 namespace fastmq {
 
+/// Who subscribes to `room.*` is told on "$SYS.JOINED.room.(*)", and on "$SYS.LEFT.room.(*)" when
+/// the subscription ends, to all who subscribe to such subjects. The payload is the pattern, the
+/// key the group, and the header has the subscription's id, in decimal. A queue without room for it
+/// loses it, whatever its policy, and is told so: nobody waits.
+inline constexpr std::string_view subject_joined = FASTMQ_SUBJECT_JOINED;
+/// Who leaves.
+inline constexpr std::string_view subject_left = FASTMQ_SUBJECT_LEFT;
+/// The header that has the id.
+inline constexpr std::string_view header_subscription = FASTMQ_HEADER_SUBSCRIPTION;
+
 /// Figures of a subscription since it was made.
 using subscription_statistics = fastmq_subscription_statistics;
 
@@ -29,7 +39,8 @@ struct subscribe_options {
     /// What happens when a queue of its own, or that of its callback, is full.
     fastmq::policy policy = fastmq::policy::backpressure;
     /// The last value of each subject that matches comes first, if one is kept
-    /// (outgoing::keep_last). Not for groups and not for delivery::inline_.
+    /// (outgoing::keep_last). Not for groups and not for delivery::inline_. With subject_joined:
+    /// who is there comes first.
     bool replay_last = false;
     /// How the members of the group share its messages, the same for all.
     fastmq::group_mode group_mode = fastmq::group_mode::balanced;

@@ -34,6 +34,24 @@
 //! # }
 //! ```
 //!
+//! Who subscribes and who leaves is told on reserved subjects, also to whoever listens late:
+//!
+//! ```
+//! # fn main() -> fastmq::Result<()> {
+//! # let client = fastmq::Client::open(fastmq::Options::default())?;
+//! use fastmq::{SUBJECT_JOINED, SubscribeOptions};
+//!
+//! let player = client.subscribe("room.1")?;
+//! let options = SubscribeOptions {
+//!     replay_last: true,
+//!     ..SubscribeOptions::default()
+//! };
+//! let present = client.subscribe_with(format!("{SUBJECT_JOINED}.room.>"), options)?;
+//! assert_eq!(present.receive(1, 0)?.messages()[0].payload(), player.pattern());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! This crate owns the types that a Rust user holds and their lifetimes. It has no logic: every
 //! call is one call into the engine.
 
@@ -53,6 +71,7 @@ pub use fastmq_engine::headers::{self, Headers};
 pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
+pub use fastmq_engine::presence::{HEADER_SUBSCRIPTION, SUBJECT_JOINED, SUBJECT_LEFT};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::timestamps::Timestamps;

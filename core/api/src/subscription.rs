@@ -26,7 +26,8 @@ pub struct SubscribeOptions<'a> {
     pub queue: Option<&'a Queue>,
     /// What happens when a queue of its own is full.
     pub policy: Policy,
-    /// The last value of each matching subject, if its publisher keeps it, comes first.
+    /// The last value of each matching subject, if its publisher keeps it, comes first; with
+    /// [`SUBJECT_JOINED`](crate::SUBJECT_JOINED), who is there.
     pub replay_last: bool,
     /// Comes back with each message.
     pub tag: u64,

@@ -4,6 +4,7 @@
 //! requesters. Nothing here is on the path of a message.
 
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -23,6 +24,7 @@ pub use crate::options::Options;
 use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
 use crate::page_options::take_memory;
 use crate::place::{Place, QueueOptions};
+use crate::presence::{Presence, check_listener};
 use crate::ready::ReadyList;
 use crate::register::Register;
 use crate::slots::Slots;
@@ -54,6 +56,7 @@ pub struct Broker {
     pub(crate) budget: Arc<Budget>,
     pub(crate) blocks: Arc<BlockPool>,
     pub(crate) kept: Kept,
+    pub(crate) presence: Presence,
     /// Queues for the user's own loop.
     pub(crate) polled: Arc<ReadyList>,
     /// Queues for library threads.
@@ -106,6 +109,7 @@ impl Broker {
             blocks: try_arc(BlockPool::new(budget.clone()))?,
             budget,
             kept: Kept::default(),
+            presence: Presence::default(),
             polled: try_arc(ReadyList::new(driver.clone()))?,
             threads: Threads::new(driver.clone(), options.threads_max)?,
             requesters: Mutex::default(),
@@ -288,6 +292,7 @@ impl Broker {
         self.check_open()?;
         check_pattern(pattern)?;
         check_subscribe(&options)?;
+        check_listener(pattern, &options)?;
         let text = Text::new(pattern).map_err(|_| Error::NO_MEMORY)?;
         let id = self.slots.take(options.tag).ok_or(Error::NO_MEMORY)?;
         let membership = options.membership();
@@ -300,7 +305,11 @@ impl Broker {
                 return Err(error);
             }
         };
-        let enter = || self.enter(id, pattern, &membership, &target);
+        let is_told = Cell::new(false);
+        let enter = || {
+            let entered = self.enter(id, &text, &membership, &target, replay_last);
+            entered.map(|told| is_told.set(told))
+        };
         let entered = match target.queue().filter(|_| replay_last) {
             Some(place) => self.kept.join(self, pattern, id, place, enter),
             None => enter(),
@@ -311,6 +320,9 @@ impl Broker {
                 self.close_queue(place);
             }
         })?;
+        if is_told.get() {
+            self.presence.wake(self);
+        }
         let broker = self.clone();
         Ok(Subscription::new(broker, id, text, &target, owns_queue))
     }
@@ -356,14 +368,16 @@ impl Broker {
         }
     }
 
-    /// Enters a subscription into the table; from now on its messages come.
+    /// Enters a subscription into the table; from now on its messages come. True: those who listen
+    /// to presence have to be woken.
     fn enter(
         &self,
         id: u32,
-        pattern: &[u8],
+        pattern: &Text,
         membership: &Membership<'_>,
         target: &Target,
-    ) -> Result<()> {
+        replay_last: bool,
+    ) -> Result<bool> {
         let _subscribing = lock(&self.subscribing);
         if self.is_closed() {
             return Err(Error::CLOSED);
@@ -376,10 +390,10 @@ impl Broker {
         match (membership.mode, place) {
             (GroupMode::KeyShared, Some(place)) => {
                 let (group, weight) = (membership.group, membership.weight);
-                keyed = Some(self.join_group(pattern, group, id, place, weight)?);
+                keyed = Some(self.join_group(pattern.as_bytes(), group, id, place, weight)?);
             }
             _ if !membership.group.is_empty() => {
-                self.check_not_keyed(pattern, membership.group)?;
+                self.check_not_keyed(pattern.as_bytes(), membership.group)?;
             }
             _ => {}
         }
@@ -394,13 +408,13 @@ impl Broker {
         if let Some(place) = place {
             place.subscriptions.fetch_add(1, Ordering::AcqRel);
         }
-        let inserted = self.interest.insert(id, pattern, interested);
+        let inserted = self.insert(id, pattern, membership.group, interested, replay_last);
         if inserted.is_err()
             && let Some(place) = place
         {
             place.subscriptions.fetch_sub(1, Ordering::AcqRel);
         }
-        inserted.map_err(|_| Error::NO_MEMORY).inspect_err(leave)
+        inserted.inspect_err(leave)
     }
 
     /// Ends a request in the place of a responder that will not answer it.

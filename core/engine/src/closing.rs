@@ -77,7 +77,7 @@ impl Broker {
     ) {
         let _ended = DropEnded;
         // Closing the client or the queue may have ended it; its handler may run all the same.
-        let removed = self.interest.remove(pattern, id);
+        let (removed, is_told) = self.remove(pattern, id);
         let is_first = removed.is_some();
         if let Some(entry) = removed {
             self.slots.give(id);
@@ -85,6 +85,9 @@ impl Broker {
             if let Some(group) = entry.value().keyed() {
                 group.leave(id);
             }
+        }
+        if is_told {
+            self.presence.wake(self);
         }
         match target {
             Target::Inline(handler) => self.rest_inline(handler, deadline_ns),

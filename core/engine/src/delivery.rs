@@ -450,11 +450,7 @@ impl Writer {
 
     #[cold]
     pub(crate) fn count_dropped(&self, subscription: u32) {
-        if let Some(slot) = self.broker.slots.get(subscription)
-            && slot.is(subscription)
-        {
-            slot.count_dropped();
-        }
+        self.broker.count_dropped(subscription);
     }
 
     /// Counts what a push has evicted, and tells the askers of evicted requests.

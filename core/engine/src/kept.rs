@@ -186,7 +186,7 @@ impl Kept {
             table.entries.remove(subject);
         }
         drop(table);
-        place.notice_replays(broker);
+        place.notice_added(broker);
         true
     }
 
@@ -249,7 +249,7 @@ impl Kept {
         }
         drop(table);
         if has_found {
-            place.notice_replays(broker);
+            place.notice_added(broker);
         }
         Ok(())
     }
@@ -442,7 +442,7 @@ impl Writer {
 
 impl Place {
     /// Waits until no look is at work that may have missed replays.
-    fn await_look(&self, driver: &dyn Driver) {
+    pub(crate) fn await_look(&self, driver: &dyn Driver) {
         let pause = AtomicU32::new(0);
         let mut pause_ns = PAUSE_NS;
         while self.lanes.is_looking() {
@@ -451,8 +451,8 @@ impl Place {
         }
     }
 
-    /// Wakes the reader for replays; a queue that was closed meanwhile is emptied.
-    fn notice_replays(&self, broker: &Broker) {
+    /// Wakes the reader for what was added beside it; a queue that was closed meanwhile is emptied.
+    pub(crate) fn notice_added(&self, broker: &Broker) {
         if !self.lanes.notify_reader() {
             self.finish(broker);
         }

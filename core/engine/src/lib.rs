@@ -34,6 +34,7 @@ pub mod message;
 pub mod options;
 mod page_options;
 pub mod place;
+pub mod presence;
 mod promise;
 pub mod publisher;
 pub mod ready;

@@ -13,6 +13,7 @@ use crate::call;
 use crate::claim::Open;
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
+use crate::presence::check_subject;
 use crate::route::Route;
 use crate::thread_client::ThreadClient;
 use crate::writer::{Message, Writer};
@@ -43,7 +44,7 @@ impl Publisher {
     /// Opens a publisher for a subject.
     pub fn open(broker: &Arc<Broker>, subject: &[u8]) -> Result<Self> {
         broker.check_open()?;
-        fastmq_route::check_subject(subject)?;
+        check_subject(subject)?;
         let subject = try_arc_bytes(subject)?;
         let label = Label {
             subject: subject.clone(),

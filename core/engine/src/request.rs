@@ -76,7 +76,7 @@ impl Requester {
             }
         };
         if !options.subject.is_empty() {
-            fastmq_route::check_subject(options.subject)?;
+            crate::presence::check_subject(options.subject)?;
         }
         let requester = Self::open_apart(broker, options.subject, max, options.wait)?;
         requester.answers.place.join(&broker.polled);

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use fastmq_memory::LaneWriter;
 use fastmq_memory::allocation::try_bytes;
 use fastmq_memory::snapshot::pin;
-use fastmq_route::check_subject;
 use fastmq_route::interest::Search;
 use fastmq_route::shares::slot_of;
 
 use crate::error::{Error, Result};
 use crate::latest::{LatestTarget, add_latest};
 use crate::place::Place;
+use crate::presence::check_subject;
 use crate::route::{Group, LaneTarget, Member, Route, Targets, add};
 use crate::subscription::{Entry, Interested, Target};
 use crate::writer::{Lane, Lanes, Writer};

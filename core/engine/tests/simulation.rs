@@ -13,6 +13,8 @@
 mod kept;
 #[path = "simulation/many.rs"]
 mod many;
+#[path = "simulation/presence.rs"]
+mod presence;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -132,6 +134,7 @@ struct World {
     held: Vec<(u64, u64)>,
     many: many::Many,
     keeping: kept::Keeping,
+    listening: presence::Listening,
 }
 
 fn payload(writer: u64, number: u64, size: usize) -> Vec<u8> {
@@ -157,6 +160,7 @@ impl World {
             dice: Dice(seed),
             many: many::Many::new(&broker, &driver),
             keeping: kept::Keeping::new(&broker, &driver),
+            listening: presence::Listening::new(&broker, seed),
             asker: Requester::open(&broker, asker).unwrap(),
             driver,
             broker,
@@ -186,7 +190,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.dice.below(140) {
+        match self.dice.below(144) {
             0..=29 => self.publish_by_subject(),
             30..=47 => self.publish_by_handle(),
             48..=62 => self.receive(),
@@ -208,7 +212,8 @@ impl World {
             98 => self.change_responder(),
             99 => self.cancel(),
             100..=129 => self.many.step(&mut self.dice),
-            _ => self.keeping.step(&mut self.dice),
+            130..=139 => self.keeping.step(&mut self.dice),
+            _ => self.listening.step(&mut self.dice),
         }
     }
 
@@ -944,7 +949,8 @@ impl World {
         }
     }
 
-    fn finish(mut self) {
+    /// How many comings and goings were told.
+    fn finish(mut self) -> u64 {
         // Time-outs run from the first reading of the clock after the submit, and a receive that
         // finds something need not read it.
         for _ in 0..200 {
@@ -953,6 +959,9 @@ impl World {
         }
         self.many.finish();
         self.keeping.finish();
+        let told = self.listening.finish();
+        let mut there = self.subscriptions.iter().map(|one| one.handle.id());
+        assert!(there.all(|id| self.listening.knows(id)));
         assert!(self.questions.is_empty(), "each question ends");
         check(self.asker.receive(1, 0), Status::Again);
         assert_eq!(self.asker.in_flight(), 0);
@@ -1002,6 +1011,7 @@ impl World {
         }
         let figures = self.broker.statistics();
         assert_eq!((figures.subscriptions, figures.threads), (0, 0));
+        told
     }
 }
 
@@ -1064,7 +1074,7 @@ impl Drop for Repeat {
     }
 }
 
-fn run(seed: u64) -> (u64, u64, u64) {
+fn run(seed: u64) -> (u64, u64, u64, u64) {
     let _repeat = Repeat(seed);
     let mut world = World::new(seed);
     for _ in 0..3 {
@@ -1076,8 +1086,8 @@ fn run(seed: u64) -> (u64, u64, u64) {
         world.step();
     }
     let counts = (world.delivered, world.many.received, world.keeping.replayed);
-    world.finish();
-    counts
+    let told = world.finish();
+    (counts.0, counts.1, counts.2, told)
 }
 
 #[test]
@@ -1089,11 +1099,12 @@ fn whatever_the_seed_decides_every_promise_is_kept() {
         run(seed);
         return;
     }
-    let (mut delivered, mut received, mut replayed) = (0, 0, 0);
-    for (messages, answers, values) in (0..SEEDS).map(run) {
+    let (mut delivered, mut received, mut replayed, mut told) = (0, 0, 0, 0);
+    for (messages, answers, values, events) in (0..SEEDS).map(run) {
         delivered += messages;
         received += answers;
         replayed += values;
+        told += events;
     }
     assert!(
         delivered > SEEDS * 1000,
@@ -1104,6 +1115,7 @@ fn whatever_the_seed_decides_every_promise_is_kept() {
         "only {received} of many answers were received"
     );
     assert!(replayed > SEEDS * 5, "only {replayed} last values came");
+    assert!(told > SEEDS * 100, "only {told} came and went");
 }
 
 #[test]

@@ -400,3 +400,33 @@ fn a_request_without_memory_is_refused_or_ends() {
     drop(batch);
     assert_eq!(asker.in_flight(), 0);
 }
+
+#[test]
+fn telling_who_comes_and_goes_allocates_nothing() {
+    let _alone = alone();
+    let broker = open();
+    let queue = queue(&broker, Policy::Backpressure, 0);
+    let place = queue.clone();
+    let round = |listener: Option<&Place>| {
+        for _ in 0..BURST {
+            subscribe_on(&broker, "warm.presence", "", &place, 0).unsubscribe();
+        }
+        let mut heard = 0;
+        while let Some(listener) = listener
+            && heard < 2 * BURST
+        {
+            let batch = listener.receive(&broker, 100, 0).unwrap();
+            heard += batch.messages().len() as u64;
+        }
+    };
+    let cost = |listener: Option<&Place>| {
+        (0..COLD / BURST).for_each(|_| round(listener));
+        let before = allocation::count();
+        (0..COLD / BURST).for_each(|_| round(listener));
+        allocation::count() - before
+    };
+    let alone = cost(None);
+    let listener = subscribe(&broker, "$SYS.>");
+    let heard = cost(Some(queue_of(&listener)));
+    assert!(heard <= alone, "{heard} allocations instead of {alone}");
+}

@@ -7,6 +7,7 @@
 
 mod claim;
 mod mark;
+mod post;
 
 use std::sync::Arc;
 
