@@ -469,6 +469,39 @@ static void keep_last(struct world *world, int is_whole)
     }
 }
 
+/* Two members share by key, and one leaves: what it has not read goes to the other, or ends where
+ * there is no memory for a copy. `is_whole`: nothing is refused. */
+static void hand_over(struct world *world, int is_whole)
+{
+    enum { KEYS = 16 };
+    fastmq_subscribe_options options = {.struct_size = sizeof options};
+    fastmq_subscription *leaves = NULL, *stays = NULL;
+    fastmq_batch *batch = NULL;
+    uint64_t accepted = 0, seen = 0;
+    options.group = text("by.key");
+    options.group_mode = FASTMQ_GROUP_KEY_SHARED;
+    OPEN(fastmq_subscribe(world->client, text("keyed"), &options, &leaves));
+    OPEN(fastmq_subscribe(world->client, text("keyed"), &options, &stays));
+    for (uint8_t key = 0; key < KEYS; key++) {
+        fastmq_outgoing message = outgoing("keyed", bytes(large, key % 4 == 0 ? sizeof large : 9));
+        message.key = bytes(&key, 1);
+        accepted += (uint64_t)OPEN(fastmq_publish_message(world->client, &message));
+    }
+    fastmq_unsubscribe(leaves);
+    if (stays == NULL) {
+        return;
+    }
+    while (DONE(fastmq_receive(fastmq_subscription_queue(stays), 3, 0, &batch),
+                ONE_OF(OK) | ONE_OF(AGAIN))) {
+        size_t count = 0;
+        fastmq_batch_messages(batch, &count);
+        seen += count;
+        fastmq_batch_free(batch);
+    }
+    wrong_answers += is_whole ? seen != accepted || accepted != KEYS : seen > accepted;
+    fastmq_unsubscribe(stays);
+}
+
 /* Listens to who comes and goes, late: what there is no memory for is dropped and counted. */
 static void listen(struct world *world)
 {
@@ -624,6 +657,7 @@ static void live_through(struct world *world)
     collect(world);
     keep_last(world, 0);
     listen(world);
+    hand_over(world, 0);
     short_life();
 }
 
@@ -641,6 +675,7 @@ static int recovers(struct world *world)
     collect(world);
     keep_last(world, 1);
     listen(world);
+    hand_over(world, 1);
     receive_everything(world);
     if (world->answered != world->submitted) {
         printf("# %llu answers to %llu requests\n", (unsigned long long)world->answered,
