@@ -21,6 +21,7 @@ mod null;
 pub mod pages;
 mod random;
 pub mod scheduling;
+pub mod signals;
 mod simulated;
 pub mod sockets;
 mod thread;
