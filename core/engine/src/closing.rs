@@ -65,6 +65,30 @@ impl Broker {
         }
     }
 
+    /// Takes a subscription out of the table, but leaves its number, so that what waits in its
+    /// queue can be received. True: `forget_subscription` is to follow.
+    pub(crate) fn stop_subscription(&self, pattern: &[u8], id: u32) -> bool {
+        let (removed, is_told) = self.remove(pattern, id);
+        if let Some(group) = removed.as_ref().and_then(|entry| entry.value().keyed()) {
+            group.leave(id);
+        }
+        if is_told {
+            self.presence.wake(self);
+        }
+        removed.is_some()
+    }
+
+    /// What follows when nothing of a stopped subscription waits any more, or is wanted.
+    pub(crate) fn forget_subscription(&self, id: u32, place: &Place) {
+        self.slots.give(id);
+        self.end_streams(id);
+        place.subscriptions.fetch_sub(1, Ordering::AcqRel);
+        place.lanes.forget_replays(id);
+        if place.is_latest() {
+            place.lanes.forget_latest(id);
+        }
+    }
+
     /// Ends a subscription, whose messages go to `target`. `deadline_ns`: when waiting for its
     /// handler ends; `None`: after `close_timeout`.
     pub(crate) fn unsubscribe(

@@ -44,6 +44,7 @@ pub mod request;
 pub mod route;
 pub mod routing;
 mod runs;
+pub mod server;
 pub mod slots;
 pub mod statistics;
 pub mod subscription;

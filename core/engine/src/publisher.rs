@@ -19,7 +19,7 @@ use crate::thread_client::ThreadClient;
 use crate::writer::{Message, Writer};
 
 /// The next publisher's number: not used twice in a process.
-static NEXT_PUBLISHER: AtomicU64 = AtomicU64::new(1);
+pub(crate) static NEXT_PUBLISHER: AtomicU64 = AtomicU64::new(1);
 
 /// A subject to publish to; the hot path. Used by one thread at a time.
 pub struct Publisher {

@@ -1,0 +1,333 @@
+//! What a connection is sent: deliveries within its credit, and what bounds all of it.
+
+use fastmq_driver::FOREVER_NS;
+use fastmq_memory::View;
+use fastmq_wire::control::event;
+use fastmq_wire::{
+    ControlDraft, Draft, Field, HEADER_BYTES, Kind, NoMemory, Reason, State, Subject, round_up,
+};
+
+use crate::error::Status;
+
+use super::parts::Parts;
+use super::seal::Seal;
+use super::session::{Fatal, Session};
+use super::{OUTGOING_BYTES_MAX, TURN_MESSAGES};
+
+/// Bytes to be sent above which queues are left as they are: what waits, waits in them.
+const OUTGOING_BYTES_FULL: usize = 256 << 10;
+/// How often it is looked whether too much waits for a connection that is held up.
+const SLOW_CHECK_NS: u64 = 100_000_000;
+
+/// Bytes to be sent.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    pub(super) bytes: Vec<u8>,
+    /// How many of them are deliveries and answers: queues hold those back, nothing the others.
+    pub(super) delivered: usize,
+    /// Deliveries that credit is missing for, from `held_at` on.
+    pub(super) held: Vec<u8>,
+    pub(super) held_at: usize,
+}
+
+impl Outgoing {
+    fn held(&self) -> &[u8] {
+        self.held.get(self.held_at..).unwrap_or_default()
+    }
+}
+
+/// The frame at the front of frames that we have made.
+fn first_size(frames: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(*frames.first_chunk()?);
+    Some(round_up(length as usize))
+}
+
+impl Session {
+    /// True while there is enough to send.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.bytes.len() >= OUTGOING_BYTES_FULL
+    }
+
+    /// True while queues are left as they are: there is enough to send, or no credit.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.is_full() || !self.out.held().is_empty()
+    }
+
+    /// Takes what the queues have, up to what one turn gives a connection. True: there is more, and
+    /// it may be taken now.
+    pub fn pull(&mut self, parts: &mut Parts) -> bool {
+        if self.state != State::Ready {
+            return false;
+        }
+        match self.pull_all(parts) {
+            Ok(is_more) => is_more,
+            Err(fatal) => {
+                self.refuse(parts, &fatal);
+                false
+            }
+        }
+    }
+
+    fn pull_all(&mut self, parts: &mut Parts) -> Result<bool, Fatal> {
+        if !self.parked.is_empty() {
+            self.retry_parked(parts)?;
+        }
+        let mut left = TURN_MESSAGES;
+        if !self.pull_answers(parts, &mut left)? {
+            self.hold_up(parts);
+            return Ok(!self.is_held_up());
+        }
+        let mut rounds = self.ready.len();
+        while left > 0 && rounds > 0 && !self.is_held_up() {
+            let Some(at) = self.ready.pop_front() else {
+                break;
+            };
+            rounds -= 1;
+            if self.pull_feed(parts, at, &mut left)? {
+                self.ready.push_back(at);
+            }
+            if self.state != State::Ready {
+                return Ok(false);
+            }
+        }
+        if self.is_held_up() && !self.ready.is_empty() {
+            self.hold_up(parts);
+            return Ok(false);
+        }
+        if !self.is_held_up() {
+            self.slow_check_ns = FOREVER_NS;
+        }
+        Ok(!self.ready.is_empty())
+    }
+
+    /// Has it looked at soon whether too much waits.
+    fn hold_up(&mut self, parts: &Parts) {
+        if self.slow_check_ns == FOREVER_NS {
+            self.slow_check_ns = parts.now_ns.saturating_add(SLOW_CHECK_NS);
+        }
+    }
+
+    /// Has all its queues looked at by the next [`pull`](Session::pull): for who has no shard,
+    /// which hears of those that have something.
+    pub fn look_everywhere(&mut self) {
+        self.answers_ready();
+        (0..self.feeds.len() as u32).for_each(|at| self.set_ready(at));
+    }
+
+    /// Lists a feed that may have something.
+    pub(super) fn set_ready(&mut self, at: u32) {
+        if let Some(Some(feed)) = self.feeds.get_mut(at as usize)
+            && !feed.is_ready
+        {
+            feed.is_ready = true;
+            self.ready.push_back(at);
+        }
+    }
+
+    /// Takes what one feed has. True: it may have more.
+    fn pull_feed(&mut self, parts: &mut Parts, at: u32, left: &mut usize) -> Result<bool, Fatal> {
+        let broker = parts.broker.clone();
+        while *left > 0 && !self.is_held_up() {
+            let Some(Some(feed)) = self.feeds.get_mut(at as usize) else {
+                return Ok(false);
+            };
+            let place = feed.place.clone();
+            let limit = feed.batch_max().min(*left);
+            let Ok(batch) = place.receive(&broker, limit, 0) else {
+                // Empty, or closed by the broker's end.
+                match place.is_ready_or_wakes(&broker, &feed.waker) {
+                    Ok(true) => continue,
+                    is_open => {
+                        feed.is_ready = false;
+                        self.found_empty(parts, at, is_open.is_err())?;
+                        return Ok(false);
+                    }
+                }
+            };
+            let (number, is_loss_fatal) = (feed.number, feed.is_loss_fatal);
+            let from = self.out.bytes.len() + self.out.held.len();
+            let messages = batch.messages();
+            *left -= messages.len().min(*left);
+            for (sent, view) in messages.iter().enumerate() {
+                let delivered = match is_loss_fatal && view.lost_before > 0 {
+                    true => Err(too_slow()),
+                    false => self.deliver(parts, number, view).map_err(Fatal::from),
+                };
+                if let Err(fatal) = delivered {
+                    let unsent = messages[sent..].iter().filter(|view| view.token != 0);
+                    unsent.for_each(|it| broker.answer_late(it.token, Status::Cancelled));
+                    return Err(fatal);
+                }
+            }
+            drop(batch);
+            let bytes = (self.out.bytes.len() + self.out.held.len()).saturating_sub(from);
+            if let Some(Some(feed)) = self.feeds.get_mut(at as usize) {
+                feed.learn(bytes);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends one message of a queue, or holds it back until there is credit.
+    fn deliver(&mut self, parts: &Parts, number: u32, view: &View) -> Result<(), NoMemory> {
+        let subject = match self.alias_of(view.subject())? {
+            Some(alias) => Subject::Alias(alias),
+            None => Subject::Text(view.subject()),
+        };
+        let mut draft = if view.token == 0 {
+            Draft::message(number, subject, view.payload())
+        } else {
+            let seal = &mut self.seal;
+            let seal = seal.get_or_insert_with(|| Box::new(Seal::new(&**parts.broker.driver())));
+            Draft::question(number, subject, seal.close(view.token), view.payload())
+        };
+        draft.sequence = (view.sequence > 0).then_some(view.sequence);
+        draft.publisher = (view.publisher > 0).then_some(view.publisher);
+        draft.timestamp_ns = (view.timestamp_ns > 0).then_some(view.timestamp_ns);
+        draft.lost = u64::from(view.lost_before);
+        draft.reply_to = view.reply_to();
+        draft.key = view.key();
+        draft.headers = view.headers();
+        if draft.length() > self.theirs.frame_max as usize {
+            return self.too_large_for_them(parts, number, view);
+        }
+        let size = draft.size();
+        if self.out.held().is_empty() && self.sending.take(size) {
+            self.out.delivered += size;
+            return draft.append(&mut self.out.bytes);
+        }
+        draft.append(&mut self.out.held)
+    }
+
+    #[cold]
+    fn too_large_for_them(
+        &mut self,
+        parts: &Parts,
+        number: u32,
+        view: &View,
+    ) -> Result<(), NoMemory> {
+        if view.token != 0 {
+            parts.broker.answer_late(view.token, Status::Busy);
+            return Ok(());
+        }
+        let lost = 1 + u64::from(view.lost_before);
+        ControlDraft::pair(&mut self.out.bytes, Kind::Event, number, event::GAP)?
+            .number(Field::Count, lost)?
+            .bytes(Field::Subject, view.subject())?;
+        Ok(())
+    }
+
+    /// The number of a subject, which is given to it at its first use. `None`: there are no more.
+    fn alias_of(&mut self, subject: &[u8]) -> Result<Option<u32>, NoMemory> {
+        if !subject.is_empty() && self.last_numbered.0 == subject {
+            return Ok(Some(self.last_numbered.1));
+        }
+        let alias = match self.numbered.get(subject) {
+            Some(alias) => *alias,
+            None => {
+                if self.numbered.try_reserve(1).is_err() {
+                    return Ok(None);
+                }
+                let Some(alias) = self.numbers.take(subject.len()) else {
+                    return Ok(None);
+                };
+                ControlDraft::pair(&mut self.out.bytes, Kind::Alias, alias, 0)?
+                    .bytes(Field::Subject, subject)?;
+                self.numbered.insert(subject.into(), alias);
+                alias
+            }
+        };
+        self.last_numbered.0.clear();
+        self.last_numbered.0.extend_from_slice(subject);
+        self.last_numbered.1 = alias;
+        Ok(Some(alias))
+    }
+
+    /// There is more credit.
+    pub(super) fn on_credit(&mut self, limit: u64) -> Result<(), NoMemory> {
+        self.sending.raise(limit);
+        let held = &self.out.held;
+        let (from, mut to) = (self.out.held_at, self.out.held_at);
+        while let Some(size) = first_size(&held[to..])
+            && self.sending.take(size)
+        {
+            to += size;
+        }
+        self.out
+            .bytes
+            .try_reserve(to - from)
+            .map_err(|_| NoMemory)?;
+        self.out.bytes.extend_from_slice(&held[from..to]);
+        self.out.delivered += to - from;
+        self.out.held_at = to;
+        if to == self.out.held.len() {
+            self.out.held = Vec::new();
+            self.out.held_at = 0;
+        }
+        Ok(())
+    }
+
+    /// Drops deliveries that are held back, of one subscription or of all; requests among them are
+    /// answered CANCELLED.
+    pub(super) fn cancel_held(&mut self, parts: &Parts, number: Option<u32>) {
+        let held = std::mem::take(&mut self.out.held);
+        let mut rest = held.get(self.out.held_at..).unwrap_or_default();
+        self.out.held_at = 0;
+        while let Some(size) = first_size(rest)
+            && let Some((frame, behind)) = rest.split_at_checked(size)
+        {
+            rest = behind;
+            let is_meant = number.is_none_or(|number| frame[8..12] == number.to_le_bytes());
+            if !is_meant {
+                self.out.held.extend_from_slice(frame);
+            } else if frame[4] == Kind::Request as u8
+                && let (Some(token), Some(seal)) = (token_in(frame), &self.seal)
+            {
+                parts
+                    .broker
+                    .answer_late(seal.open(token), Status::Cancelled);
+            }
+        }
+    }
+
+    /// Ends a connection that commands are sent to and that reads none of the answers.
+    pub(super) fn check_commands(&self) -> Result<(), Fatal> {
+        match self.out.bytes.len() - self.out.delivered > OUTGOING_BYTES_MAX {
+            true => Err(too_slow()),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends a connection for which too much waits.
+    pub(super) fn check_slow(&mut self, parts: &Parts) -> Result<(), Fatal> {
+        self.slow_check_ns = FOREVER_NS;
+        if !self.is_held_up() {
+            return Ok(());
+        }
+        let feeds = self
+            .feeds
+            .iter()
+            .flatten()
+            .filter(|feed| feed.is_loss_fatal);
+        let mut waits: u64 = feeds.map(|feed| feed.pending_bytes()).sum();
+        waits += self.asker.as_ref().map_or(0, |asker| asker.pending_bytes());
+        if waits > OUTGOING_BYTES_MAX as u64 {
+            return Err(too_slow());
+        }
+        self.hold_up(parts);
+        Ok(())
+    }
+}
+
+/// The word TOKEN of a request that we have made.
+fn token_in(frame: &[u8]) -> Option<u64> {
+    let flags = u16::from_le_bytes([*frame.get(6)?, *frame.get(7)?]);
+    let before = (flags & fastmq_wire::message::flag::SEQUENCE) as usize;
+    let word = frame.get(HEADER_BYTES + 8 * before..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*word))
+}
+
+fn too_slow() -> Fatal {
+    let says = "more waits for this connection than may";
+    Fatal::new(Reason::Slow, Status::SlowConsumer, says)
+}

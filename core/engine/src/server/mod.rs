@@ -1,0 +1,108 @@
+//! The server: connections of the native protocol over the engine (`docs/protocol.md`).
+//!
+//! A server is a user of its broker. What a connection subscribes feeds queues, what it asks goes
+//! through a requester, and what it publishes through one writer of its shard: so policies, groups,
+//! fates and deadlines are those of every other user, and remote and local users see one another.
+//!
+//! | file | role |
+//! |---|---|
+//! | `session.rs` | one connection without I/O: bytes in, bytes out; the states of §9 |
+//! | `commands.rs` | control frames of a ready connection |
+//! | `publishing.rs` | what it publishes, and publishes that wait for room |
+//! | `asking.rs` | what it asks and answers |
+//! | `feed.rs`, `delivering.rs` | its subscriptions, and what they bring |
+//! | `parts.rs` | what the sessions of a shard share |
+//! | `inbox.rs` | how a queue tells the shard that it is ready |
+//! | `seal.rs` | what makes tokens of requests hard to guess |
+//! | `shard.rs` | sockets, sessions and the turn of the loop |
+//! | `address.rs` | URLs of listeners |
+//! | `listen.rs` | one thread with a shard, its addresses, its end |
+//!
+//! **Bounds.** Everything a connection can make this side keep has a limit below. Not here: shared
+//! memory, presence, several answers and reply streams; their capabilities are not offered.
+
+mod address;
+mod asking;
+mod commands;
+mod delivering;
+mod feed;
+mod inbox;
+mod listen;
+mod parts;
+mod publishing;
+mod seal;
+mod session;
+mod shard;
+
+use fastmq_driver::scheduling::ThreadOptions;
+
+pub use address::address_of;
+pub use inbox::SessionKey;
+pub use listen::Server;
+pub use parts::Parts;
+pub use session::Session;
+pub use shard::Shard;
+
+use crate::wait::Profile;
+
+/// Connections of one shard.
+pub const CONNECTIONS_MAX_DEFAULT: u32 = 65_536;
+/// Connections above the limit that are told so; what comes beyond them is closed without a word.
+pub const CONNECTIONS_REFUSED_MAX: u32 = 64;
+/// Subscriptions of one connection.
+pub const SUBSCRIPTIONS_MAX_DEFAULT: u32 = 4096;
+/// Bytes that may wait for one connection that is slow.
+pub const OUTGOING_BYTES_MAX: usize = 8 << 20;
+/// Bytes of messages that a connection may send ahead of what was dealt with.
+pub const CREDIT_BYTES: u64 = 2 << 20;
+/// Aliases that are kept of one connection, and the sum of their subjects' sizes.
+pub const ALIASES_MAX: u32 = 4096;
+/// The sum of the sizes of an [alias table's](ALIASES_MAX) subjects; also of those that we send.
+pub const ALIAS_BYTES_MAX: u64 = 256 << 10;
+/// Publishers of one connection whose sequences are passed on.
+pub const PUBLISHERS_MAX: usize = 1024;
+/// Requests of one connection without a final answer.
+pub const REQUESTS_MAX: u32 = crate::flight::IN_FLIGHT_MAX;
+/// How long a request that names no time to live may be open.
+pub const REQUEST_NS_MAX: u64 = 600_000_000_000;
+/// How long a connection may take for its HELLO.
+pub const HANDSHAKE_NS: u64 = 10_000_000_000;
+/// How long a publish waits for room.
+pub const PARKED_NS: u64 = 10_000_000_000;
+/// How long the other side may take to close after our last word.
+pub const LINGER_NS: u64 = 2_000_000_000;
+/// Messages that one connection gets in one turn before the others have theirs.
+pub const TURN_MESSAGES: usize = 256;
+
+/// How a server is opened. `ServerOptions::default()` is what most want.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// What clients must know; empty: nothing.
+    pub token: Vec<u8>,
+    /// Its name, at most 255 bytes.
+    pub name: String,
+    /// Whether it may listen beyond this machine, where its bytes can be read by others.
+    pub is_insecure_allowed: bool,
+    /// Connections at once.
+    pub connections_max: u32,
+    /// Subscriptions of one connection.
+    pub subscriptions_max: u32,
+    /// How its thread waits.
+    pub wait: Profile,
+    /// What its thread is.
+    pub thread: ThreadOptions,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            token: Vec::new(),
+            name: String::new(),
+            is_insecure_allowed: false,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
+            subscriptions_max: SUBSCRIPTIONS_MAX_DEFAULT,
+            wait: Profile::default(),
+            thread: ThreadOptions::default(),
+        }
+    }
+}

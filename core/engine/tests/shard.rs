@@ -1,0 +1,513 @@
+//! A shard and its clients over a simulated network: a seed decides how bytes are cut and delayed,
+//! who reads slowly, who breaks, and what everybody does.
+//!
+//! A failure names its seed; `FASTMQ_SEED` repeats that one alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fastmq_engine::driver::sockets::{
+    Address, Completion, Config, ConnectionId, ConnectionOptions, Faults, SendMode, Sending,
+    SimulatedNetwork, SimulatedSockets, Sockets,
+};
+use fastmq_engine::driver::{Driver, SimulatedDriver, SplitMix64};
+use fastmq_engine::server::{self, ServerOptions, Shard};
+use fastmq_engine::{Broker, Subscription};
+use fastmq_wire::{ControlDraft, Draft, Kind, Limits, Subject};
+
+use peer::{Heard, Peer};
+use steps::*;
+
+mod peer;
+mod steps;
+
+const SEEDS: u64 = 60;
+const STEPS: u64 = 1500;
+const SECOND: u64 = 1_000_000_000;
+const BACKPRESSURE: u64 = 1;
+/// What a shard may keep for each connection here: its vector, a copy of the largest frame.
+const BUFFERED_MAX: usize = 8 << 20;
+
+/// A client, its model, and what it has seen.
+struct Client {
+    name: u64,
+    id: ConnectionId,
+    peer: Peer,
+    is_sending: bool,
+    is_connected: bool,
+    /// Its connection has ended, by whatever.
+    is_gone: bool,
+    is_slow: bool,
+    /// It has said that it ends.
+    is_leaving: bool,
+    next_number: u64,
+    next_operation: u32,
+    /// Publishes that were not answered: operation and number.
+    open: BTreeMap<u32, u64>,
+    acknowledged: BTreeSet<u64>,
+    asked: BTreeMap<u32, u32>,
+    /// Since when its subscription has been acknowledged: the first number of each publisher that
+    /// was published after that.
+    sees_from: Option<BTreeMap<u64, u64>>,
+    /// What it has received of each publisher.
+    seen: BTreeMap<u64, Vec<u64>>,
+}
+
+struct World {
+    random: SplitMix64,
+    driver: Arc<SimulatedDriver>,
+    network: SimulatedNetwork,
+    broker: Arc<Broker>,
+    shard: Shard,
+    address: Address,
+    sockets: SimulatedSockets,
+    clients: Vec<Client>,
+    gone: Vec<Client>,
+    local: Subscription,
+    local_seen: BTreeMap<u64, u64>,
+    next_name: u64,
+    /// When something last moved.
+    active_ns: u64,
+}
+
+fn faults(random: &mut SplitMix64) -> Faults {
+    let mut pick = |choices: &[u64]| choices[random.next_u64() as usize % choices.len()];
+    Faults {
+        delay_ns_max: pick(&[0, 1000, 50_000_000]),
+        chunk_bytes_max: pick(&[3, 40, 1000, usize::MAX as u64]) as usize,
+        capacity_bytes: pick(&[64, 2000, 64 * 1024]) as usize,
+        resets_per_million: pick(&[0, 0, 3000]),
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = SplitMix64::new(seed);
+        let (broker, driver) = open_simulated(seed);
+        let faults = faults(&mut random);
+        let network = SimulatedNetwork::new(&driver, seed, faults);
+        let config = Config {
+            connections_max: 32,
+            ..Config::default()
+        };
+        let sockets = SimulatedSockets::new(&network, &config);
+        let options = ServerOptions {
+            connections_max: 16,
+            ..ServerOptions::default()
+        };
+        let mut shard = Shard::new(&broker, Box::new(sockets), options).unwrap();
+        let address = Address::Unix("/simulated".into());
+        shard.listen(&address).unwrap();
+        let sockets = SimulatedSockets::new(&network, &config);
+        let local = subscribe(&broker, "n.*");
+        Self {
+            random,
+            driver,
+            network,
+            broker,
+            shard,
+            address,
+            sockets,
+            clients: Vec::new(),
+            gone: Vec::new(),
+            local,
+            local_seen: BTreeMap::new(),
+            next_name: 1,
+            active_ns: 0,
+        }
+    }
+
+    fn below(&mut self, max: u64) -> u64 {
+        self.random.next_u64() % max
+    }
+
+    fn connect(&mut self) {
+        let limits = Limits {
+            alias_max: self.below(3) as u32,
+            alias_bytes_max: 100,
+            frame_max: 8192,
+            credit: 8192 << self.below(4),
+            ..Limits::default()
+        };
+        let mut peer = Peer::with(limits);
+        peer.hello();
+        let options = ConnectionOptions::default();
+        let id = self.sockets.connect(&self.address, options).unwrap();
+        let name = self.next_name;
+        self.next_name += 1;
+        self.clients.push(Client {
+            name,
+            id,
+            peer,
+            is_sending: false,
+            is_connected: false,
+            is_gone: false,
+            is_slow: false,
+            is_leaving: false,
+            next_number: 0,
+            next_operation: 10,
+            open: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            sees_from: None,
+            seen: BTreeMap::new(),
+        });
+    }
+
+    /// One thing that some client does.
+    fn act(&mut self) {
+        if self.clients.len() < 6 && self.below(8) == 0 {
+            self.connect();
+        }
+        if self.clients.is_empty() {
+            return;
+        }
+        let at = self.below(self.clients.len() as u64) as usize;
+        let what = self.below(100);
+        let size = self.below(300) as usize;
+        let client = &mut self.clients[at];
+        if client.is_gone || client.is_leaving {
+            return;
+        }
+        match what {
+            0..50 => {
+                let number = client.next_number;
+                client.next_number += 1;
+                let operation = if what < 40 { client.next_operation } else { 0 };
+                client.next_operation += 1;
+                if operation > 0 {
+                    client.open.insert(operation, number);
+                }
+                let mut payload = number.to_le_bytes().to_vec();
+                payload.resize(8 + size, 0);
+                let subject = format!("n.{}", client.name);
+                client.peer.publish(operation, &subject, &payload);
+            }
+            50..60 => {
+                let correlation = client.next_operation;
+                client.next_operation += 1;
+                client.asked.insert(correlation, 0);
+                let subjects: [&[u8]; 3] = [b"echo", b"nobody", b"deaf"];
+                let subject = Subject::Text(subjects[what as usize % 3]);
+                let mut draft = Draft::request(correlation, subject, b"?");
+                draft.ttl_ns = Some(2 * SECOND);
+                client.peer.say(&draft);
+            }
+            60..66 if client.sees_from.is_none() => {
+                client.peer.subscribe_as(1, "n.*", BACKPRESSURE, 0);
+                client.sees_from = Some(BTreeMap::new());
+            }
+            66..72 => client.peer.join(20 + what as u32, 5, "echo", "g"),
+            72..74 => client.peer.subscribe(30 + what as u32, 6, "deaf"),
+            74..80 => {
+                let is_slow = !client.is_slow;
+                client.is_slow = is_slow;
+                let _ = self.sockets.set_receiving(client.id, !is_slow);
+            }
+            80 => {
+                client.is_leaving = true;
+                client.peer.pair(Kind::Drain, 0, 1);
+            }
+            // Says no more, in the middle of whatever it is.
+            81 if !client.is_sending && client.is_connected => {
+                client.is_gone = true;
+                let _ = self.sockets.finish(client.id);
+            }
+            82 => {
+                client.is_gone = true;
+                self.sockets.close(client.id);
+            }
+            83 => client.peer.out.extend([0xff; 40]),
+            _ => {}
+        }
+    }
+
+    /// Moves bytes, and time if nothing else moves.
+    fn turn(&mut self, may_wait: bool) {
+        self.shard.turn(0, &|| false).unwrap();
+        let waited = self.sockets.wait(0, 0, &mut |_| false);
+        waited.unwrap();
+        let mut is_quiet = true;
+        while let Some(completion) = self.sockets.next() {
+            is_quiet = false;
+            match completion {
+                Completion::Connected { connection, result } => {
+                    let client = known(&mut self.clients, connection);
+                    client.is_connected = result.is_ok();
+                    client.is_gone |= result.is_err();
+                }
+                Completion::Received { connection, bytes } => {
+                    known(&mut self.clients, connection).peer.hear(bytes);
+                }
+                Completion::Ended { connection, .. } => {
+                    known(&mut self.clients, connection).is_gone = true;
+                    self.sockets.close(connection);
+                }
+                Completion::Sent {
+                    connection, result, ..
+                } => {
+                    let client = known(&mut self.clients, connection);
+                    client.is_sending = false;
+                    client.is_gone |= result.is_err();
+                }
+                Completion::Closed { connection } => {
+                    let at = self
+                        .clients
+                        .iter()
+                        .position(|it| it.id == connection)
+                        .unwrap();
+                    let mut client = self.clients.swap_remove(at);
+                    client.is_gone = true;
+                    self.gone.push(client);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        self.listen_to_clients();
+        for client in &mut self.clients {
+            let may_send = client.is_connected && !client.is_sending && !client.is_gone;
+            if !may_send || client.peer.out.is_empty() {
+                continue;
+            }
+            is_quiet = false;
+            let mut bytes = std::mem::take(&mut client.peer.out);
+            match self.sockets.send(client.id, &mut bytes, SendMode::Batched) {
+                Ok(Sending::Started) => client.is_sending = true,
+                Ok(Sending::Done) => {}
+                Err(_) => client.is_gone = true,
+            }
+        }
+        self.look_at_local();
+        let most = BUFFERED_MAX * 32;
+        assert!(self.shard.buffered_bytes() < most, "memory is bounded");
+        let now_ns = self.driver.monotonic_ns();
+        if !is_quiet {
+            self.active_ns = now_ns;
+        } else if may_wait {
+            let next_ns = self.network.next_arrival_ns().unwrap_or(now_ns + 1_000_000);
+            self.driver.advance((next_ns - now_ns).clamp(1, 10_000_000));
+        }
+    }
+
+    fn listen_to_clients(&mut self) {
+        let numbers: BTreeMap<u64, u64> = self
+            .clients
+            .iter()
+            .chain(&self.gone)
+            .map(|client| (client.name, client.next_number))
+            .collect();
+        for client in self.clients.iter_mut().chain(&mut self.gone) {
+            while let Some(heard) = client.peer.heard.pop_front() {
+                match heard {
+                    Heard::Message(got) if got.subscription == 1 => {
+                        let name: u64 = text(&got.subject)[2..].parse().unwrap();
+                        let number = number_in(&got.payload);
+                        let seen = client.seen.entry(name).or_default();
+                        assert!(seen.last().is_none_or(|last| *last < number), "order");
+                        assert_eq!(got.lost, 0);
+                        seen.push(number);
+                    }
+                    Heard::Request(got) if got.subject == b"echo" => {
+                        client.peer.reply(got.token, b"!");
+                    }
+                    Heard::Reply {
+                        correlation,
+                        status,
+                        ..
+                    } => {
+                        let ends = client.asked.get_mut(&correlation).unwrap();
+                        *ends += 1;
+                        assert_eq!(*ends, 1, "one answer for {correlation}, {status}");
+                    }
+                    Heard::Ack(1_000_001) => client.sees_from = Some(numbers.clone()),
+                    Heard::Ack(1) => {
+                        client.peer.pair(Kind::Close, 0, 0);
+                    }
+                    Heard::Ack(operation) => {
+                        client.acknowledged.extend(client.open.remove(&operation));
+                    }
+                    Heard::Ping(value) => {
+                        drop(ControlDraft::whole(&mut client.peer.out, Kind::Pong, value));
+                    }
+                    Heard::Error(refusal) if refusal.is_fatal => client.is_leaving = true,
+                    Heard::Error(refusal) => {
+                        client.open.remove(&refusal.operation);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn look_at_local(&mut self) {
+        let place = self.local.queue().unwrap();
+        while let Ok(batch) = place.receive(&self.broker, 64, 0) {
+            for view in batch.messages() {
+                let name: u64 = text(view.subject())[2..].parse().unwrap();
+                let number = number_in(view.payload());
+                let last = self.local_seen.insert(name, number);
+                assert!(
+                    last.is_none_or(|last| last < number),
+                    "order in the process"
+                );
+            }
+        }
+    }
+
+    /// Everybody reads, and nobody does anything new, until all is still.
+    fn settle(&mut self) {
+        for client in &mut self.clients {
+            let _ = self.sockets.set_receiving(client.id, true);
+        }
+        // Longer than a publish waits, shorter than the silence that a PING breaks.
+        self.active_ns = self.driver.monotonic_ns();
+        while self.driver.monotonic_ns() < self.active_ns + 12 * SECOND {
+            self.turn(true);
+        }
+    }
+
+    /// What must hold of those who are still there.
+    fn check(&self) {
+        let all = || self.clients.iter().chain(&self.gone);
+        for client in self
+            .clients
+            .iter()
+            .filter(|it| !it.is_gone && !it.is_leaving)
+        {
+            assert!(
+                client.open.is_empty(),
+                "client {} waits for acks",
+                client.name
+            );
+            let open = client.asked.iter().find(|(_, ends)| **ends != 1);
+            assert_eq!(open, None, "each request of client {} ends", client.name);
+            let Some(from) = &client.sees_from else {
+                continue;
+            };
+            assert!(!from.is_empty(), "its subscription is acknowledged");
+            for publisher in all() {
+                // Who came later is seen from its first.
+                let first = from.get(&publisher.name).copied();
+                let is_later = from.keys().all(|name| *name < publisher.name);
+                let Some(first) = first.or(is_later.then_some(0)) else {
+                    continue;
+                };
+                let seen = client.seen.get(&publisher.name);
+                let seen: BTreeSet<u64> = seen.into_iter().flatten().copied().collect();
+                for number in publisher.acknowledged.range(first..) {
+                    let says = "acknowledged, and not delivered";
+                    assert!(
+                        seen.contains(number),
+                        "{} of {} {says}",
+                        number,
+                        publisher.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn known(clients: &mut [Client], id: ConnectionId) -> &mut Client {
+    clients.iter_mut().find(|client| client.id == id).unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn number_in(payload: &[u8]) -> u64 {
+    u64::from_le_bytes(*payload.first_chunk().unwrap())
+}
+
+fn run(seed: u64) -> (u64, u64) {
+    let mut world = World::new(seed);
+    for _ in 0..4 {
+        world.connect();
+    }
+    for _ in 0..STEPS {
+        world.act();
+        let may_wait = world.below(4) == 0;
+        world.turn(may_wait);
+    }
+    world.settle();
+    world.check();
+    let now_ns = world.driver.monotonic_ns();
+    world.shard.drain(now_ns + SECOND);
+    let end_ns = now_ns + SECOND + 3 * server::LINGER_NS;
+    while !world.shard.is_done() {
+        assert!(world.driver.monotonic_ns() < end_ns, "the drain ends");
+        world.turn(true);
+    }
+    let statistics = world.broker.statistics();
+    assert_eq!(statistics.subscriptions, 1, "that of this process");
+    let delivered = world.clients.iter().chain(&world.gone);
+    let delivered = delivered
+        .flat_map(|it| it.seen.values())
+        .map(|seen| seen.len() as u64);
+    (delivered.sum(), world.gone.len() as u64)
+}
+
+#[test]
+fn whatever_the_network_does_promises_hold() {
+    let only = std::env::var("FASTMQ_SEED")
+        .ok()
+        .map(|seed| seed.parse().unwrap());
+    let seeds = only.map_or(1..SEEDS + 1, |seed: u64| seed..seed + 1);
+    let (mut delivered, mut gone) = (0, 0);
+    for seed in seeds {
+        let ran = std::panic::catch_unwind(|| run(seed));
+        match ran {
+            Ok((more, broken)) => (delivered, gone) = (delivered + more, gone + broken),
+            Err(_) => panic!("FASTMQ_SEED={seed} cargo test -p fastmq-engine --test shard"),
+        }
+    }
+    if only.is_none() {
+        assert!(
+            delivered > 1000 && gone > 50,
+            "{delivered} deliveries, {gone} ends"
+        );
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_told_and_the_others_go_on() {
+    let mut world = World::new(1);
+    world.network = SimulatedNetwork::new(&world.driver, 1, Faults::default());
+    let config = Config {
+        connections_max: 32,
+        ..Config::default()
+    };
+    let sockets = SimulatedSockets::new(&world.network, &config);
+    let options = ServerOptions {
+        connections_max: 2,
+        ..ServerOptions::default()
+    };
+    world.shard = Shard::new(&world.broker, Box::new(sockets), options).unwrap();
+    world.shard.listen(&world.address).unwrap();
+    world.sockets = SimulatedSockets::new(&world.network, &config);
+    for _ in 0..2 {
+        world.connect();
+    }
+    (0..20).for_each(|_| world.turn(true));
+    world.connect();
+    (0..20).for_each(|_| world.turn(true));
+    assert!(
+        world
+            .clients
+            .iter()
+            .chain(&world.gone)
+            .any(|it| it.name == 3 && it.is_leaving)
+    );
+    world.clients[0]
+        .peer
+        .publish(40, "n.1", &7_u64.to_le_bytes());
+    world.clients[0].open.insert(40, 7);
+    (0..20).for_each(|_| world.turn(true));
+    assert!(world.clients[0].acknowledged.contains(&7));
+    let until_ns = world.driver.monotonic_ns() + 2 * server::LINGER_NS;
+    while world.driver.monotonic_ns() < until_ns {
+        world.turn(true);
+    }
+    assert_eq!(world.shard.connection_count(), 2);
+}
