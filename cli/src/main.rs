@@ -1,4 +1,5 @@
-//! The `fastmq` command: what version this is, what this machine offers, how fast it goes.
+//! The `fastmq` command: what version this is, what this machine offers, how fast it goes, and a
+//! server.
 //!
 //! It uses the crate `fastmq` alone, as any program would. Each command stands in a module of its
 //! own and writes to standard output; errors go to standard error with a non-zero exit code.
@@ -7,6 +8,7 @@
 
 mod bench;
 mod doctor;
+mod serve;
 mod version;
 
 use std::io::{self, Write};
@@ -25,7 +27,7 @@ fn command() -> Command {
         .value_parser(value_parser!(u64).range(1..=SECONDS_MAX));
     Command::new("fastmq")
         .version(fastmq::VERSION)
-        .about("A message queue in your process")
+        .about("A message queue in your process, and between processes")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Command::new("version").about("Shows the versions of the library and its ABI"))
@@ -35,6 +37,7 @@ fn command() -> Command {
                 .about("Measures this machine, in one process")
                 .arg(seconds),
         )
+        .subcommand(serve::command())
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             let seconds = arguments.get_one::<u64>("seconds").copied().unwrap_or(1);
             bench::run(&mut out, seconds)
         }
+        Some(("serve", arguments)) => serve::run(&mut out, arguments),
         _ => Ok(()),
     };
     match result.and_then(|()| out.flush()) {

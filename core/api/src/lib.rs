@@ -60,6 +60,7 @@
 mod client;
 mod queue;
 mod reply;
+mod serving;
 mod subscription;
 
 pub use client::Client;
@@ -72,6 +73,7 @@ pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::presence::{HEADER_SUBSCRIPTION, SUBJECT_JOINED, SUBJECT_LEFT};
+pub use fastmq_engine::server::ServerOptions;
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::timestamps::Timestamps;
@@ -82,6 +84,7 @@ pub use fastmq_engine::{
 };
 pub use queue::{Queue, wait_any};
 pub use reply::Reply;
+pub use serving::Server;
 pub use subscription::{OnMessage, SubscribeOptions, Subscription};
 
 /// The version of the library.
@@ -97,7 +100,9 @@ pub const FOREVER_NS: u64 = u64::MAX;
 #[doc(hidden)]
 pub mod border {
     pub use fastmq_engine::any::wait_any;
-    pub use fastmq_engine::driver::{core_count, fence, fork, pages, pin_current_thread, sockets};
+    pub use fastmq_engine::driver::{
+        core_count, fence, fork, pages, pin_current_thread, signals, sockets,
+    };
     pub use fastmq_engine::memory::allocation::{Allocator, try_box};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
 }

@@ -1,0 +1,56 @@
+//! A client that listens: other processes use its broker by the native protocol.
+
+use fastmq_engine::Result;
+use fastmq_engine::server::{self, ServerOptions};
+
+use crate::client::Client;
+
+/// A broker that listens. Dropping it closes it at once.
+///
+/// It keeps the client open; close it before the client, so that its connections can finish.
+#[derive(Debug)]
+pub struct Server {
+    server: server::Server,
+}
+
+impl Client {
+    /// Serves other processes at `urls`, on a thread of its own: `unix:PATH` and
+    /// `tcp://HOST:PORT`, where HOST is an IP address or `localhost`, and port 0 takes a free one.
+    ///
+    /// Local and remote users see one another. A Unix socket is for this user alone (mode 0600);
+    /// a socket file that nobody answers at is replaced. Returns when it listens.
+    ///
+    /// ```
+    /// # fn main() -> fastmq::Result<()> {
+    /// # let client = fastmq::Client::open(fastmq::Options::default())?;
+    /// let server = client.listen(&["tcp://127.0.0.1:0"], fastmq::ServerOptions::default())?;
+    /// assert!(server.urls()[0].starts_with("tcp://127.0.0.1:"));
+    /// server.close(1_000_000_000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// INVALID: a URL, no URL, a name above 255 bytes or a token above 4,096. DENIED: other
+    /// machines would reach it, and `is_insecure_allowed` is not set. IO: an address is in use, or
+    /// the system refuses. CLOSED, NO_MEMORY.
+    pub fn listen(&self, urls: &[&str], options: ServerOptions) -> Result<Server> {
+        let addresses: Result<Vec<_>> = urls.iter().map(|url| server::address_of(url)).collect();
+        let server = server::Server::listen(self.broker(), &addresses?, options)?;
+        Ok(Server { server })
+    }
+}
+
+impl Server {
+    /// Where it listens, in the order in which it was asked.
+    pub fn urls(&self) -> Vec<String> {
+        let addresses = self.server.addresses().iter();
+        addresses.map(ToString::to_string).collect()
+    }
+
+    /// Takes no more connections, asks the clients to finish, and closes when they have gone or
+    /// after `timeout_ns`. Blocks until then, and some seconds more at most for the last bytes.
+    pub fn close(self, timeout_ns: u64) {
+        self.server.close(timeout_ns);
+    }
+}
