@@ -18,10 +18,13 @@ export TSAN_OPTIONS="halt_on_error=0"
 # Compiling is most of the time here. Names of inlined functions stay: the suppressions need them.
 export CARGO_PROFILE_TEST_OPT_LEVEL=1
 
-passes "ThreadSanitizer" cargo test --locked -p fastmq-driver -p fastmq-memory \
-    -p fastmq-route --lib --tests --target "$HOST_TARGET" --no-fail-fast
-
-# Of the engine, the tests that start threads; make soak runs all (THOROUGH).
+# Here the tests that start threads; make soak runs all (THOROUGH).
+passes "ThreadSanitizer" cargo test --locked -p fastmq-memory -p fastmq-route --lib --tests \
+    --target "$HOST_TARGET" --no-fail-fast
+driver=(--test null --test simulated)
+[ -n "${THOROUGH:-}" ] && driver=(--tests)
+passes "ThreadSanitizer over the driver" cargo test --locked -p fastmq-driver --lib \
+    "${driver[@]}" --target "$HOST_TARGET" --no-fail-fast
 engine=(--tests)
 if [ -z "${THOROUGH:-}" ]; then
     engine=()
