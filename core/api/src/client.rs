@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use fastmq_engine::driver::{Driver, NullDriver};
+use fastmq_engine::link::ConnectOptions;
 use fastmq_engine::memory::Detached;
 use fastmq_engine::statistics::Statistics;
 use fastmq_engine::{
@@ -32,6 +33,41 @@ impl Client {
     /// threads is missing. UNSUPPORTED, IO: such a thread cannot be started. NO_MEMORY.
     pub fn open(options: Options) -> Result<Self> {
         Self::open_with(options, Arc::new(NullDriver::new()))
+    }
+
+    /// Connects to the first of the servers that answers: `tcp://host:port` or `unix:/path`, with
+    /// commas between them. What the client can do is what one of a broker in this process can,
+    /// over a thread of its own, which connects again whenever the connection breaks: then it
+    /// subscribes again, requests that were open end as DISCONNECTED, and publishes wait for the
+    /// next connection up to `store_max` bytes. [`crate::Event`] tells what has happened.
+    ///
+    /// Not yet: latest queues, last values of its own, requests for several answers. A handler
+    /// with [`Delivery::Inline`] runs on that thread, and must not ask or subscribe there (MISUSE).
+    /// Close the client, which sends what was accepted: one that nobody holds ends by itself, but
+    /// up to ten seconds later.
+    ///
+    /// ```no_run
+    /// # fn main() -> fastmq::Result<()> {
+    /// use fastmq::{Client, ConnectOptions};
+    /// let client = Client::connect("tcp://127.0.0.1:7411", ConnectOptions::default())?;
+    /// let flights = client.subscribe("flight.*.JFK")?;
+    /// client.publish("flight.LAX.JFK", "delayed 12 minutes")?;
+    /// let batch = flights.receive(64, 1_000_000_000)?;
+    /// assert_eq!(batch.messages()[0].payload(), b"delayed 12 minutes");
+    /// # drop(batch);
+    /// client.close();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// INVALID: a URL or an option. UNAVAILABLE, DENIED, UNSUPPORTED, or what else the last server
+    /// said once all were tried. TIMEOUT: none has answered within `connect_timeout`. IO,
+    /// NO_MEMORY.
+    pub fn connect(urls: &str, options: ConnectOptions) -> Result<Self> {
+        Ok(Self {
+            broker: engine::link::connect(urls, options)?,
+        })
     }
 
     /// Opens a broker over a driver of your own, such as the simulated one.

@@ -69,6 +69,7 @@ pub use fastmq_engine::driver::pages::PageOptions;
 pub use fastmq_engine::driver::scheduling::{Scheduling, ThreadName, ThreadOptions};
 pub use fastmq_engine::driver::{Driver, NullDriver, SimulatedDriver};
 pub use fastmq_engine::headers::{self, Headers};
+pub use fastmq_engine::link::{ConnectOptions, Event, OnEvent};
 pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};

@@ -526,6 +526,12 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn reply_slow(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
+        let uplink = self.broker.uplink.as_ref();
+        uplink.map_or_else(|| self.answer(requester, draft), |it| it.reply_by(draft))
+    }
+
+    /// Answers an asker of this process.
+    pub(crate) fn answer(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
         let place = self.broker.requester_place(requester)?;
         let lane = self.lane_to(&place)?;
         let index = (requester & REQUESTER_INDEX_MASK) as usize;

@@ -20,6 +20,7 @@ use crate::ended::{self, DropEnded};
 use crate::error::{Error, Fault, Result, Status};
 use crate::kept::Kept;
 use crate::key_groups::KeyGroups;
+use crate::link::Uplink;
 pub use crate::options::Options;
 use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
 use crate::page_options::take_memory;
@@ -72,6 +73,8 @@ pub struct Broker {
     pub(crate) late_answers: AtomicU64,
     /// Reply streams that are open.
     pub(crate) streams: AtomicU64,
+    /// Of a remote client: what goes to the server instead of to queues of this process.
+    pub(crate) uplink: Option<Arc<Uplink>>,
     _ended: DropEnded,
 }
 
@@ -95,6 +98,15 @@ impl Broker {
     /// Opens a broker in this process, over `driver`. Starts no thread and opens no descriptor;
     /// only options of library threads are tried on a thread that ends at once.
     pub fn open(options: Options, driver: Arc<dyn Driver>) -> Result<Arc<Self>> {
+        Self::open_linked(options, driver, None)
+    }
+
+    /// The same, of a remote client if there is an uplink.
+    pub(crate) fn open_linked(
+        options: Options,
+        driver: Arc<dyn Driver>,
+        uplink: Option<Arc<Uplink>>,
+    ) -> Result<Arc<Self>> {
         check_options(&options)?;
         threads::try_options(&driver, &options.threads)?;
         // Once for the process: the fences of the publish path and the mark that a fork wipes.
@@ -124,6 +136,7 @@ impl Broker {
             stamper: Stamper::new(options.timestamps, &*driver),
             options,
             driver,
+            uplink,
             _ended: DropEnded,
         })?)
     }
@@ -295,7 +308,18 @@ impl Broker {
         check_listener(pattern, &options)?;
         let text = Text::new(pattern).map_err(|_| Error::NO_MEMORY)?;
         let id = self.slots.take(options.tag).ok_or(Error::NO_MEMORY)?;
-        let membership = options.membership();
+        let wanted = match &self.uplink {
+            Some(uplink) => {
+                let wanted = uplink.wanted(id, pattern, &options);
+                Some(wanted.inspect_err(|_| self.slots.give(id))?)
+            }
+            None => None,
+        };
+        // The groups of a remote client are its server's.
+        let membership = match wanted {
+            Some(_) => Membership::NONE,
+            None => options.membership(),
+        };
         let replay_last = options.replay_last;
         let owns_queue = options.queue.is_none() && options.delivery != Delivery::Inline;
         let target = match self.make_target(id, options) {
@@ -324,7 +348,12 @@ impl Broker {
             self.presence.wake(self);
         }
         let broker = self.clone();
-        Ok(Subscription::new(broker, id, text, &target, owns_queue))
+        let subscription = Subscription::new(broker, id, text, &target, owns_queue);
+        if let (Some(uplink), Some(wanted)) = (&self.uplink, wanted) {
+            let asked = uplink.subscribe(id, wanted, target);
+            asked.inspect_err(|_| subscription.unsubscribe())?;
+        }
+        Ok(subscription)
     }
 
     fn make_target(self: &Arc<Self>, id: u32, options: SubscribeOptions<'_>) -> Result<Target> {
@@ -419,6 +448,12 @@ impl Broker {
 
     /// Ends a request in the place of a responder that will not answer it.
     pub(crate) fn answer_late(&self, token: u64, status: Status) {
+        if let Some(uplink) = &self.uplink
+            && Uplink::is_asked_by_server(token)
+        {
+            let _ = uplink.reply(token, status as u32, &[], &[]);
+            return;
+        }
         // Not as a record: an answer of a responder counts at once, this only if it is the last,
         // and nobody has promised room for it.
         if let Ok(place) = self.requester_place((token >> 32) as u32) {

@@ -399,7 +399,9 @@ fn queues_of(targets: &Targets) -> (&[LaneTarget], &[Group]) {
         Targets::One(target) => (std::slice::from_ref(target), &[]),
         Targets::Group(group) => (&[], std::slice::from_ref(&**group)),
         Targets::Many(many) => (&many.plain, &many.groups),
-        Targets::Inline(_) | Targets::Latest(_) | Targets::Nobody => (&[], &[]),
+        Targets::Inline(_) | Targets::Latest(_) | Targets::Nobody | Targets::Remote(_) => {
+            (&[], &[])
+        }
     }
 }
 

@@ -109,6 +109,9 @@ impl Broker {
             if let Some(group) = entry.value().keyed() {
                 group.leave(id);
             }
+            if let Some(uplink) = &self.uplink {
+                uplink.unsubscribe(id);
+            }
         }
         if is_told {
             self.presence.wake(self);
@@ -316,6 +319,9 @@ impl Broker {
         }
         self.kept.clear();
         self.threads.stop(deadline_ns);
+        if let Some(uplink) = &self.uplink {
+            uplink.close(deadline_ns);
+        }
         self.polled.wake();
         crate::thread_client::forget_thread_client(self.id());
         // The last subscriptions, and with them their queues: else their memory would stay until

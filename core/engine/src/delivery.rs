@@ -91,6 +91,7 @@ impl Writer {
                 self.send_blocks::<Group>(std::slice::from_ref(target), &[], message, draft)?;
             }
             Targets::Latest(target) => self.put_one(target, draft)?,
+            Targets::Remote(uplink) => uplink.publish(message, draft, self.publisher())?,
             Targets::Inline(_) | Targets::Nobody => {}
         }
         self.count_call(&self.counters.published);
@@ -498,6 +499,9 @@ impl Writer {
         let handler = match responder {
             Responder::Inline(handler) => Some(&**handler),
             Responder::Group(group) => group.inline_member(),
+            Responder::Remote(uplink) => {
+                return Ok((uplink.request(message, draft)?, 0));
+            }
             Responder::Queue(_) => None,
         };
         if let Some(handler) = handler {
@@ -511,7 +515,7 @@ impl Writer {
             Responder::Group(group) => {
                 self.send_any(&[], std::slice::from_ref(*group), message, draft)
             }
-            Responder::Inline(_) => Ok(Sent::default()),
+            Responder::Inline(_) | Responder::Remote(_) => Ok(Sent::default()),
         };
         match sent {
             // One that went into a queue that was closed is cancelled by whoever empties that.

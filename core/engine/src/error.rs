@@ -202,6 +202,18 @@ impl Error {
         }
     }
 
+    /// An error of whatever status somebody else has said.
+    #[cold]
+    pub(crate) fn made(status: Status, sentence: fmt::Arguments<'_>) -> Self {
+        let mut text = Sentence(String::new());
+        match text.write_fmt(sentence) {
+            Ok(()) => {
+                try_box((status, text.0)).map_or(Self::NO_MEMORY, |made| Self(Repr::Made(made)))
+            }
+            Err(_) => Self::NO_MEMORY,
+        }
+    }
+
     /// The same for a refusal of the system; `doing` is what it refused.
     #[cold]
     pub fn with_io(fallback: &'static Fault, doing: &str, error: &io::Error) -> Self {

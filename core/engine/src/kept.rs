@@ -380,6 +380,9 @@ impl Writer {
         draft: &Draft<'_>,
     ) -> Result<()> {
         let (broker, subject) = (&*self.broker, draft.subject);
+        if broker.uplink.is_some() {
+            return Err(KEPT_REMOTE);
+        }
         let copy = || KeptMessage::new(draft, self.publisher(), &broker.budget);
         let mut kept = copy();
         if kept.is_err() && broker.kept.drop_expired(broker) {
@@ -458,6 +461,11 @@ impl Place {
         }
     }
 }
+
+const KEPT_REMOTE: Error = Error::new(&Fault(
+    Status::Unsupported,
+    "a remote client cannot keep last values",
+));
 
 impl Broker {
     /// Forgets the last value of a subject. NOT_FOUND: there is none.

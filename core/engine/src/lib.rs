@@ -28,6 +28,7 @@ mod kept;
 mod key_groups;
 mod keyed;
 mod latest;
+pub mod link;
 pub mod log;
 mod many;
 pub mod message;

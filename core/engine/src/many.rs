@@ -58,6 +58,9 @@ impl Legs<'_> {
 impl Writer {
     /// Sends a request to each responder, each with a token of its own.
     fn scatter(&self, targets: &Targets, message: &Message<'_>, legs: &Legs<'_>) -> Result<Fate> {
+        if let Targets::Remote(_) = targets {
+            return Err(MANY_REMOTE);
+        }
         let mut draft = self.request_draft(message, 0)?;
         self.count_call(&self.counters.requests);
         let mut fates = Fates::default();
@@ -216,6 +219,11 @@ fn check_credit(replies: u32) -> Result<()> {
         format_args!("a credit of {replies} replies; at most 1,048,576"),
     ))
 }
+
+const MANY_REMOTE: Error = Error::new(&Fault(
+    Status::Unsupported,
+    "a remote client cannot ask for several answers yet",
+));
 
 const NOTHING_GRANTED: Error = Error::new(&Fault(
     Status::Invalid,

@@ -190,6 +190,10 @@ fn wait(
             let pending = |place: &&Arc<Place>| place.statistics().pending_bytes;
             places.iter().max_by_key(pending)
         };
+        if let Some(uplink) = &broker.uplink {
+            uplink.wait_for_room(deadline_ns.min(now_ns.saturating_add(REFUSING_AGAIN_NS)));
+            continue;
+        }
         let Some(place) = refusing.or_else(fullest) else {
             return last;
         };

@@ -15,6 +15,7 @@ use fastmq_route::cache::CachedRoute;
 use crate::delivery::Choice;
 use crate::error::{Error, Result};
 use crate::latest::LatestTarget;
+use crate::link::Uplink;
 use crate::subscription::Handler;
 
 /// A lane of the writer, and the subscription that its record is for.
@@ -72,6 +73,7 @@ pub(crate) enum Responder<'t> {
     Queue(LaneTarget),
     Group(&'t Group),
     Inline(&'t Handler),
+    Remote(&'t Uplink),
 }
 
 impl Responder<'_> {
@@ -80,6 +82,7 @@ impl Responder<'_> {
         match self {
             Self::Queue(target) => target.subscription,
             Self::Inline(handler) => handler.id,
+            Self::Remote(_) => 0,
             Self::Group(group) => match choice {
                 Choice::Lane(target) => target.subscription,
                 Choice::Inline(member) => match group.members.get(member) {
@@ -122,6 +125,8 @@ pub(crate) enum Targets {
     Group(Box<Group>),
     Latest(Box<LatestTarget>),
     Many(Box<Many>),
+    /// All targets of a remote client.
+    Remote(Arc<Uplink>),
 }
 
 impl Targets {
@@ -136,7 +141,7 @@ impl Targets {
             Self::Inline(handler) => add(&mut many.inline, handler)?,
             Self::Group(group) => add(&mut many.groups, *group)?,
             Self::Latest(target) => add(&mut many.latest, *target)?,
-            Self::Nobody | Self::Many(_) => {}
+            Self::Nobody | Self::Many(_) | Self::Remote(_) => {}
         }
         Ok(many)
     }
@@ -144,9 +149,13 @@ impl Targets {
     /// Those who answer a request.
     pub(crate) fn responders(&self) -> impl Iterator<Item = Responder<'_>> {
         type Parts<'t> = (&'t [LaneTarget], &'t [Group], &'t [Arc<Handler>]);
+        let remote = match self {
+            Self::Remote(uplink) => Some(Responder::Remote(uplink)),
+            _ => None,
+        };
         let (queues, groups, inline): Parts<'_> = match self {
             // A queue that keeps the newest of its messages would drop requests.
-            Self::Nobody | Self::Latest(_) => (&[], &[], &[]),
+            Self::Nobody | Self::Latest(_) | Self::Remote(_) => (&[], &[], &[]),
             Self::One(target) => (slice::from_ref(target), &[], &[]),
             Self::Inline(handler) => (&[], &[], slice::from_ref(handler)),
             Self::Group(group) => (&[], slice::from_ref(&**group), &[]),
@@ -155,7 +164,7 @@ impl Targets {
         let queues = queues.iter().map(|target| Responder::Queue(*target));
         let groups = groups.iter().map(Responder::Group);
         let inline = inline.iter().map(|handler| Responder::Inline(handler));
-        queues.chain(groups).chain(inline)
+        queues.chain(groups).chain(inline).chain(remote)
     }
 }
 

@@ -138,6 +138,9 @@ impl Writer {
     /// Ends the lookup of a subject and opens the lanes that are missing.
     #[inline]
     fn resolve(&self, search: Search<'_, Interested>, subject: &[u8]) -> Result<Targets> {
+        if let Some(uplink) = &self.broker.uplink {
+            return Ok(Targets::Remote(uplink.clone()));
+        }
         let mut targets = Targets::Nobody;
         let mut result = Ok(());
         // No handler runs in here.

@@ -66,7 +66,12 @@ impl Slot {
 
     /// Counts one dropped message; any writer may.
     pub fn count_dropped(&self) {
-        self.state.fetch_add(1, Ordering::Relaxed);
+        self.count_dropped_by(1);
+    }
+
+    /// Counts dropped messages: fewer than 2^40, so that their sum does not reach the generation.
+    pub(crate) fn count_dropped_by(&self, messages: u64) {
+        self.state.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// Messages delivered and messages dropped.

@@ -50,6 +50,15 @@ pub(crate) struct Membership<'a> {
     pub(crate) weight: u32,
 }
 
+impl Membership<'_> {
+    /// That of no group.
+    pub(crate) const NONE: Self = Self {
+        group: &[],
+        mode: GroupMode::Balanced,
+        weight: 0,
+    };
+}
+
 /// What is called with each message.
 pub type OnMessage = dyn Fn(&View) + Send + Sync;
 

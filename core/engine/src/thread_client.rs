@@ -327,6 +327,8 @@ impl ThreadClient {
 pub(crate) fn gone_error(status: u32) -> Error {
     const BUSY: u32 = Status::Busy as u32;
     const TIMEOUT: u32 = Status::Timeout as u32;
+    const NO_RESPONDER: u32 = Status::NoResponder as u32;
+    const DISCONNECTED: u32 = Status::Disconnected as u32;
     Error::new(match status {
         BUSY => &Fault(
             Status::Busy,
@@ -335,6 +337,11 @@ pub(crate) fn gone_error(status: u32) -> Error {
         TIMEOUT => &Fault(
             Status::Timeout,
             "the request's time to live ended before a responder read it",
+        ),
+        NO_RESPONDER => &Fault(Status::NoResponder, "nobody answers this subject now"),
+        DISCONNECTED => &Fault(
+            Status::Disconnected,
+            "the connection broke before an answer came; whether it was carried out is unknown",
         ),
         _ => &CANCELLED,
     })

@@ -75,10 +75,15 @@ impl Threads {
         let count = self.count.clone();
         self.count.fetch_add(1, Ordering::Relaxed);
         let options = &broker.options.threads;
-        let started = start(&broker.driver, options, running.len(), move || {
-            run(&weak, &list, &*driver, &is_stopping);
-            count.fetch_sub(1, Ordering::Relaxed);
-        });
+        let started = start(
+            &broker.driver,
+            options,
+            ("call", running.len()),
+            move || {
+                run(&weak, &list, &*driver, &is_stopping);
+                count.fetch_sub(1, Ordering::Relaxed);
+            },
+        );
         let started = started.inspect_err(|_| {
             self.count.fetch_sub(1, Ordering::Relaxed);
         });
@@ -121,7 +126,7 @@ pub(crate) fn try_options(driver: &Arc<dyn Driver>, options: &ThreadOptions) -> 
     if *options == ThreadOptions::default() {
         return Ok(());
     }
-    let _ = start(driver, options, 0, || {})?.join();
+    let _ = start(driver, options, ("call", 0), || {})?.join();
     Ok(())
 }
 
@@ -133,10 +138,10 @@ struct Start {
 }
 
 /// Starts a thread that runs `body` when it is what the options say.
-fn start(
+pub(crate) fn start(
     driver: &Arc<dyn Driver>,
     options: &ThreadOptions,
-    number: usize,
+    (kind, number): (&str, usize),
     body: impl FnOnce() + Send + 'static,
 ) -> Result<Thread> {
     let start = try_arc(Start {
@@ -160,7 +165,7 @@ fn start(
         }
     })?;
     let memory = [Layout::new::<[u128; SPAWN_BYTES / 16]>(); SPAWN_BLOCKS];
-    let spawned = with_memory(&memory, || driver.spawn(&format!("call-{number}"), body));
+    let spawned = with_memory(&memory, || driver.spawn(&format!("{kind}-{number}"), body));
     let thread = spawned?.map_err(|error| {
         let fault = &Fault(
             Status::Unsupported,

@@ -1,4 +1,4 @@
-//! How far the records of one writer in a queue have got.
+//! How far the records of one writer in a queue have got, and what was lost before they came.
 
 use super::LaneWriter;
 use crate::queue::After;
@@ -29,5 +29,13 @@ impl LaneWriter {
             count: *count,
         });
         Mark([own, shared])
+    }
+
+    /// Counts messages that were lost on their way here: the next record tells them.
+    pub fn note_lost(&mut self, lost: u64) {
+        match &mut self.own {
+            Some(own) => own.producer.add_lost(lost),
+            None => self.lost += lost,
+        }
     }
 }

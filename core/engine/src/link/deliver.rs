@@ -1,0 +1,313 @@
+//! A delivery into its queue or handler.
+//!
+//! The link is the only writer of a remote client's queues. A message for a backpressure queue that
+//! is full is held, and what comes for that queue behind it; the server gets no credit for it, so
+//! what is held is bounded, and nothing else has to wait. A request is answered BUSY.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fastmq_driver::FOREVER_NS;
+use fastmq_memory::allocation::try_bytes;
+use fastmq_memory::record::flag;
+use fastmq_memory::view::{Numbers, Optional, View, view_flag};
+use fastmq_memory::{Draft, Kind};
+use fastmq_wire::{Frame, Frames, Message, Side, round_up};
+
+use crate::call;
+use crate::error::{Error, Result, Status};
+use crate::log;
+use crate::route::{Group, LaneTarget};
+use crate::subscription::Target;
+use crate::writer::Writer;
+
+use super::uplink::Uplink;
+
+/// Pause before a full queue is tried again.
+const RETRY_NS: u64 = 500_000;
+/// Most losses that one frame tells.
+const LOST_MAX: u64 = 1 << 20;
+
+/// Subject and publisher of a delivery.
+type Named<'a> = (&'a [u8], u64);
+
+/// A delivery whose queue is full.
+struct Held {
+    frame: Box<[u8]>,
+    subject: Box<[u8]>,
+    publisher: u64,
+    /// When it came.
+    came_ns: u64,
+    target: Target,
+    /// What its LOST says was told.
+    is_lost_told: bool,
+}
+
+/// Where deliveries go.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    targets: HashMap<u32, Target>,
+    /// By queue.
+    held: HashMap<u64, VecDeque<Held>>,
+}
+
+/// What came of a delivery.
+enum Outcome {
+    Done,
+    Full,
+}
+
+impl Deliveries {
+    /// Delivers; false: it is held.
+    pub(super) fn take(
+        &mut self,
+        uplink: &Uplink,
+        writer: &Writer,
+        message: &Message<'_>,
+        kind: Kind,
+        subject: Named<'_>,
+        now_ns: u64,
+    ) -> Result<bool> {
+        let id = message.subscription();
+        let Some(target) = self.target(uplink, writer, id)? else {
+            // Of a subscription that has ended meanwhile.
+            if let (Kind::Request, Some(token)) = (kind, give_token(uplink, message)) {
+                let _ = uplink.reply(token, Status::Cancelled as u32, &[], &[]);
+            }
+            return Ok(true);
+        };
+        let place = target.queue().map_or(0, |place| place.id());
+        let is_behind = self.held.contains_key(&place);
+        if !is_behind || kind == Kind::Request {
+            note_lost(writer, &target, id, message.lost());
+            let outcome = deliver(uplink, writer, &target, message, kind, subject, now_ns)?;
+            if let Outcome::Done = outcome {
+                return Ok(true);
+            }
+        }
+        self.held.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        let queue = self.held.entry(place).or_default();
+        queue.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        let mut frame = Vec::new();
+        let size = round_up(message.bytes().len());
+        frame
+            .try_reserve_exact(size)
+            .map_err(|_| Error::NO_MEMORY)?;
+        frame.extend_from_slice(message.bytes());
+        frame.resize(size, 0);
+        queue.push_back(Held {
+            frame: frame.into_boxed_slice(),
+            subject: try_bytes(subject.0)?,
+            publisher: subject.1,
+            came_ns: now_ns,
+            target,
+            is_lost_told: !is_behind,
+        });
+        Ok(false)
+    }
+
+    fn target(&mut self, uplink: &Uplink, writer: &Writer, id: u32) -> Result<Option<Target>> {
+        if let Some(target) = self.targets.get(&id) {
+            return Ok(Some(target.clone()));
+        }
+        let state = uplink.state();
+        let Some(subscribed) = state.subscriptions.get(&id) else {
+            return Ok(None);
+        };
+        let target = subscribed.target.clone();
+        drop(state);
+        if let Target::Queue(place) = &target {
+            writer.lane_to(place)?;
+        }
+        self.targets.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        self.targets.insert(id, target.clone());
+        Ok(Some(target))
+    }
+
+    /// Forgets subscriptions that have ended.
+    pub(super) fn forget_gone(&mut self, uplink: &Uplink, writer: &Writer) {
+        let gone = {
+            let mut state = uplink.state();
+            if state.gone.is_empty() {
+                return;
+            }
+            std::mem::take(&mut state.gone)
+        };
+        for id in gone {
+            self.targets.remove(&id);
+        }
+        writer.sweep();
+    }
+
+    /// Tries again what is held; how many bytes of frames are done with.
+    pub(super) fn retry(&mut self, uplink: &Uplink, writer: &Writer, now_ns: u64) -> usize {
+        let mut done = 0;
+        self.held.retain(|_, queue| {
+            while let Some(held) = queue.front_mut() {
+                if !held.retry(uplink, writer, now_ns) {
+                    return true;
+                }
+                done += held.frame.len();
+                queue.pop_front();
+            }
+            false
+        });
+        done
+    }
+
+    /// When to try again.
+    pub(super) fn retry_at_ns(&self, now_ns: u64) -> u64 {
+        match self.held.is_empty() {
+            true => FOREVER_NS,
+            false => now_ns + RETRY_NS,
+        }
+    }
+
+    /// Messages of a subscription were lost on the way.
+    pub(super) fn note_lost(&mut self, uplink: &Uplink, writer: &Writer, id: u32, lost: u64) {
+        if let Ok(Some(target)) = self.target(uplink, writer, id) {
+            note_lost(writer, &target, id, lost);
+        }
+    }
+}
+
+impl Held {
+    fn retry(&mut self, uplink: &Uplink, writer: &Writer, now_ns: u64) -> bool {
+        let mut frames = Frames::new(&self.frame, Side::Client, u32::MAX);
+        let Ok(Some(Frame::Message(message))) = frames.next_frame() else {
+            return true;
+        };
+        if !std::mem::replace(&mut self.is_lost_told, true) {
+            note_lost(writer, &self.target, message.subscription(), message.lost());
+        }
+        let subject = (&*self.subject, self.publisher);
+        // Its time has begun when it came.
+        let came_ns = self.came_ns.min(now_ns);
+        let kind = Kind::Message;
+        let outcome = deliver(
+            uplink,
+            writer,
+            &self.target,
+            &message,
+            kind,
+            subject,
+            came_ns,
+        );
+        !matches!(outcome, Ok(Outcome::Full))
+    }
+}
+
+fn give_token(uplink: &Uplink, message: &Message<'_>) -> Option<u64> {
+    uplink.state().tokens.give(message.token())
+}
+
+/// Counts losses of a subscription, and has its next message tell them.
+fn note_lost(writer: &Writer, target: &Target, id: u32, lost: u64) {
+    let lost = lost.min(LOST_MAX);
+    if lost == 0 {
+        return;
+    }
+    if let Some(slot) = writer.broker().slots.get(id)
+        && slot.is(id)
+    {
+        slot.count_dropped_by(lost);
+    }
+    if let Target::Queue(place) = target
+        && let Ok(index) = writer.lane_to(place)
+        && let Some(lane) = writer.lanes.borrow_mut().get(index)
+    {
+        lane.writer.note_lost(lost);
+    }
+}
+
+fn deliver(
+    uplink: &Uplink,
+    writer: &Writer,
+    target: &Target,
+    message: &Message<'_>,
+    kind: Kind,
+    (subject, named): Named<'_>,
+    now_ns: u64,
+) -> Result<Outcome> {
+    let id = message.subscription();
+    let token = match kind {
+        Kind::Request => give_token(uplink, message).ok_or(Error::NO_MEMORY)?,
+        _ => 0,
+    };
+    let sequence = message.sequence().unwrap_or(0);
+    let publisher = message.publisher().unwrap_or(named);
+    let place = match target {
+        Target::Queue(place) => place,
+        Target::Inline(handler) => {
+            let numbers = Numbers {
+                sequence,
+                publisher,
+                token,
+                timestamp_ns: message.timestamp_ns().unwrap_or(0),
+                subscription_id: id,
+                flags: if token == 0 { 0 } else { view_flag::REQUEST },
+                tag: handler.tag,
+                ..Numbers::default()
+            };
+            let optional = Optional {
+                reply_to: message.reply_to(),
+                key: message.key(),
+                headers: message.headers(),
+            };
+            let payload = message.payload();
+            let called = catch_unwind(AssertUnwindSafe(|| {
+                View::with_borrowed(subject, payload, numbers, Some(optional), |view| {
+                    let _ = call::call(handler, view);
+                });
+            }));
+            if called.is_err() {
+                log::write(log::Level::Error, "call", "a handler panicked");
+            }
+            return Ok(Outcome::Done);
+        }
+    };
+    let mut draft = Draft {
+        kind,
+        sequence,
+        publisher,
+        token,
+        subject,
+        payload: message.payload(),
+        reply_to: message.reply_to(),
+        key: message.key(),
+        headers: message.headers(),
+        timestamp: message.timestamp_ns().unwrap_or(0),
+        ..Draft::default()
+    };
+    let mut set = |is_set: bool, flag: u16| draft.flags |= if is_set { flag } else { 0 };
+    set(token != 0, flag::TOKEN);
+    set(message.sequence().is_some(), flag::SEQUENCE);
+    set(
+        message.sequence().is_some() && publisher != 0,
+        flag::PUBLISHER,
+    );
+    set(message.timestamp_ns().is_some(), flag::TIMESTAMP);
+    let texts = message.reply_to().len() + message.key().len() + message.headers().len();
+    set(texts > 0, flag::SIZES);
+    if let Some(ttl_ns) = message.ttl_ns() {
+        draft.flags |= flag::EXPIRY;
+        draft.expiry = now_ns.saturating_add(ttl_ns);
+    }
+    let target = LaneTarget {
+        lane: writer.lane_to(place)?,
+        subscription: id,
+    };
+    let sent = writer.send_any::<Group>(&[target], &[], &crate::Message::default(), &draft);
+    match sent {
+        Ok(_) => Ok(Outcome::Done),
+        Err(error) if error.status() == Status::Again && kind == Kind::Message => Ok(Outcome::Full),
+        Err(error) => {
+            if token != 0 {
+                let _ = uplink.reply(token, Status::Busy as u32, &[], &[]);
+            } else if error.status() != Status::Closed {
+                note_lost(writer, &Target::Queue(place.clone()), id, 1);
+            }
+            Ok(Outcome::Done)
+        }
+    }
+}

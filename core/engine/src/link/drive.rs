@@ -1,0 +1,428 @@
+//! The link's loop: connecting to one server after the other, sending, receiving, waiting, ending.
+//!
+//! A turn sends what waits, waits for something to happen, and deals with it. A thread of its own
+//! runs turns until the client is closed or nobody else holds it; a simulation runs them itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fastmq_driver::sockets::{
+    self, Completion, Config, ConnectionId, ConnectionOptions, Look, SendMode, Sending, Sockets,
+    Waited,
+};
+use fastmq_driver::{Driver, FOREVER_NS};
+
+use crate::broker::Broker;
+use crate::call;
+use crate::error::{Error, Fault, Result, Status};
+use crate::threads;
+use crate::wait::{Profile, Spin};
+
+use super::HANDSHAKE_NS;
+use super::session::{Ending, Farewell, Session, Turn};
+use super::uplink::Uplink;
+use super::url::{self, Server};
+
+/// How long a connection must have lasted for the next pause to be the shortest again.
+const LASTING_NS: u64 = 5_000_000_000;
+/// How often it is looked whether anybody still holds the client.
+const HELD_CHECK_NS: u64 = 10_000_000_000;
+/// Capacity that a buffer for sending keeps.
+const SEND_BYTES_KEPT: usize = 1 << 20;
+
+/// Where the link is.
+#[derive(Debug)]
+enum Where {
+    /// Nowhere, until then.
+    Pausing(u64),
+    Connecting(ConnectionId),
+    Connected(ConnectionId),
+    /// Everything is over.
+    Over,
+}
+
+/// What drives the link of a client.
+pub struct Drive {
+    session: Session,
+    driver: Arc<dyn Driver>,
+    servers: Vec<Server>,
+    /// Which is tried next; how many in a row have failed.
+    next: usize,
+    failed: usize,
+    backoff_ns: u64,
+    at: Where,
+    connected_ns: u64,
+    /// Bytes to send, unless the driver has them.
+    buffer: Vec<u8>,
+    is_sending: bool,
+    /// When saying goodbye has taken long enough.
+    give_up_ns: u64,
+    spin: Spin,
+}
+
+impl std::fmt::Debug for Drive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drive")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sockets of a link: one connection, and the last one on its way out.
+#[must_use]
+pub fn config() -> Config {
+    Config {
+        connections_max: 8,
+        ring_entries: 64,
+        receive_bytes: 64 * 1024,
+        receive_buffers: 4,
+        ..Config::default()
+    }
+}
+
+impl Drive {
+    pub(super) fn new(
+        broker: &Arc<Broker>,
+        uplink: Arc<Uplink>,
+        servers: Vec<Server>,
+    ) -> Result<Self> {
+        let backoff_ns = uplink.options.backoff_min_ns;
+        Ok(Self {
+            session: Session::new(broker, uplink)?,
+            driver: broker.driver.clone(),
+            servers,
+            next: 0,
+            failed: 0,
+            backoff_ns,
+            at: Where::Pausing(0),
+            connected_ns: 0,
+            buffer: Vec::new(),
+            is_sending: false,
+            give_up_ns: FOREVER_NS,
+            spin: Spin::default(),
+        })
+    }
+
+    /// Runs it on a thread of its own, called `link` unless the options say otherwise.
+    pub(super) fn start(self) -> Result<()> {
+        let (driver, uplink) = (self.driver.clone(), self.session.uplink.clone());
+        let options = uplink.options.broker.threads;
+        let mut drive = self;
+        threads::start(&driver, &options, ("link", 0), move || {
+            let opened = sockets::open(&config());
+            match opened {
+                Ok(mut opened) => drive.run(&mut *opened.sockets),
+                Err(error) => {
+                    let fault = &Fault(Status::Io, "cannot open sockets for the link");
+                    let why = Error::with_io(fault, fault.1, &error);
+                    drive.session.end(&why, true);
+                    drive.session.over();
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn run(&mut self, sockets: &mut dyn Sockets) {
+        self.attach(sockets);
+        let profile = self.session.uplink.options.broker.wait;
+        while !self.is_over() {
+            let may_spin = self.driver.may_spin() && profile != Profile::LowPower;
+            let spin_ns = match may_spin && matches!(self.at, Where::Connected(_)) {
+                true => self.spin.budget_ns(profile),
+                false => 0,
+            };
+            match self.turn(sockets, HELD_CHECK_NS, spin_ns) {
+                Ok(Waited::Spun) => self.spin.learn(true),
+                Ok(Waited::Slept) if spin_ns > 0 => self.spin.learn(false),
+                Ok(_) => {}
+                Err(error) => {
+                    let fault = &Fault(Status::Io, "the sockets of the link have failed");
+                    let why = Error::with_io(fault, fault.1, &error);
+                    self.session.end(&why, true);
+                    self.session.over();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whoever drives the link from now on, and what wakes it.
+    pub fn attach(&self, sockets: &dyn Sockets) {
+        let uplink = &self.session.uplink;
+        uplink
+            .link_thread
+            .store(call::thread_number(), Ordering::Relaxed);
+        let _ = uplink.waker.set(sockets.waker());
+    }
+
+    /// Whoever drives it turn by turn asks and subscribes on the same thread.
+    pub fn attach_simulated(&self, sockets: &dyn Sockets) {
+        let _ = self.session.uplink.waker.set(sockets.waker());
+    }
+
+    /// Whether the link has ended.
+    pub fn is_over(&self) -> bool {
+        matches!(self.at, Where::Over)
+    }
+
+    /// Sends, waits for something to happen, for at most `max_ns`, and deals with it.
+    ///
+    /// # Errors
+    /// As `Sockets::wait`.
+    pub fn turn(
+        &mut self,
+        sockets: &mut dyn Sockets,
+        max_ns: u64,
+        spin_ns: u64,
+    ) -> std::io::Result<Waited> {
+        let now_ns = self.driver.monotonic_ns();
+        self.before(sockets, now_ns);
+        let uplink = self.session.uplink.clone();
+        let deadline_ns = match max_ns {
+            0 => 0,
+            max_ns => self.deadline_ns(now_ns).min(now_ns.saturating_add(max_ns)),
+        };
+        // Whoever adds something wakes the link only if it could send that.
+        let can_send = matches!(self.at, Where::Connected(_)) && !self.is_sending;
+        let is_told = self.give_up_ns != FOREVER_NS;
+        let mut look = |_: Look| {
+            can_send && uplink.has_work.load(Ordering::SeqCst)
+                || !is_told && uplink.is_closing.load(Ordering::SeqCst)
+        };
+        let waited = sockets.wait(deadline_ns, spin_ns, &mut look)?;
+        let now_ns = self.driver.monotonic_ns();
+        while let Some(completion) = sockets.next() {
+            if let Some(ending) = self.on(completion, now_ns) {
+                self.leave(sockets, &ending, now_ns);
+            }
+        }
+        self.session.retry(now_ns);
+        if let Turn::Ended(ending) = self.session.tick(now_ns) {
+            self.leave(sockets, &ending, now_ns);
+        }
+        Ok(waited)
+    }
+
+    /// What a turn begins with.
+    fn before(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
+        let uplink = self.session.uplink.clone();
+        let writer = &self.session.writer;
+        self.session.deliveries.forget_gone(&uplink, writer);
+        if Arc::strong_count(writer.broker()) == 1 {
+            // Nobody but the link holds the client.
+            writer.broker().close();
+        }
+        if uplink.is_closing.load(Ordering::SeqCst) {
+            self.close(sockets, now_ns);
+        }
+        match self.at {
+            Where::Pausing(until_ns) if now_ns >= until_ns => self.connect(sockets, now_ns),
+            Where::Connecting(_) if now_ns >= self.connected_ns + HANDSHAKE_NS => {
+                self.leave(sockets, &TOO_LATE, now_ns);
+            }
+            _ => {}
+        }
+        self.send(sockets, now_ns);
+    }
+
+    fn deadline_ns(&self, now_ns: u64) -> u64 {
+        let own_ns = match self.at {
+            Where::Pausing(until_ns) => until_ns,
+            Where::Connecting(_) => self.connected_ns + HANDSHAKE_NS,
+            Where::Connected(_) => self.session.deadline_ns(now_ns),
+            Where::Over => 0,
+        };
+        own_ns.min(self.give_up_ns)
+    }
+
+    fn connect(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
+        let server = &self.servers[self.next];
+        let address = server.address();
+        let options = ConnectionOptions::default();
+        match address.and_then(|address| sockets.connect(&address, options)) {
+            Ok(connection) => {
+                self.at = Where::Connecting(connection);
+                self.connected_ns = now_ns;
+            }
+            Err(error) => {
+                let why = self.cannot_connect(&error);
+                self.fail(&why, now_ns);
+            }
+        }
+    }
+
+    #[cold]
+    fn cannot_connect(&self, error: &std::io::Error) -> Ending {
+        let server = &self.servers[self.next];
+        Error::made(
+            Status::Unavailable,
+            format_args!("cannot connect to {server}: {error}"),
+        )
+    }
+
+    fn send(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
+        let Where::Connected(connection) = self.at else {
+            return;
+        };
+        let uplink = &self.session.uplink;
+        if self.is_sending || !uplink.take_output(&mut self.buffer, now_ns) {
+            return;
+        }
+        match sockets.send(connection, &mut self.buffer, SendMode::Batched) {
+            Ok(Sending::Done) => self.keep_buffer(),
+            Ok(Sending::Started) => self.is_sending = true,
+            Err(error) => {
+                let why = broken(&error);
+                self.leave(sockets, &why, now_ns);
+            }
+        }
+    }
+
+    fn keep_buffer(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(SEND_BYTES_KEPT);
+    }
+
+    /// Deals with one thing that has happened; `Some`: it was the end of the connection.
+    fn on(&mut self, completion: Completion<'_>, now_ns: u64) -> Option<Ending> {
+        let is_ours = |id: ConnectionId| match self.at {
+            Where::Connecting(ours) | Where::Connected(ours) => id == ours,
+            _ => false,
+        };
+        match completion {
+            Completion::Connected { connection, result } if is_ours(connection) => match result {
+                Ok(()) => {
+                    self.at = Where::Connected(connection);
+                    self.connected_ns = now_ns;
+                    self.session.start(now_ns).err()
+                }
+                Err(error) => Some(self.cannot_connect(&error)),
+            },
+            Completion::Received { connection, bytes } if is_ours(connection) => {
+                match self.session.receive(bytes, now_ns) {
+                    Turn::On => None,
+                    Turn::Ended(ending) => Some(ending),
+                }
+            }
+            Completion::Ended { connection, error } if is_ours(connection) => Some(match error {
+                Some(error) => broken(&error),
+                None => Error::new(&ENDED),
+            }),
+            Completion::Sent {
+                connection,
+                buffer,
+                result,
+            } if is_ours(connection) => {
+                self.buffer = buffer;
+                self.keep_buffer();
+                self.is_sending = false;
+                result.err().map(|error| broken(&error))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the connection, and goes on to the next server.
+    fn leave(&mut self, sockets: &mut dyn Sockets, why: &Ending, now_ns: u64) {
+        if let Where::Connecting(connection) | Where::Connected(connection) = self.at {
+            let uplink = &self.session.uplink;
+            let has_words = !self.is_sending
+                && match self.session.farewell {
+                    Farewell::Nothing => false,
+                    Farewell::Refusal => uplink.take_urgent(&mut self.buffer),
+                    Farewell::Everything => uplink.take_output(&mut self.buffer, now_ns),
+                };
+            if has_words {
+                let _ = sockets.send(connection, &mut self.buffer, SendMode::Direct);
+            }
+            sockets.close(connection);
+        }
+        self.buffer = Vec::new();
+        self.is_sending = false;
+        self.fail(why, now_ns);
+    }
+
+    fn fail(&mut self, why: &Ending, now_ns: u64) {
+        if self.session.uplink.is_closing.load(Ordering::SeqCst) {
+            self.over(why);
+            return;
+        }
+        let has_lasted = matches!(self.at, Where::Connected(_))
+            && now_ns.saturating_sub(self.connected_ns) >= LASTING_NS;
+        let options = &self.session.uplink.options;
+        if has_lasted {
+            self.failed = 0;
+            self.backoff_ns = options.backoff_min_ns;
+        }
+        self.failed += 1;
+        let is_round = self.failed.is_multiple_of(self.servers.len());
+        self.next = (self.next + 1) % self.servers.len();
+        let mut pause_ns = 0;
+        if is_round {
+            let half_ns = self.backoff_ns / 2;
+            pause_ns = half_ns + self.driver.random() % (half_ns + 1);
+            self.backoff_ns = (2 * self.backoff_ns).min(options.backoff_max_ns);
+        }
+        self.at = Where::Pausing(now_ns + pause_ns);
+        let has_failed = self.failed >= self.servers.len();
+        if let Some(urls) = self.session.elsewhere.take() {
+            self.go_elsewhere(&urls);
+        }
+        self.session.end(why, has_failed);
+    }
+
+    /// The next servers are those that the last one has named.
+    fn go_elsewhere(&mut self, urls: &str) {
+        // What is no URL is the server's mistake: there are others.
+        let Ok(named) = url::parse(urls) else { return };
+        let Some(first) = named.first().cloned() else {
+            return;
+        };
+        for server in named {
+            if self.servers.len() < url::SERVERS_MAX && !self.servers.contains(&server) {
+                self.servers.push(server);
+            }
+        }
+        if let Some(at) = self.servers.iter().position(|server| *server == first) {
+            self.next = at;
+        }
+    }
+
+    /// The client is closed: says goodbye, for as long as `close_timeout`.
+    fn close(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
+        if self.give_up_ns == FOREVER_NS {
+            let timeout_ns = self.session.uplink.options.broker.close_timeout_ns;
+            self.give_up_ns = now_ns.saturating_add(timeout_ns);
+            self.session.say_goodbye();
+        }
+        let is_going = matches!(self.at, Where::Connected(_)) && self.session.is_going();
+        if !self.is_over() && (!is_going || now_ns >= self.give_up_ns) {
+            self.leave(sockets, &Error::CLOSED, now_ns);
+        }
+    }
+
+    fn over(&mut self, why: &Ending) {
+        self.at = Where::Over;
+        self.session.end(why, true);
+        self.session.over();
+    }
+}
+
+static ENDED: Fault = Fault(
+    Status::Disconnected,
+    "the server has ended the connection without a word",
+);
+
+const TOO_LATE: Error = Error::new(&Fault(
+    Status::Timeout,
+    "the connection was not made in time",
+));
+
+#[cold]
+fn broken(error: &std::io::Error) -> Ending {
+    Error::made(
+        Status::Disconnected,
+        format_args!("the connection broke: {error}"),
+    )
+}

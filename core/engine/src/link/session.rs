@@ -1,0 +1,518 @@
+//! One connection after the other, without I/O: bytes and the time in, bytes out.
+//!
+//! Whatever the server sends, the outcome is a delivery, a change of the state, or the end of the
+//! connection with a reason. Memory is bounded by our credit, the table of aliases and FRAME_MAX.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fastmq_driver::FOREVER_NS;
+use fastmq_memory::Kind as RecordKind;
+use fastmq_memory::record::flag;
+use fastmq_wire::control::write_fault;
+use fastmq_wire::handshake::{Answer, capability, read_welcome};
+use fastmq_wire::{
+    Agreement, Aliases, ControlDraft, Frame, Frames, Hello, Kind, Limits, Message, Receiving,
+    Sending, Side, State as Life, VERSION, Welcome, round_up,
+};
+
+use crate::broker::Broker;
+use crate::error::{Error, Fault, Result, Status};
+use crate::log;
+use crate::writer::Writer;
+
+use super::control::{closed, said};
+use super::deliver::Deliveries;
+use super::names::Names;
+use super::uplink::{Phase, Uplink, no_memory};
+use super::{ALIAS_BYTES_MAX, ALIASES_MAX, Event, HANDSHAKE_NS, PING_NS};
+
+/// What this version can do of what a server may.
+const CAPABILITIES: u64 = capability::KEY_SHARED | capability::LAST_VALUE;
+/// Most that texts and words add to a payload.
+const AROUND_BYTES_MAX: u64 = 136 << 10;
+/// Least credit that the server gets.
+const CREDIT_MIN: u64 = 2 << 20;
+
+/// Why a connection has ended, for the application.
+pub(super) type Ending = Error;
+
+/// The link of a client, but for its sockets.
+pub(super) struct Session {
+    pub(super) uplink: Arc<Uplink>,
+    pub(super) writer: Writer,
+    pub(super) life: Life,
+    pub(super) limits: Limits,
+    agreement: Agreement,
+    /// What has come and was not taken yet.
+    buffer: Vec<u8>,
+    pub(super) aliases: Aliases<Box<[u8]>>,
+    receiving: Receiving,
+    pub(super) deliveries: Deliveries,
+    started_ns: u64,
+    heard_ns: u64,
+    pinged_ns: u64,
+    /// The last server's INSTANCE; 0: there was none.
+    instance: u64,
+    is_again: bool,
+    /// Where else the server says one may connect.
+    pub(super) elsewhere: Option<String>,
+    /// The server will close; the client leaves as soon as nothing is open.
+    pub(super) leave_ns: u64,
+    pub(super) farewell: Farewell,
+}
+
+/// What is still to be sent when a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// Nothing: the other side is gone.
+    Nothing,
+    /// What is wrong with its bytes.
+    Refusal,
+    /// All that is due, and CLOSE.
+    Everything,
+}
+
+/// What came of received bytes.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The connection goes on.
+    On,
+    /// It has ended: what is still to be sent is to be sent, then it is closed.
+    Ended(Ending),
+}
+
+pub(super) fn ended(status: &'static Fault) -> Ending {
+    Error::new(status)
+}
+
+impl Session {
+    pub(super) fn new(broker: &Arc<Broker>, uplink: Arc<Uplink>) -> Result<Self> {
+        let frame_max = (broker.options.payload_max + AROUND_BYTES_MAX + 7) & !7;
+        let limits = Limits {
+            frame_max: frame_max as u32,
+            credit: CREDIT_MIN.max(2 * frame_max),
+            alias_max: ALIASES_MAX,
+            alias_bytes_max: ALIAS_BYTES_MAX,
+            ping_ns: PING_NS,
+        };
+        Ok(Self {
+            uplink,
+            writer: Writer::new(broker, None)?,
+            life: Life::Ended,
+            limits,
+            agreement: Agreement {
+                version: VERSION,
+                capabilities: 0,
+                ours: limits,
+                theirs: Limits::default(),
+            },
+            buffer: Vec::new(),
+            aliases: Aliases::new(0, 0),
+            receiving: Receiving::new(0),
+            deliveries: Deliveries::default(),
+            started_ns: 0,
+            heard_ns: 0,
+            pinged_ns: 0,
+            instance: 0,
+            is_again: false,
+            elsewhere: None,
+            leave_ns: FOREVER_NS,
+            farewell: Farewell::Nothing,
+        })
+    }
+
+    /// Whether this side has said goodbye and waits for the other one.
+    pub(super) fn is_going(&self) -> bool {
+        self.life == Life::Ending
+    }
+
+    /// A connection has been made: says HELLO.
+    pub(super) fn start(&mut self, now_ns: u64) -> Result<()> {
+        self.life = Life::Waiting;
+        self.buffer.clear();
+        (self.started_ns, self.heard_ns, self.pinged_ns) = (now_ns, now_ns, now_ns);
+        self.leave_ns = FOREVER_NS;
+        self.farewell = Farewell::Nothing;
+        self.elsewhere = None;
+        let uplink = self.uplink.clone();
+        let mut state = uplink.state();
+        state.urgent.clear();
+        self.hello(&uplink)
+            .write(&mut state.urgent)
+            .map_err(no_memory)
+    }
+
+    fn hello<'u>(&self, uplink: &'u Uplink) -> Hello<'u> {
+        Hello {
+            versions: (VERSION, VERSION),
+            capabilities: CAPABILITIES,
+            required: 0,
+            name: uplink.options.name.as_bytes(),
+            token: &uplink.options.token,
+            limits: self.limits,
+        }
+    }
+
+    /// Takes bytes that have come.
+    pub(super) fn receive(&mut self, bytes: &[u8], now_ns: u64) -> Turn {
+        self.heard_ns = now_ns;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let taken = if buffer.is_empty() {
+            let taken = self.take(bytes, now_ns);
+            taken.and_then(|taken| keep(&mut buffer, bytes.get(taken..).unwrap_or_default()))
+        } else {
+            let kept = keep(&mut buffer, bytes);
+            kept.and_then(|()| self.take(&buffer, now_ns)).map(|taken| {
+                buffer.drain(..taken);
+            })
+        };
+        self.buffer = buffer;
+        match taken {
+            Ok(()) => Turn::On,
+            Err(ending) => Turn::Ended(ending),
+        }
+    }
+
+    /// Takes whole frames; how many bytes.
+    fn take(&mut self, bytes: &[u8], now_ns: u64) -> std::result::Result<usize, Ending> {
+        let mut start = 0;
+        if self.life == Life::Waiting {
+            start = match read_welcome(bytes) {
+                Ok(None) => return Ok(0),
+                Ok(Some((Answer::Welcome(welcome), size))) => {
+                    self.welcomed(&welcome, now_ns)?;
+                    size
+                }
+                Ok(Some((Answer::Refused(error), _))) => {
+                    self.life = Life::Ended;
+                    return Err(said(&error, Status::Unavailable));
+                }
+                Err(fault) => return Err(self.refuse(&fault)),
+            };
+        }
+        let rest = bytes.get(start..).unwrap_or_default();
+        let mut frames = Frames::new(rest, Side::Client, self.limits.frame_max);
+        loop {
+            match frames.next_frame() {
+                Ok(None) => return Ok(start + frames.consumed()),
+                Ok(Some(frame)) => self.on_frame(&frame, now_ns)?,
+                Err(_) if !self.life.is_listening() => return Ok(bytes.len()),
+                Err(fault) => return Err(self.refuse(&fault)),
+            }
+        }
+    }
+
+    /// Tells the server what is wrong with its bytes.
+    pub(super) fn refuse(&mut self, fault: &fastmq_wire::Fault) -> Ending {
+        let mut state = self.uplink.state();
+        // Without memory the connection ends without a word.
+        let _ = write_fault(&mut state.urgent, fault);
+        drop(state);
+        self.life.said_goodbye();
+        self.farewell = Farewell::Refusal;
+        let fallback = &Fault(Status::Invalid, "the server's bytes are wrong");
+        Error::with(
+            fallback,
+            format_args!("the server's bytes are wrong: {fault}"),
+        )
+    }
+
+    fn welcomed(&mut self, welcome: &Welcome<'_>, now_ns: u64) -> std::result::Result<(), Ending> {
+        let uplink = self.uplink.clone();
+        self.agreement = Agreement::of_client(&self.hello(&uplink), welcome);
+        self.aliases = Aliases::new(self.limits.alias_max, self.limits.alias_bytes_max);
+        self.receiving = Receiving::new(self.limits.credit);
+        let _was_waiting = self.life.welcomed();
+        self.started_ns = now_ns;
+        let is_other = self.instance != welcome.instance && self.is_again;
+        self.instance = welcome.instance;
+        let theirs = welcome.limits;
+        let mut state = uplink.state();
+        state.phase = Phase::Online;
+        state.has_failed = false;
+        state.agreement = self.agreement;
+        state.payload_max = welcome.payload_max;
+        state.credit = Sending::new(theirs.credit);
+        state.names = Names::new(theirs.alias_max, theirs.alias_bytes_max);
+        let mut ids: Vec<u32> = Vec::new();
+        let room = ids.try_reserve(state.subscriptions.len());
+        room.map_err(|_| Error::NO_MEMORY)?;
+        ids.extend(state.subscriptions.keys());
+        let mut refused = Vec::new();
+        for id in &ids {
+            if let Err(error) = state.ask_for(*id) {
+                refused.push((*id, error));
+            }
+        }
+        drop(state);
+        for (id, error) in refused {
+            self.tell_unsubscribed(id, &error);
+        }
+        uplink.nudge();
+        uplink.report_answer();
+        uplink.report_room();
+        let is_again = std::mem::replace(&mut self.is_again, true);
+        self.tell(&Event::Connected {
+            server: &String::from_utf8_lossy(welcome.name),
+            is_again,
+            is_other_instance: is_other,
+            subscriptions: ids.len(),
+        });
+        Ok(())
+    }
+
+    fn on_frame(&mut self, frame: &Frame<'_>, now_ns: u64) -> std::result::Result<(), Ending> {
+        if !self.life.is_listening() {
+            // Only how the other side ends is of interest.
+            return match frame {
+                Frame::Control(control) if control.kind() == Kind::Close => Err(closed()),
+                _ => Ok(()),
+            };
+        }
+        match frame {
+            Frame::Message(message) => self.on_delivery(message, RecordKind::Message, now_ns),
+            Frame::Request(message) => self.on_delivery(message, RecordKind::Request, now_ns),
+            Frame::Reply(message) => {
+                self.on_reply(message);
+                Ok(())
+            }
+            Frame::Control(control) => self.on_control(control, now_ns),
+        }
+    }
+
+    fn on_delivery(
+        &mut self,
+        message: &Message<'_>,
+        kind: RecordKind,
+        now_ns: u64,
+    ) -> std::result::Result<(), Ending> {
+        let size = round_up(message.bytes().len());
+        if let Err(fault) = self.receiving.receive(size) {
+            return Err(self.refuse(&fault));
+        }
+        let subject = match message.alias() {
+            Some(alias) => match self.aliases.get(alias) {
+                Ok(entry) => (&*entry.value, entry.publisher),
+                Err(fault) => return Err(self.refuse(&fault)),
+            },
+            None => (message.subject(), 0),
+        };
+        let is_text = message.alias().is_none();
+        let is_wrong = is_text && fastmq_route::check_subject(subject.0).is_err()
+            || !message.reply_to().is_empty()
+                && fastmq_route::check_subject(message.reply_to()).is_err();
+        if is_wrong {
+            return Err(ended(&Fault(
+                Status::Invalid,
+                "the server's bytes are wrong: a delivery's subject is none",
+            )));
+        }
+        let (uplink, writer) = (&self.uplink, &self.writer);
+        let done = self
+            .deliveries
+            .take(uplink, writer, message, kind, subject, now_ns)?;
+        self.finish(if done { size } else { 0 });
+        Ok(())
+    }
+
+    /// Deliveries of so many bytes take no room any more.
+    fn finish(&mut self, size: usize) {
+        if size > 0
+            && let Some(limit) = self.receiving.finish(size, self.limits.frame_max)
+        {
+            let mut state = self.uplink.state();
+            // Without memory it is told with the next one.
+            let _ = ControlDraft::whole(&mut state.out, Kind::Credit, limit);
+            drop(state);
+            self.uplink.nudge();
+        }
+    }
+
+    /// Writes deliveries whose queues were full.
+    pub(super) fn retry(&mut self, now_ns: u64) {
+        let size = self.deliveries.retry(&self.uplink, &self.writer, now_ns);
+        self.finish(size);
+    }
+
+    fn on_reply(&mut self, message: &Message<'_>) {
+        if message.is_more() {
+            return;
+        }
+        let token = self.uplink.state().asked.remove(&message.correlation());
+        let Some(token) = token else { return };
+        let status = u32::from(message.status());
+        let broker = self.writer.broker();
+        let is_fate = matches!(
+            Status::from_number(status),
+            Some(Status::NoResponder | Status::Busy | Status::Timeout | Status::Cancelled)
+        );
+        if is_fate && message.payload().is_empty() {
+            let status = Status::from_number(status).unwrap_or(Status::Cancelled);
+            broker.answer_late(token, status);
+            return;
+        }
+        let mut draft = fastmq_memory::Draft {
+            kind: RecordKind::Reply,
+            flags: flag::TOKEN,
+            status: status as u16,
+            token,
+            payload: message.payload(),
+            ..Default::default()
+        };
+        if !message.headers().is_empty() {
+            draft.flags |= flag::SIZES;
+            draft.headers = message.headers();
+        }
+        match self.writer.answer((token >> 32) as u32, &draft) {
+            Ok(()) => {}
+            Err(error) if error.status() == Status::NotFound => {}
+            // The asker does not receive: its request ends without the answer.
+            Err(error) if error.status() == Status::Again => {
+                broker.answer_late(token, Status::Busy);
+            }
+            Err(error) => broker.answer_late(token, error.status()),
+        }
+    }
+
+    /// Says CLOSE, once.
+    pub(super) fn say_goodbye(&mut self) {
+        if self.life == Life::Ready {
+            let mut state = self.uplink.state();
+            state.phase = Phase::Offline;
+            let _ = ControlDraft::pair(&mut state.out, Kind::Close, 0, 0);
+            drop(state);
+            self.life.said_goodbye();
+            self.uplink.nudge();
+        }
+    }
+
+    /// What the time brings.
+    pub(super) fn tick(&mut self, now_ns: u64) -> Turn {
+        if self.life == Life::Waiting && now_ns >= self.started_ns + HANDSHAKE_NS {
+            return Turn::Ended(ended(&Fault(
+                Status::Timeout,
+                "the server did not answer the handshake",
+            )));
+        }
+        if self.life != Life::Ready {
+            return Turn::On;
+        }
+        if let Some(max_ns) = self.agreement.silence_ns_max()
+            && now_ns >= self.heard_ns.saturating_add(max_ns)
+        {
+            return Turn::Ended(ended(&Fault(
+                Status::Timeout,
+                "the server has given no sign of life",
+            )));
+        }
+        if now_ns >= self.ping_at_ns() {
+            self.pinged_ns = now_ns;
+            let mut state = self.uplink.state();
+            let _ = ControlDraft::whole(&mut state.urgent, Kind::Ping, now_ns);
+            drop(state);
+            self.uplink.nudge();
+        }
+        let nothing_open = || self.uplink.state().asked.is_empty();
+        if self.leave_ns != FOREVER_NS && (now_ns >= self.leave_ns || nothing_open()) {
+            self.say_goodbye();
+        }
+        Turn::On
+    }
+
+    fn ping_at_ns(&self) -> u64 {
+        self.heard_ns.max(self.pinged_ns).saturating_add(PING_NS)
+    }
+
+    /// When `tick` or `retry` next has something to do.
+    pub(super) fn deadline_ns(&self, now_ns: u64) -> u64 {
+        let own = match self.life {
+            Life::Waiting => self.started_ns + HANDSHAKE_NS,
+            Life::Ready => {
+                let silence_ns = self.agreement.silence_ns_max().unwrap_or(FOREVER_NS);
+                let silent_ns = self.heard_ns.saturating_add(silence_ns);
+                let leave_ns = match self.leave_ns {
+                    FOREVER_NS => FOREVER_NS,
+                    _ => self.leave_ns.min(now_ns + 10_000_000),
+                };
+                self.ping_at_ns().min(silent_ns).min(leave_ns)
+            }
+            _ => FOREVER_NS,
+        };
+        own.min(self.deliveries.retry_at_ns(now_ns))
+    }
+
+    /// The connection is gone.
+    pub(super) fn end(&mut self, why: &Ending, has_failed: bool) {
+        self.life = Life::Ended;
+        self.buffer = Vec::new();
+        let uplink = self.uplink.clone();
+        let mut state = uplink.state();
+        if state.phase == Phase::Online {
+            state.phase = Phase::Offline;
+        }
+        let unsent = state.unsent();
+        state.out.clear();
+        state.urgent.clear();
+        state.operations.open.clear();
+        state.tokens.forget();
+        state.names = Names::new(0, 0);
+        state.last_error = Some(why.clone());
+        state.has_failed |= has_failed;
+        let asked = std::mem::take(&mut state.asked);
+        drop(state);
+        for token in asked.into_values() {
+            self.writer
+                .broker()
+                .answer_late(token, Status::Disconnected);
+        }
+        uplink.report_answer();
+        uplink.report_room();
+        let status = match why.status() {
+            Status::Ok => Status::Disconnected,
+            status => status,
+        };
+        self.tell(&Event::Disconnected {
+            status,
+            why: why.text(),
+            unsent,
+        });
+    }
+
+    /// The link ends: nothing will be sent any more.
+    pub(super) fn over(&mut self) {
+        let uplink = self.uplink.clone();
+        uplink.state().phase = Phase::Over;
+        uplink.has_ended.store(true, Ordering::SeqCst);
+        uplink.report_answer();
+        uplink.report_room();
+    }
+
+    pub(super) fn tell_unsubscribed(&self, subscription: u32, error: &Error) {
+        self.tell(&Event::Unsubscribed {
+            subscription,
+            status: error.status(),
+            why: error.text(),
+        });
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        if let Event::Disconnected { why, .. } | Event::Refused { why, .. } = event {
+            log::write(log::Level::Warn, "link", why);
+        }
+        if let Some(on_event) = &self.uplink.options.on_event {
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_event(event)));
+            if told.is_err() {
+                log::write(log::Level::Error, "link", "the handler of events panicked");
+            }
+        }
+    }
+}
+
+fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) -> std::result::Result<(), Ending> {
+    buffer
+        .try_reserve(bytes.len())
+        .map_err(|_| Error::NO_MEMORY)?;
+    buffer.extend_from_slice(bytes);
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! Remote clients: against a scripted peer, over a simulated network by seed, and over the kernel.
+
+#[path = "../steps/mod.rs"]
+mod steps;
+
+mod hostile;
+mod peer;
+mod promises;
+mod real;
+mod seeds;
+mod world;
