@@ -1,0 +1,114 @@
+//! A client of another process: both ends of the native protocol, over real sockets.
+
+use std::thread;
+
+use fastmq::{
+    Client, ConnectOptions, Delivery, Message, Options, Server, ServerOptions, Status,
+    SubscribeOptions,
+};
+
+const PATIENCE_NS: u64 = 30_000_000_000;
+
+/// A broker that listens at a socket file of its own and by TCP, and where.
+fn serve(name: &str) -> (Client, Server, Vec<String>) {
+    let broker = Client::open(Options::default()).unwrap();
+    let file = format!("fastmq-{name}-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(file);
+    let unix = format!("unix:{}", path.display());
+    let urls = [unix.as_str(), "tcp://127.0.0.1:0"];
+    let server = broker.listen(&urls, ServerOptions::default()).unwrap();
+    let urls = server.urls();
+    (broker, server, urls)
+}
+
+fn connect(url: &str) -> Client {
+    Client::connect(url, ConnectOptions::default()).unwrap()
+}
+
+/// The numbers that a subscription gets, until there are `count`.
+fn numbers(subscription: &fastmq::Subscription, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let batch = subscription.receive(256, PATIENCE_NS).unwrap();
+        for view in batch.messages() {
+            numbers.push(u64::from_le_bytes(view.payload().try_into().unwrap()));
+        }
+    }
+    numbers
+}
+
+#[test]
+fn local_and_remote_clients_see_one_another() {
+    let (local, server, urls) = serve("heard");
+    assert_eq!(urls.len(), 2);
+    let remote: Vec<Client> = urls.iter().map(|url| connect(url)).collect();
+    let everybody = [&local, &remote[0], &remote[1]];
+    for (from, sender) in everybody.iter().enumerate() {
+        let subject = format!("numbers.{from}");
+        let listening: Vec<_> = everybody
+            .iter()
+            .map(|client| client.subscribe("numbers.*").unwrap())
+            .collect();
+        let mut publisher = sender.publisher(&subject).unwrap();
+        thread::scope(|scope| {
+            let reading: Vec<_> = listening
+                .iter()
+                .map(|subscription| scope.spawn(|| numbers(subscription, 5000)))
+                .collect();
+            for number in 0..5000u64 {
+                publisher
+                    .publish_wait(&number.to_le_bytes(), PATIENCE_NS)
+                    .unwrap();
+            }
+            for reader in reading {
+                assert_eq!(reader.join().unwrap(), (0..5000).collect::<Vec<_>>());
+            }
+        });
+    }
+    for client in &remote {
+        client.close();
+    }
+    server.close(PATIENCE_NS);
+    local.close();
+}
+
+#[test]
+fn requests_cross_two_connections_and_know_their_fate() {
+    let (local, server, urls) = serve("asked");
+    let asker = connect(&urls[0]);
+    let responder = connect(&urls[1]);
+    let answering = responder.clone();
+    let _doubling = responder
+        .subscribe_with(
+            "double",
+            SubscribeOptions {
+                delivery: Delivery::Thread,
+                on_message: Some(Box::new(move |view| {
+                    let number = u64::from_le_bytes(view.payload().try_into().unwrap());
+                    let _ = answering.reply(view.token, (2 * number).to_le_bytes());
+                })),
+                ..SubscribeOptions::default()
+            },
+        )
+        .unwrap();
+    for number in 0..2000u64 {
+        let question = Message {
+            subject: b"double",
+            payload: &number.to_le_bytes(),
+            ..Message::default()
+        };
+        let client = if number % 2 == 0 { &asker } else { &local };
+        let reply = client.request(&question, PATIENCE_NS).unwrap();
+        assert_eq!(reply.payload[..], (2 * number).to_le_bytes());
+    }
+    let nobody = Message {
+        subject: b"nobody",
+        ..Message::default()
+    };
+    let fate = asker.request(&nobody, PATIENCE_NS).unwrap_err();
+    assert_eq!(fate.status(), Status::NoResponder);
+    asker.close();
+    responder.close();
+    server.close(PATIENCE_NS);
+    local.close();
+}
