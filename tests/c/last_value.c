@@ -175,7 +175,10 @@ static void *keep_on(void *context)
 {
     struct keeper *keeper = context;
     while (!atomic_load(&keeper->is_over)) {
-        NEED(keep(keeper->client, "load", ++keeper->number) == FASTMQ_OK);
+        /* AGAIN where the reader is much slower: nobody has got it, and the number comes again. */
+        fastmq_status status = keep(keeper->client, "load", keeper->number + 1);
+        NEED(status == FASTMQ_OK || status == FASTMQ_AGAIN);
+        keeper->number += status == FASTMQ_OK;
     }
     return NULL;
 }
