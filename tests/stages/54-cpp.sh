@@ -85,7 +85,7 @@ for source in $tests; do
         skip "C++ $name under valgrind" "valgrind is not installed"
         continue
     fi
-    TAP_SECONDS=300 tap "C++ $name under valgrind" valgrind --quiet --error-exitcode=99 \
+    TAP_SECONDS=300 tap "C++ $name under valgrind" valgrind --quiet --fair-sched=try --error-exitcode=99 \
         --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite \
         "$program"
 done
