@@ -15,7 +15,7 @@ use crate::error::{Error, Result, Status};
 use crate::place::Place;
 use crate::promise::is_hopeless;
 use crate::route::{Group, LaneTarget, Many, Member, Responder, Targets};
-use crate::wide::{EXPECTED_FAR, EXPECTED_MIN, EXPECTED_NEAR};
+use crate::wide::{EXPECTED_MIN, expect};
 use crate::writer::{BLOCK_BYTES, Message, Writer, count};
 
 /// With more targets than this, a payload above `FAN_OUT_BYTES` is written once into a block.
@@ -200,7 +200,9 @@ impl Writer {
         };
         let mut sent = Sent::default();
         for (at, target) in plain.iter().enumerate() {
-            self.expect(plain, at);
+            if plain.len() >= EXPECTED_MIN {
+                expect(&mut self.lanes.borrow_mut(), plain, at);
+            }
             sent.add(self.push_promised(*target, draft, single)?);
         }
         for (index, group) in groups.iter().enumerate() {
@@ -230,25 +232,6 @@ impl Writer {
             }
         }
         Ok(sent)
-    }
-
-    /// Before the push to target `at` of many: asks for the memory of those that come after it.
-    #[inline(always)]
-    fn expect(&self, plain: &[LaneTarget], at: usize) {
-        if plain.len() < EXPECTED_MIN {
-            return;
-        }
-        let mut lanes = self.lanes.borrow_mut();
-        if let Some(far) = plain.get(at + EXPECTED_FAR)
-            && let Some(lane) = lanes.get(far.lane)
-        {
-            lane.writer.expect_far();
-        }
-        if let Some(near) = plain.get(at + EXPECTED_NEAR)
-            && let Some(lane) = lanes.get(near.lane)
-        {
-            lane.writer.expect_near();
-        }
     }
 
     /// Writes to one target. `is_single`: nothing was reserved, and a refusal is the caller's.

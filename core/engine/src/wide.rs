@@ -10,14 +10,30 @@ use fastmq_memory::record::{Kind, Plain};
 use fastmq_memory::{Policy, Refused, Tried};
 
 use crate::delivery::FAN_OUT_BYTES;
-use crate::route::Many;
-use crate::writer::Writer;
+use crate::route::{LaneTarget, Many};
+use crate::writer::{Lanes, Writer};
 
 /// With as many targets their lanes no longer stay in a near cache, and the memory of each is asked
-/// for in two steps, so many pushes ahead.
+/// for by [`expect`].
 pub(crate) const EXPECTED_MIN: usize = 512;
-pub(crate) const EXPECTED_FAR: usize = 16;
-pub(crate) const EXPECTED_NEAR: usize = 8;
+/// In two steps, so many pushes ahead.
+const EXPECTED_FAR: usize = 16;
+const EXPECTED_NEAR: usize = 8;
+
+/// Before the push to target `at` of many: asks for the memory of those that come after it.
+#[inline(always)]
+pub(crate) fn expect(lanes: &mut Lanes, plain: &[LaneTarget], at: usize) {
+    if let Some(far) = plain.get(at + EXPECTED_FAR)
+        && let Some(lane) = lanes.get(far.lane)
+    {
+        lane.writer.expect_far();
+    }
+    if let Some(near) = plain.get(at + EXPECTED_NEAR)
+        && let Some(lane) = lanes.get(near.lane)
+    {
+        lane.writer.expect_near();
+    }
+}
 
 impl Writer {
     /// Sends a usual message to all targets of a route; false: nothing was done, ask each.
@@ -79,16 +95,7 @@ impl Writer {
         let mut lanes = self.lanes.borrow_mut();
         for (at, target) in plain_targets.iter().enumerate() {
             if is_expected {
-                if let Some(far) = plain_targets.get(at + EXPECTED_FAR)
-                    && let Some(lane) = lanes.get(far.lane)
-                {
-                    lane.writer.expect_far();
-                }
-                if let Some(near) = plain_targets.get(at + EXPECTED_NEAR)
-                    && let Some(lane) = lanes.get(near.lane)
-                {
-                    lane.writer.expect_near();
-                }
+                expect(&mut lanes, plain_targets, at);
             }
             let Some(lane) = lanes.get(target.lane) else {
                 continue;

@@ -368,15 +368,11 @@ impl<P: Poller> Sockets for ReadinessSockets<P> {
         if bytes.is_empty() {
             return Ok(Sending::Done);
         }
-        let sent = match socket::send(&connection.fd, bytes) {
-            Ok(count) if count == bytes.len() => {
-                bytes.clear();
-                return Ok(Sending::Done);
-            }
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
+        let sent = socket::send(&connection.fd, bytes)?;
+        if sent == bytes.len() {
+            bytes.clear();
+            return Ok(Sending::Done);
+        }
         let outgoing = mem::take(bytes);
         connection.sending = Some(Outgoing {
             bytes: outgoing,
@@ -446,9 +442,7 @@ impl<P: Poller> Sockets for ReadinessSockets<P> {
     }
 
     fn unwatch(&mut self, watch: WatchId) {
-        self.watches.unwatch(watch);
-        self.done
-            .retain(|it| !matches!(it, Completion::Signalled { watch: id } if *id == watch));
+        self.watches.unwatch(watch, &mut self.done);
     }
 
     fn wait(

@@ -151,12 +151,15 @@ pub(super) fn set_blocking(fd: &OwnedFd, is_blocking: bool) -> io::Result<()> {
         .map(|_| ())
 }
 
-/// Sends what there is room for.
+/// Sends what there is room for; 0: there is none now.
 pub(super) fn send(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let (data, count) = (bytes.as_ptr().cast(), bytes.len());
     // SAFETY: `data` is `count` readable bytes.
-    checked(|| unsafe { libc::send(fd.as_raw_fd(), data, count, flags) })
+    match checked(|| unsafe { libc::send(fd.as_raw_fd(), data, count, flags) }) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        sent => sent,
+    }
 }
 
 /// Receives what is there; 0 is the end.

@@ -384,15 +384,11 @@ impl Sockets for UringSockets {
         }
         let mut sent = 0;
         if mode == SendMode::Direct {
-            sent = match socket::send(&connection.fd, bytes) {
-                Ok(count) if count == bytes.len() => {
-                    bytes.clear();
-                    return Ok(Sending::Done);
-                }
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
+            sent = socket::send(&connection.fd, bytes)?;
+            if sent == bytes.len() {
+                bytes.clear();
+                return Ok(Sending::Done);
+            }
         }
         let bytes = mem::take(bytes);
         connection.sending = Some(Outgoing { bytes, sent });
@@ -458,9 +454,7 @@ impl Sockets for UringSockets {
     }
 
     fn unwatch(&mut self, watch: WatchId) {
-        self.watches.unwatch(watch);
-        self.done
-            .retain(|it| !matches!(it, Completion::Signalled { watch: id } if *id == watch));
+        self.watches.unwatch(watch, &mut self.done);
     }
 
     fn wait(

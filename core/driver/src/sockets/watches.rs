@@ -5,6 +5,7 @@
 //! neither is of use to him. A write after another one is told again; the counter of one that is
 //! never read is full after 2^64.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -63,8 +64,9 @@ impl Watches {
         }
     }
 
-    /// Closes an eventfd. Peers have copies, so it is taken out first.
-    pub(super) fn unwatch(&mut self, watch: WatchId) {
+    /// Closes an eventfd, and forgets what `done` tells of it. Peers have copies, so it is taken out
+    /// first.
+    pub(super) fn unwatch(&mut self, watch: WatchId, done: &mut VecDeque<Completion<'static>>) {
         if let Some(event) = self.watched.remove(watch.0) {
             let (epoll, take_out) = (self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL);
             // SAFETY: both descriptors are open; taking out reads no interest.
@@ -73,6 +75,7 @@ impl Watches {
             };
             debug_assert_eq!(result, 0, "it was watched");
         }
+        done.retain(|it| !matches!(it, Completion::Signalled { watch: id } if *id == watch));
     }
 
     pub(super) fn count(&self) -> usize {

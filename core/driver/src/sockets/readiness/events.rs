@@ -135,7 +135,6 @@ impl<P: Poller> ReadinessSockets<P> {
                 }
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Err(error) => Err(error),
         };
         let mut buffer = mem::take(&mut outgoing.bytes);
