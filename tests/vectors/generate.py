@@ -537,12 +537,13 @@ FILES = {
 }
 
 
-def main():
+def run(program, files):
+    """Writes the files, each by its maker, or compares them when asked to by --check."""
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
-        sys.exit("usage: generate.py [--check]")
+        sys.exit(f"usage: {program} [--check]")
     failed = 0
-    for name, make in FILES.items():
+    for name, make in files.items():
         path = os.path.join(HERE, name)
         # One line per case: a change shows as the lines that changed.
         text = dump(make())
@@ -557,7 +558,7 @@ def main():
             same = False
         if not same:
             failed += 1
-            print(f"tests/vectors/{name} differs from what generate.py makes; run make vectors")
+            print(f"tests/vectors/{name} differs from what {program} makes; run make vectors")
     sys.exit(1 if failed else 0)
 
 
@@ -573,4 +574,4 @@ def dump(value):
 
 
 if __name__ == "__main__":
-    main()
+    run("generate.py", FILES)

@@ -11,11 +11,9 @@ are written as these bytes; `ignored` ones hold what a receiver ignores and deco
 """
 
 import itertools
-import os
 import struct
-import sys
 
-from generate import HERE, bytes_of, dump, header_entry, headers_of, round_up, text_of
+from generate import bytes_of, header_entry, headers_of, round_up, run, text_of
 
 KINDS = dict(MESSAGE=1, REQUEST=2, REPLY=3, SKIP=4, HELLO=16, WELCOME=17, AUTH=18, ERROR=19,
              EVENT=20, ACK=21, SUBSCRIBE=22, UNSUBSCRIBE=23, ALIAS=24, CREDIT=25, GRANT=26,
@@ -528,24 +526,5 @@ def protocol_file():
     }
 
 
-def main():
-    check = sys.argv[1:] == ["--check"]
-    if sys.argv[1:] and not check:
-        sys.exit("usage: protocol.py [--check]")
-    path = os.path.join(HERE, "protocol.json")
-    text = dump(protocol_file())
-    if not check:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        return
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            same = file.read() == text
-    except FileNotFoundError:
-        same = False
-    if not same:
-        sys.exit("tests/vectors/protocol.json differs from what protocol.py makes; run make vectors")
-
-
 if __name__ == "__main__":
-    main()
+    run("protocol.py", {"protocol.json": protocol_file})
