@@ -8,6 +8,11 @@ use crate::writer::Writer;
 
 use super::ServerOptions;
 use super::inbox::Inbox;
+use super::session::Session;
+
+/// Vectors for bytes to send that are kept for the next connection, and the largest of them.
+const POOL_MAX: usize = 64;
+const POOL_BYTES_MAX: usize = 1 << 20;
 
 /// The broker and what a shard has of it.
 pub struct Parts {
@@ -22,6 +27,12 @@ pub struct Parts {
     pub(super) now_ns: u64,
     /// No new connections and subscriptions.
     pub(super) is_draining: bool,
+    /// The sessions of a shard, by their index. One that is at work is not here: it finds the
+    /// others, so that what is theirs can be given to them at once.
+    pub(super) sessions: Vec<Option<Box<Session>>>,
+    /// Sessions that have something to do or to say in this turn, each once.
+    pub(super) touched: Vec<u32>,
+    pool: Vec<Vec<u8>>,
 }
 
 impl Parts {
@@ -47,6 +58,9 @@ impl Parts {
             instance: driver.random(),
             now_ns: driver.monotonic_ns(),
             is_draining: false,
+            sessions: Vec::new(),
+            touched: Vec::new(),
+            pool: Vec::new(),
         })
     }
 
@@ -54,6 +68,49 @@ impl Parts {
     pub fn read_clock(&mut self) -> u64 {
         self.now_ns = self.broker.driver().monotonic_ns();
         self.now_ns
+    }
+
+    /// Makes room for so many sessions; false: there is no memory.
+    pub(super) fn reserve(&mut self, count: usize) -> bool {
+        let missing = count.saturating_sub(self.sessions.len());
+        let is_room = self.sessions.try_reserve(missing).is_ok()
+            && self
+                .touched
+                .try_reserve(count.saturating_sub(self.touched.len()))
+                .is_ok();
+        if is_room && missing > 0 {
+            self.sessions.resize_with(count, || None);
+        }
+        is_room
+    }
+
+    /// Takes a session to work with; [`put_back`](Parts::put_back) gives it back.
+    #[inline]
+    pub(super) fn take_session(&mut self, index: u32) -> Option<Box<Session>> {
+        self.sessions.get_mut(index as usize)?.take()
+    }
+
+    /// Gives back a session of this shard.
+    #[inline]
+    pub(super) fn put_back(&mut self, session: Box<Session>) {
+        if let Some(slot) = self.sessions.get_mut(session.key.index as usize) {
+            *slot = Some(session);
+        }
+    }
+
+    /// Has a session looked at in this turn, with a vector for what it is about to say: an idle one
+    /// has none.
+    #[inline]
+    pub(super) fn touch(&mut self, session: &mut Session) {
+        touch(session, &mut self.touched, &mut self.pool);
+    }
+
+    /// Keeps a vector for whoever needs one next.
+    pub(super) fn keep_vector(&mut self, vector: Vec<u8>) {
+        let is_fit = (1..=POOL_BYTES_MAX).contains(&vector.capacity());
+        if is_fit && self.pool.len() < POOL_MAX {
+            self.pool.push(vector);
+        }
     }
 
     /// New connections and subscriptions are refused from now on.
@@ -65,5 +122,20 @@ impl Parts {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Vec<Vec<u8>>) {
+    if session.is_touched {
+        return;
+    }
+    session.is_touched = true;
+    touched.push(session.key.index);
+    let out = session.outgoing();
+    if out.capacity() == 0
+        && let Some(vector) = pool.pop()
+    {
+        *out = vector;
     }
 }

@@ -48,6 +48,8 @@ pub struct Session {
     pub(super) capabilities: u64,
     pub(super) theirs: Limits,
     silence_ns_max: Option<u64>,
+    /// It stands in the list of those that the shard looks at in this turn.
+    pub(super) is_touched: bool,
     pub(super) out: Outgoing,
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
@@ -102,6 +104,7 @@ impl Session {
             capabilities: 0,
             theirs: none,
             silence_ns_max: None,
+            is_touched: false,
             out: Outgoing::default(),
             receiving: Receiving::new(LIMITS.credit),
             sending: Sending::new(0),

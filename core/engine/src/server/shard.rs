@@ -14,6 +14,7 @@ use fastmq_driver::sockets::{
     Address, Completion, ConnectionId, ConnectionOptions, ListenerId, SendMode, Sending, Sockets,
     Waited,
 };
+use fastmq_memory::allocation::try_box;
 use fastmq_wire::State;
 
 use crate::broker::Broker;
@@ -26,21 +27,16 @@ use super::parts::Parts;
 use super::session::Session;
 use super::{LINGER_NS, ServerOptions};
 
-/// Vectors for bytes to send that are kept for the next connection, and the largest of them.
-const POOL_MAX: usize = 64;
-const POOL_BYTES_MAX: usize = 1 << 20;
-
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
 
 /// One connection.
 struct Connection {
     id: ConnectionId,
-    session: Session,
+    serial: u64,
     /// The begin of a frame.
     rest: Vec<u8>,
     is_sending: bool,
-    is_touched: bool,
     /// Nothing can be sent any more.
     is_broken: bool,
     has_ended: bool,
@@ -60,10 +56,8 @@ pub struct Shard {
     open: u32,
     next_serial: u64,
     listeners: Vec<ListenerId>,
-    touched: Vec<u32>,
     nudges: Vec<Arc<Nudge>>,
     times: BinaryHeap<Reverse<(u64, u32, u64)>>,
-    pool: Vec<Vec<u8>>,
     spin: Spin,
     /// When a drain ends.
     drain_ns: Option<u64>,
@@ -96,10 +90,8 @@ impl Shard {
             open: 0,
             next_serial: 1,
             listeners: Vec::new(),
-            touched: Vec::new(),
             nudges: Vec::new(),
             times: BinaryHeap::new(),
-            pool: Vec::new(),
             spin: Spin::default(),
             drain_ns: None,
         })
@@ -136,11 +128,10 @@ impl Shard {
         }
         self.drain_ns = Some(deadline_ns);
         for index in 0..self.connections.len() as u32 {
-            if let Some(connection) = self.connections[index as usize].as_mut() {
-                connection
-                    .session
-                    .announce_drain(&mut self.parts, deadline_ns);
-                self.touch(index);
+            if let Some(mut session) = self.parts.take_session(index) {
+                session.announce_drain(&mut self.parts, deadline_ns);
+                self.parts.touch(&mut session);
+                self.parts.put_back(session);
             }
         }
     }
@@ -155,7 +146,7 @@ impl Shard {
             .peek()
             .map_or(FOREVER_NS, |Reverse((ns, ..))| *ns);
         let due_ns = due_ns.min(self.drain_ns.unwrap_or(FOREVER_NS));
-        let deadline_ns = match self.touched.is_empty() {
+        let deadline_ns = match self.parts.touched.is_empty() {
             true => due_ns.min(until_ns),
             false => 0,
         };
@@ -175,13 +166,13 @@ impl Shard {
         self.take_completions();
         self.take_nudges();
         self.take_times();
-        let mut touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::take(&mut self.parts.touched);
         for index in touched.drain(..) {
             self.serve(index);
         }
         // What was touched meanwhile stands in a list of its own.
-        if self.touched.is_empty() {
-            self.touched = touched;
+        if self.parts.touched.is_empty() {
+            self.parts.touched = touched;
         }
         Ok(())
     }
@@ -196,13 +187,11 @@ impl Shard {
                     let index = connection.index();
                     if let Some(Some(known)) = self.connections.get_mut(index)
                         && known.id == connection
+                        && let Some(mut session) = self.parts.take_session(index as u32)
                     {
-                        if !known.is_touched {
-                            known.is_touched = true;
-                            self.touched.push(index as u32);
-                            known.take_vector(&mut self.pool);
-                        }
-                        known.on_received(&mut self.parts, bytes);
+                        self.parts.touch(&mut session);
+                        known.on_received(&mut session, &mut self.parts, bytes);
+                        self.parts.put_back(session);
                     }
                 }
                 Completion::Accepted { socket, .. } => {
@@ -219,21 +208,23 @@ impl Shard {
                     let text = format!("no connection can be accepted for now: {error}");
                     log::write(Level::Warn, "server", &text);
                 }
-                Completion::Ended { connection, .. } => self.with(connection, |known, parts| {
-                    known.has_ended = true;
-                    known.session.on_end(parts);
-                }),
+                Completion::Ended { connection, .. } => {
+                    self.with(connection, |known, session, parts| {
+                        known.has_ended = true;
+                        session.on_end(parts);
+                    });
+                }
                 Completion::Sent {
                     connection,
                     buffer,
                     result,
                 } => {
-                    keep(&mut self.pool, buffer);
-                    self.with(connection, |known, parts| {
+                    self.parts.keep_vector(buffer);
+                    self.with(connection, |known, session, parts| {
                         known.is_sending = false;
                         if result.is_err() {
                             known.is_broken = true;
-                            known.session.on_end(parts);
+                            session.on_end(parts);
                         }
                     });
                 }
@@ -244,23 +235,26 @@ impl Shard {
     }
 
     /// Does something with a connection, which is looked at in this turn.
-    fn with(&mut self, id: ConnectionId, body: impl FnOnce(&mut Connection, &mut Parts)) {
+    fn with(
+        &mut self,
+        id: ConnectionId,
+        body: impl FnOnce(&mut Connection, &mut Session, &mut Parts),
+    ) {
         if let Some(Some(known)) = self.connections.get_mut(id.index())
             && known.id == id
+            && let Some(mut session) = self.parts.take_session(id.index() as u32)
         {
-            body(known, &mut self.parts);
-            self.touch(id.index() as u32);
+            body(known, &mut session, &mut self.parts);
+            self.parts.touch(&mut session);
+            self.parts.put_back(session);
         }
     }
 
     fn accept(&mut self, id: ConnectionId) {
         let index = id.index();
         if index >= self.connections.len() {
-            if self
-                .connections
-                .try_reserve(index + 1 - self.connections.len())
-                .is_err()
-            {
+            let missing = index + 1 - self.connections.len();
+            if self.connections.try_reserve(missing).is_err() || !self.parts.reserve(index + 1) {
                 self.sockets.close(id);
                 return;
             }
@@ -275,13 +269,16 @@ impl Shard {
             true => Session::new(&self.parts, key),
             false => Session::refused(&self.parts, key),
         };
+        let Ok(mut session) = try_box(session) else {
+            self.sockets.close(id);
+            return;
+        };
         self.open += 1;
         self.connections[index] = Some(Connection {
             id,
-            session,
+            serial: key.serial,
             rest: Vec::new(),
             is_sending: false,
-            is_touched: false,
             is_broken: false,
             has_ended: false,
             is_finished: false,
@@ -289,7 +286,8 @@ impl Shard {
             linger_ns: FOREVER_NS,
             scheduled_ns: FOREVER_NS,
         });
-        self.touch(index as u32);
+        self.parts.touch(&mut session);
+        self.parts.put_back(session);
     }
 
     /// The place of a connection may be used again.
@@ -297,21 +295,11 @@ impl Shard {
         let Some(slot) = self.connections.get_mut(id.index()) else {
             return;
         };
-        if slot.as_ref().is_some_and(|known| known.id == id)
-            && let Some(mut known) = slot.take()
-        {
-            known.session.on_end(&mut self.parts);
+        if slot.as_ref().is_some_and(|known| known.id == id) && slot.take().is_some() {
+            if let Some(mut session) = self.parts.take_session(id.index() as u32) {
+                session.on_end(&mut self.parts);
+            }
             self.open -= 1;
-        }
-    }
-
-    fn touch(&mut self, index: u32) {
-        if let Some(Some(known)) = self.connections.get_mut(index as usize)
-            && !known.is_touched
-        {
-            known.is_touched = true;
-            self.touched.push(index);
-            known.take_vector(&mut self.pool);
         }
     }
 
@@ -320,17 +308,17 @@ impl Shard {
         self.parts.inbox.take(&mut nudges);
         for nudge in nudges.drain(..) {
             let SessionKey { index, serial } = nudge.session;
-            let Some(Some(known)) = self.connections.get_mut(index as usize) else {
+            let Some(mut session) = self.parts.take_session(index) else {
                 continue;
             };
-            if known.session.key.serial != serial {
-                continue;
+            if session.key.serial == serial {
+                match nudge.source {
+                    Source::Answers => session.answers_ready(),
+                    Source::Feed(at) => session.set_ready(at),
+                }
+                self.parts.touch(&mut session);
             }
-            match nudge.source {
-                Source::Answers => known.session.answers_ready(),
-                Source::Feed(at) => known.session.set_ready(at),
-            }
-            self.touch(index);
+            self.parts.put_back(session);
         }
         self.nudges = nudges;
     }
@@ -345,21 +333,26 @@ impl Shard {
             let Some(Some(known)) = self.connections.get_mut(index as usize) else {
                 continue;
             };
-            if known.session.key.serial != serial || known.scheduled_ns != ns {
+            if known.serial != serial || known.scheduled_ns != ns {
                 continue;
             }
             known.scheduled_ns = FOREVER_NS;
-            if known.session.deadline_ns() <= now_ns {
-                known.session.on_time(&mut self.parts);
+            let Some(mut session) = self.parts.take_session(index) else {
+                continue;
+            };
+            if session.deadline_ns() <= now_ns {
+                session.on_time(&mut self.parts);
             }
-            self.touch(index);
+            self.parts.touch(&mut session);
+            self.parts.put_back(session);
         }
         if self.drain_ns.is_some_and(|drain_ns| drain_ns <= now_ns) {
             self.drain_ns = Some(FOREVER_NS);
             for index in 0..self.connections.len() as u32 {
-                if let Some(known) = self.connections[index as usize].as_mut() {
-                    known.session.close(&mut self.parts);
-                    self.touch(index);
+                if let Some(mut session) = self.parts.take_session(index) {
+                    session.close(&mut self.parts);
+                    self.parts.touch(&mut session);
+                    self.parts.put_back(session);
                 }
             }
         }
@@ -373,41 +366,47 @@ impl Shard {
         let connections = &self.connections;
         self.times.retain(|Reverse((ns, index, serial))| {
             let known = connections.get(*index as usize).and_then(Option::as_ref);
-            known.is_some_and(|it| it.session.key.serial == *serial && it.scheduled_ns == *ns)
+            known.is_some_and(|it| it.serial == *serial && it.scheduled_ns == *ns)
         });
     }
 
     /// Takes what the queues of a connection have, and sends.
     fn serve(&mut self, index: u32) {
+        if let Some(mut session) = self.parts.take_session(index) {
+            session.is_touched = false;
+            self.serve_session(index, &mut session);
+            self.parts.put_back(session);
+        }
+    }
+
+    fn serve_session(&mut self, index: u32, session: &mut Session) {
         let Some(Some(known)) = self.connections.get_mut(index as usize) else {
             return;
         };
-        known.is_touched = false;
         if known.is_closing {
             return;
         }
-        let is_more = known.session.pull(&mut self.parts);
-        if !known.is_sending && !known.is_broken && !known.session.outgoing().is_empty() {
-            let mut bytes = std::mem::take(known.session.outgoing());
-            known.session.taken();
+        let is_more = session.pull(&mut self.parts);
+        if !known.is_sending && !known.is_broken && !session.outgoing().is_empty() {
+            let mut bytes = std::mem::take(session.outgoing());
+            session.taken();
             match self.sockets.send(known.id, &mut bytes, SendMode::Batched) {
                 Ok(Sending::Started) => known.is_sending = true,
                 Ok(Sending::Done) => {}
                 Err(_) => {
                     known.is_broken = true;
-                    known.session.on_end(&mut self.parts);
+                    session.on_end(&mut self.parts);
                 }
             }
             bytes.clear();
-            keep(&mut self.pool, bytes);
-        } else if known.session.outgoing().is_empty() {
-            keep(&mut self.pool, std::mem::take(known.session.outgoing()));
+            self.parts.keep_vector(bytes);
+        } else if session.outgoing().is_empty() {
+            self.parts.keep_vector(std::mem::take(session.outgoing()));
         }
         let now_ns = self.parts.now_ns;
-        let is_over =
-            known.session.state() != State::Ready && known.session.state() != State::Waiting;
+        let is_over = session.state() != State::Ready && session.state() != State::Waiting;
         if is_over {
-            let is_said = !known.is_sending && known.session.outgoing().is_empty();
+            let is_said = !known.is_sending && session.outgoing().is_empty();
             if known.linger_ns == FOREVER_NS {
                 known.linger_ns = now_ns.saturating_add(LINGER_NS);
             }
@@ -422,38 +421,33 @@ impl Shard {
                 return;
             }
         }
-        let at_ns = known.session.deadline_ns().min(known.linger_ns);
+        let at_ns = session.deadline_ns().min(known.linger_ns);
         if at_ns < known.scheduled_ns {
             known.scheduled_ns = at_ns;
-            let serial = known.session.key.serial;
-            self.times.push(Reverse((at_ns, index, serial)));
+            self.times.push(Reverse((at_ns, index, known.serial)));
             self.sweep_times();
         }
         if is_more {
-            self.touch(index);
+            self.parts.touch(session);
         }
     }
 
     /// Bytes of the beginnings of frames and of what is to be sent, of all connections.
     pub fn buffered_bytes(&mut self) -> usize {
-        let known = self.connections.iter_mut().flatten();
-        known
-            .map(|known| known.rest.capacity() + known.session.outgoing().capacity())
-            .sum()
-    }
-}
-
-/// Keeps an empty vector for whoever needs one next.
-fn keep(pool: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
-    if pool.len() < POOL_MAX && (1..=POOL_BYTES_MAX).contains(&buffer.capacity()) {
-        pool.push(buffer);
+        let rests = self.connections.iter().flatten();
+        let rests: usize = rests.map(|known| known.rest.capacity()).sum();
+        let sessions = self.parts.sessions.iter_mut().flatten();
+        let outgoing: usize = sessions.map(|it| it.outgoing().capacity()).sum();
+        rests + outgoing
     }
 }
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        for known in self.connections.iter_mut().flatten() {
-            known.session.on_end(&mut self.parts);
+        for index in 0..self.connections.len() as u32 {
+            if let Some(mut session) = self.parts.take_session(index) {
+                session.on_end(&mut self.parts);
+            }
         }
         // Queues that are listed know the list.
         self.parts.inbox.take(&mut self.nudges);
@@ -461,49 +455,39 @@ impl Drop for Shard {
 }
 
 impl Connection {
-    /// Gives it a vector for what it is about to say; an idle connection has none.
-    fn take_vector(&mut self, pool: &mut Vec<Vec<u8>>) {
-        let out = self.session.outgoing();
-        if out.capacity() == 0
-            && let Some(vector) = pool.pop()
-        {
-            *out = vector;
-        }
-    }
-
-    fn on_received(&mut self, parts: &mut Parts, bytes: &[u8]) {
+    fn on_received(&mut self, session: &mut Session, parts: &mut Parts, bytes: &[u8]) {
         if self.rest.is_empty() {
-            let consumed = self.session.on_bytes(parts, bytes);
-            self.keep(parts, &bytes[consumed..]);
+            let consumed = session.on_bytes(parts, bytes);
+            self.keep(session, parts, &bytes[consumed..]);
             return;
         }
         // Only the frame that is cut is completed in the copy; what follows is taken in place.
         let mut bytes = bytes;
         while !self.rest.is_empty() && !bytes.is_empty() {
-            let wanted = self.session.frame_bytes(&self.rest);
+            let wanted = session.frame_bytes(&self.rest);
             let missing = wanted.saturating_sub(self.rest.len()).clamp(1, bytes.len());
             let (now, later) = bytes.split_at(missing);
-            self.keep(parts, now);
+            self.keep(session, parts, now);
             bytes = later;
             let rest = std::mem::take(&mut self.rest);
-            let consumed = self.session.on_bytes(parts, &rest);
+            let consumed = session.on_bytes(parts, &rest);
             if consumed < rest.len() {
                 self.rest = rest;
                 self.rest.drain(..consumed);
             }
         }
         if !bytes.is_empty() {
-            let consumed = self.session.on_bytes(parts, bytes);
-            self.keep(parts, &bytes[consumed..]);
+            let consumed = session.on_bytes(parts, bytes);
+            self.keep(session, parts, &bytes[consumed..]);
         }
     }
 
     /// Keeps the begin of a frame; it is bounded, as a larger one than may come is refused by its
     /// first bytes.
-    fn keep(&mut self, parts: &mut Parts, bytes: &[u8]) {
+    fn keep(&mut self, session: &mut Session, parts: &mut Parts, bytes: &[u8]) {
         if self.rest.try_reserve(bytes.len()).is_err() {
             self.is_broken = true;
-            self.session.on_end(parts);
+            session.on_end(parts);
             return;
         }
         self.rest.extend_from_slice(bytes);
