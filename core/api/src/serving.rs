@@ -32,8 +32,8 @@ impl Client {
     ///
     /// # Errors
     /// INVALID: a URL, no URL, a name above 255 bytes or a token above 4,096. DENIED: other
-    /// machines would reach it, and `is_insecure_allowed` is not set. IO: an address is in use, or
-    /// the system refuses. CLOSED, NO_MEMORY.
+    /// machines would reach it, and `is_insecure_allowed` is not set. UNSUPPORTED: this is a client
+    /// of another server. IO: an address is in use, or the system refuses. CLOSED, NO_MEMORY.
     pub fn listen(&self, urls: &[&str], options: ServerOptions) -> Result<Server> {
         let addresses: Result<Vec<_>> = urls.iter().map(|url| server::address_of(url)).collect();
         let server = server::Server::listen(self.broker(), &addresses?, options)?;

@@ -1,9 +1,10 @@
 //! A client of another process: both ends of the native protocol, over real sockets.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fastmq::{
-    Client, ConnectOptions, Delivery, Message, Options, Server, ServerOptions, Status,
+    Client, ConnectOptions, Delivery, Event, Message, Options, Server, ServerOptions, Status,
     SubscribeOptions,
 };
 
@@ -111,4 +112,35 @@ fn requests_cross_two_connections_and_know_their_fate() {
     responder.close();
     server.close(PATIENCE_NS);
     local.close();
+}
+
+#[test]
+fn a_client_of_a_server_does_not_listen() {
+    let (local, server, urls) = serve("chain");
+    let remote = connect(&urls[0]);
+    let refused = remote.listen(&["tcp://127.0.0.1:0"], ServerOptions::default());
+    assert_eq!(refused.unwrap_err().status(), Status::Unsupported);
+    remote.close();
+    server.close(PATIENCE_NS);
+    local.close();
+}
+
+#[test]
+fn the_last_event_comes_before_close_returns_however_early_that_is() {
+    for _ in 0..50 {
+        let last = Arc::new(Mutex::new(None));
+        let told = last.clone();
+        let options = ConnectOptions {
+            connect_timeout_ns: 0,
+            on_event: Some(Arc::new(move |event| {
+                if let Event::Disconnected { status, .. } = event {
+                    *told.lock().unwrap() = Some(*status);
+                }
+            })),
+            ..ConnectOptions::default()
+        };
+        let client = Client::connect("unix:/nowhere/at/all", options).unwrap();
+        client.close();
+        assert_eq!(*last.lock().unwrap(), Some(Status::Closed));
+    }
 }

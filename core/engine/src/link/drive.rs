@@ -120,6 +120,8 @@ impl Drive {
                 }
             }
         })?;
+        // Nobody has the client yet who could close it.
+        uplink.has_thread.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -345,7 +347,7 @@ impl Drive {
 
     fn fail(&mut self, why: &Ending, now_ns: u64) {
         if self.session.uplink.is_closing.load(Ordering::SeqCst) {
-            self.over(why);
+            self.over();
             return;
         }
         let has_lasted = matches!(self.at, Where::Connected(_))
@@ -402,9 +404,9 @@ impl Drive {
         }
     }
 
-    fn over(&mut self, why: &Ending) {
+    fn over(&mut self) {
         self.at = Where::Over;
-        self.session.end(why, true);
+        self.session.end(&Error::CLOSED, true);
         self.session.over();
     }
 }

@@ -30,7 +30,9 @@ pub struct Uplink {
     /// There is something for the link to do: what its wait looks at.
     pub(super) has_work: AtomicBool,
     pub(super) waker: OnceLock<Waker>,
-    /// The thread that drives the link, once there is one.
+    /// There is a thread that drives the link, which closing waits for.
+    pub(super) has_thread: AtomicBool,
+    /// Its number, once it runs.
     pub(super) link_thread: AtomicU64,
     /// Changes when something is answered, connected or ended.
     pub(super) answered: AtomicU32,
@@ -151,6 +153,7 @@ impl Uplink {
             state: Mutex::new(state),
             has_work: AtomicBool::new(false),
             waker: OnceLock::new(),
+            has_thread: AtomicBool::new(false),
             link_thread: AtomicU64::new(0),
             answered: AtomicU32::new(0),
             room: AtomicU32::new(0),
@@ -359,7 +362,7 @@ impl Uplink {
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
-        if self.link_thread.load(Ordering::Relaxed) == 0 || self.is_here() {
+        if !self.has_thread.load(Ordering::Relaxed) || self.is_here() {
             return;
         }
         loop {

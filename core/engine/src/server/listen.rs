@@ -65,14 +65,17 @@ impl Server {
     ///
     /// # Errors
     /// DENIED: a TCP address that other machines reach, without `is_insecure_allowed`. INVALID: no
-    /// address, a name above 255 bytes, a token above 4,096. IO: an address is in use, or the
-    /// system refuses. CLOSED, NO_MEMORY.
+    /// address, a name above 255 bytes, a token above 4,096. UNSUPPORTED: the broker is a remote
+    /// client. IO: an address is in use, or the system refuses. CLOSED, NO_MEMORY.
     pub fn listen(
         broker: &Arc<Broker>,
         addresses: &[Address],
         options: ServerOptions,
     ) -> Result<Self> {
         broker.check_open()?;
+        if broker.uplink.is_some() {
+            return Err(Error::new(&REMOTE));
+        }
         check(addresses, &options)?;
         for address in addresses {
             if let Address::Unix(path) = address {
@@ -149,6 +152,11 @@ impl Drop for Server {
         self.end(0);
     }
 }
+
+static REMOTE: Fault = Fault(
+    Status::Unsupported,
+    "a client of another server cannot listen; connect to that server",
+);
 
 fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
     let wrong = |says| Err(Error::new(says));
