@@ -31,7 +31,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("fastmq", &["fastmq-engine"]),
     ("fastmq-ffi", &["fastmq"]),
-    ("fastmq-cli", &["fastmq"]),
+    // The bench loads servers with frames of its own.
+    ("fastmq-cli", &["fastmq", "fastmq-wire"]),
 ];
 
 /// Directories beside the layers, whose crates may know any layer.

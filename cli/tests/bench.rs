@@ -1,0 +1,93 @@
+//! `fastmq bench` as its users start it: every case moves messages, and bad words are refused.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(words: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fastmq"));
+    command.arg("bench").args(words.split(' '));
+    if !words.contains("-core") {
+        // A machine of one core is enough.
+        command.args("--server-core any --load-core any --third-core any".split(' '));
+    }
+    command.output().unwrap()
+}
+
+/// The rows of a run that must work.
+fn rows(words: &str) -> Vec<Value> {
+    let output = bench(&format!("{words} --json --seconds 0.02"));
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}: {says}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["rows"].as_array().unwrap().clone()
+}
+
+fn name(row: &Value) -> &str {
+    row["case"].as_str().unwrap()
+}
+
+#[test]
+fn requests_are_answered_everywhere() {
+    let words = "inline request-reply round-trip --client library,frames --outstanding 64";
+    let rows = rows(&format!("{words} --rounds 2 --subjects 3 --size 8,1000"));
+    // One process: inline, many, one at a time. Unix and TCP: many and one at a time, each by two
+    // clients, each answered in two places.
+    assert_eq!(rows.len(), 2 * (3 + 2 * 2 * 2 * 2));
+    for row in rows {
+        assert_eq!(row["rounds"].as_array().unwrap().len(), 2, "{}", name(&row));
+        assert!(row["count"].as_u64().unwrap() > 0, "{}", name(&row));
+        let is_latency = row["unit"] == "µs";
+        assert_eq!(is_latency, name(&row).starts_with("round-trip"));
+        assert_eq!(is_latency, row["p99"].is_number(), "{}", name(&row));
+    }
+}
+
+#[test]
+fn nobody_has_to_spin_or_to_sleep() {
+    let rows = rows("round-trip --over unix --responder broker --wait parked,busy --rounds 1");
+    assert!(name(&rows[0]).ends_with("parked") && name(&rows[1]).ends_with("busy"));
+    for row in rows {
+        assert!(row["count"].as_u64().unwrap() > 0, "{}", name(&row));
+    }
+}
+
+#[test]
+fn the_table_names_places_and_rows() {
+    let output = bench("inline --rounds 1 --seconds 0.01");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for part in [
+        "server core: any",
+        "cache line there and back",
+        "inline, embedded",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let check = |words: &str, says: &str| {
+        let output = bench(words);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{words}");
+        assert!(error.contains(says), "{words}: {error}");
+    };
+    check("request-replies", "request-reply");
+    check("--over carrier-pigeon", "embedded, unix, tcp");
+    check("--size 7", "8..=1048576");
+    check("--outstanding 65536", "1..=65535");
+    check("--seconds 0", "more than 0");
+    check("--seconds 61", "at most 60");
+    check("--rounds 0", "1..=100");
+    check("--server-core first", "a core's number");
+    check("--over embedded --responder third", "no row is left");
+    check(
+        "--over embedded --server tcp://127.0.0.1:1",
+        "no row is left",
+    );
+    let nobody = "round-trip --over tcp --responder third --client frames --server tcp://[::1]:1";
+    check(nobody, "Connection refused");
+    check("inline --load-core 99999", "99999");
+}
