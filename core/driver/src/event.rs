@@ -26,10 +26,8 @@ enum Flag {
 
 impl Event {
     pub(crate) fn kernel(tally: Arc<Tally>) -> io::Result<Self> {
-        // SAFETY: no pointer is passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
         Ok(Self {
-            flag: Flag::Kernel(own(fd)?),
+            flag: Flag::Kernel(eventfd()?),
             tally,
         })
     }
@@ -89,8 +87,14 @@ pub(crate) fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A new eventfd, which never blocks.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed.
+    own(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })
+}
+
 /// Adds one to an eventfd. A full counter (`EAGAIN`) is readable already.
-fn add_one(fd: &OwnedFd) {
+pub(crate) fn add_one(fd: &OwnedFd) {
     let one = 1_u64;
     // SAFETY: the buffer is eight readable bytes.
     let size = unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };

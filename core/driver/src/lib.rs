@@ -6,8 +6,9 @@
 //! The sockets of a shard are a trait of their own, [`sockets::Sockets`], because a shard has them
 //! to itself; files come with streams, in the same way.
 //!
-//! [`fence`], [`fork`], [`scheduling`] and [`pages`] are no methods: they stand on paths where a
-//! virtual call would be felt, or are facts of the process or thread, not of one driver.
+//! [`fence`], [`fork`], [`scheduling`], [`pages`] and [`shared`] are no methods: they stand on
+//! paths where a virtual call would be felt, or are facts of the process or thread, not of one
+//! driver.
 //! Not here: what the bytes mean, and any waiting policy. How long to spin is the engine's choice.
 
 mod clock;
@@ -21,6 +22,7 @@ mod null;
 pub mod pages;
 mod random;
 pub mod scheduling;
+pub mod shared;
 pub mod signals;
 mod simulated;
 pub mod sockets;

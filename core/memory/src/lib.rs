@@ -24,6 +24,7 @@ pub mod reader;
 pub mod record;
 pub mod replay;
 pub mod reply;
+pub mod ring;
 pub mod snapshot;
 mod spare;
 pub mod sync;

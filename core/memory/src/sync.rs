@@ -45,6 +45,15 @@ pub(crate) fn fence_heavy() {
     fastmq_driver::fence::heavy();
 }
 
+/// A fence that another process sees too.
+#[inline(always)]
+pub(crate) fn fence_full() {
+    #[cfg(not(loom))]
+    std::sync::atomic::fence(Ordering::SeqCst);
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
 /// For loom alone: it takes sequentially consistent loads and stores for acquire and release, and
 /// knows the one order of all of them only from fences.
 #[inline(always)]

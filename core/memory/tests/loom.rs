@@ -16,6 +16,7 @@ use fastmq_memory::gate::{FUTEX, Gate};
 use fastmq_memory::lane::{NoRoom, Producer, lane};
 use fastmq_memory::queue::{QueueOptions, Wake};
 use fastmq_memory::record::{Draft, Parsed, flag};
+use fastmq_memory::ring::{Capacities, Memory, Rings};
 use fastmq_memory::snapshot::{Snapshot, pin};
 use fastmq_memory::words::{Control, NoMemory, Words};
 use fastmq_memory::writer::HOT_MESSAGES;
@@ -878,4 +879,123 @@ fn a_replay_comes_before_whatever_is_written_once_no_look_can_have_missed_it() {
             assert_eq!(seen, [(0, 1, 0), (0, 2, 0)]);
         });
     }
+}
+
+/// What an eventfd is to the two sides of rings.
+#[derive(Default)]
+struct Bell {
+    is_rung: Mutex<bool>,
+    rings: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.is_rung.lock().unwrap() = true;
+        self.rings.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut is_rung = self.is_rung.lock().unwrap();
+        while !*is_rung {
+            is_rung = self.rings.wait(is_rung).unwrap();
+        }
+        *is_rung = false;
+    }
+}
+
+/// Both ends of rings of two words, and what wakes the server and the client.
+fn rings() -> (Rings, Rings, Arc<(Bell, Bell)>) {
+    let capacities = Capacities::new(16, 16).unwrap();
+    let memory = Memory::new(capacities);
+    let server = Rings::make(memory.clone(), capacities);
+    let client = Rings::join(memory, capacities).unwrap();
+    (server, client, Arc::default())
+}
+
+/// A frame that is all header.
+fn short_frame(number: u8) -> [u8; 8] {
+    [8, 0, 0, 0, 1, number, 0, 0]
+}
+
+/// Three frames through a ring with room for two: the one side sleeps until there is something, the
+/// other until there is room, and neither for ever.
+#[test]
+fn frames_get_through_shared_rings_while_both_sides_sleep() {
+    check(|| {
+        let (mut server, mut client, bells) = rings();
+        let theirs = bells.clone();
+        let sender = thread::spawn(move || {
+            let frames: Vec<u8> = (1..=3).flat_map(short_frame).collect();
+            let mut sent = 0;
+            loop {
+                sent += client.send(&frames[sent..]).unwrap();
+                if client.publish() {
+                    theirs.0.ring();
+                }
+                if sent == frames.len() {
+                    return;
+                }
+                client.announce_sleep(true);
+                if !client.has_moved() {
+                    theirs.1.wait();
+                }
+                client.awake();
+            }
+        });
+        let mut bytes = Vec::new();
+        while bytes.len() < 24 {
+            if server.receive(&mut bytes, 64).unwrap() > 0 {
+                if server.publish() {
+                    bells.1.ring();
+                }
+                continue;
+            }
+            server.announce_sleep(false);
+            if !server.has_arrived() {
+                bells.0.wait();
+            }
+            server.awake();
+        }
+        let expected: Vec<u8> = (1..=3).flat_map(short_frame).collect();
+        assert_eq!(bytes, expected);
+        sender.join().unwrap();
+    });
+}
+
+/// A question and its answer, each side asleep until the other has spoken.
+#[test]
+fn two_sides_of_shared_rings_answer_each_other() {
+    check(|| {
+        let (mut server, mut client, bells) = rings();
+        let theirs = bells.clone();
+        let asker = thread::spawn(move || {
+            client.send(&short_frame(1)).unwrap();
+            if client.publish() {
+                theirs.0.ring();
+            }
+            let mut bytes = Vec::new();
+            while client.receive(&mut bytes, 64).unwrap() == 0 {
+                client.announce_sleep(false);
+                if !client.has_arrived() {
+                    theirs.1.wait();
+                }
+                client.awake();
+            }
+            assert_eq!(bytes, short_frame(2));
+        });
+        let mut bytes = Vec::new();
+        while server.receive(&mut bytes, 64).unwrap() == 0 {
+            server.announce_sleep(false);
+            if !server.has_arrived() {
+                bells.0.wait();
+            }
+            server.awake();
+        }
+        assert_eq!(bytes, short_frame(1));
+        server.send(&short_frame(2)).unwrap();
+        if server.publish() {
+            bells.1.ring();
+        }
+        asker.join().unwrap();
+    });
 }
