@@ -2,8 +2,8 @@
 //!
 //! The maker creates a memfd, puts memory behind all of it, and seals its size, so that nobody can
 //! take the end of the mapping away under the other's feet (`SIGBUS`). A peer may still punch
-//! holes: they read as zeros. The bytes may change at any time, whoever has the descriptor; so they are
-//! reached as atomics only.
+//! holes: they read as zeros. Whoever has the descriptor may change the bytes at any time, so they
+//! are reached as atomics only.
 //! Invariant: a `SharedMemory` owns exactly the range that it has mapped, of a file whose size can
 //! no longer change.
 
