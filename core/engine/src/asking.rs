@@ -174,7 +174,7 @@ impl Writer {
     }
 
     #[inline(always)]
-    fn send_usual_request(
+    pub(crate) fn send_usual_request(
         &self,
         targets: &Targets,
         subject: &[u8],
@@ -331,7 +331,7 @@ impl Writer {
     /// Asks the subject's responder on this thread, if there is exactly one and it is inline: the
     /// shortest way.
     #[inline(always)]
-    fn ask_here(
+    pub(crate) fn ask_here(
         &self,
         calls: &Calls,
         targets: &Targets,

@@ -103,16 +103,7 @@ impl Flight {
     /// Takes a place; `None` when the window is full or there is no memory.
     #[inline(always)]
     pub(crate) fn take(&mut self, user_token: u64, timeout_ns: u64) -> Option<u32> {
-        if self.count() >= self.limit && !self.grow() {
-            return None;
-        }
-        let mut number = self.next_number;
-        // At most half of the slots are used.
-        while number as i32 <= 0 || self.slot(number)?.number != 0 {
-            // Those with the top bit are of `survey`.
-            number = (number & !LEG).wrapping_add(1);
-        }
-        self.next_number = number.wrapping_add(1);
+        let number = self.next()?;
         *self.slot(number)? = Slot {
             number,
             others: 0,
@@ -124,6 +115,47 @@ impl Flight {
             self.stamp_later(number);
         }
         Some(number)
+    }
+
+    /// A number whose place is free, for [`enter`](Flight::enter); `None` when the window is full
+    /// or there is no memory. A request that ends without having been entered was never here.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<u32> {
+        if self.count() >= self.limit && !self.grow() {
+            return None;
+        }
+        let mut number = self.next_number;
+        // At most half of the slots are used.
+        while number as i32 <= 0 || self.slot(number)?.number != 0 {
+            // Those with the top bit are of `survey`.
+            number = (number & !LEG).wrapping_add(1);
+        }
+        self.next_number = number.wrapping_add(1);
+        Some(number)
+    }
+
+    /// Takes the place of the number that [`next`](Flight::next) gave last, with a deadline by the
+    /// monotonic clock, for so many responders.
+    #[inline(always)]
+    pub(crate) fn enter(
+        &mut self,
+        number: u32,
+        user_token: u64,
+        deadline_ns: u64,
+        responders: u32,
+    ) {
+        let deadline_ns = deadline_ns.min(STAMPED - 1);
+        let Some(slot) = self.slot(number) else {
+            return;
+        };
+        *slot = Slot {
+            number,
+            others: responders.saturating_sub(1),
+            user_token,
+            deadline_ns: deadline_ns | STAMPED,
+        };
+        self.waiting += 1;
+        self.deadline_ns = self.deadline_ns.min(deadline_ns);
     }
 
     #[inline(always)]

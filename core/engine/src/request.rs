@@ -195,20 +195,6 @@ impl Requester {
         self.sent(number, sent)
     }
 
-    /// Sends a request by another writer than the requester's, for the order of what that writes.
-    pub(crate) fn submit_through(
-        &mut self,
-        writer: &Writer,
-        message: &Message<'_>,
-        user_token: u64,
-        timeout_ns: u64,
-    ) -> Result<()> {
-        let number = self.take(user_token, timeout_ns)?;
-        let token = self.answers.token(number);
-        let sent = writer.request_message(message, token, Asking::Later);
-        self.sent(number, sent)
-    }
-
     /// Takes a place in the window.
     #[inline(always)]
     fn take(&mut self, user_token: u64, timeout_ns: u64) -> Result<u32> {

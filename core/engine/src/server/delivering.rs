@@ -10,7 +10,6 @@ use fastmq_wire::{
 use crate::error::Status;
 
 use super::parts::Parts;
-use super::seal::Seal;
 use super::session::{Fatal, Session};
 use super::{OUTGOING_BYTES_MAX, TURN_MESSAGES};
 
@@ -174,12 +173,19 @@ impl Session {
             Some(alias) => Subject::Alias(alias),
             None => Subject::Text(view.subject()),
         };
+        let mut owed = 0;
         let mut draft = if view.token == 0 {
             Draft::message(number, subject, view.payload())
         } else {
-            let seal = &mut self.seal;
-            let seal = seal.get_or_insert_with(|| Box::new(Seal::new(&**parts.broker.driver())));
-            Draft::question(number, subject, seal.close(view.token), view.payload())
+            let Ok((name, before)) = self.owed.enter(view.token) else {
+                parts.broker.answer_late(view.token, Status::Busy);
+                return Ok(());
+            };
+            if before != 0 {
+                parts.broker.answer_late(before, Status::Cancelled);
+            }
+            owed = name;
+            Draft::question(number, subject, owed, view.payload())
         };
         draft.sequence = (view.sequence > 0).then_some(view.sequence);
         draft.publisher = (view.publisher > 0).then_some(view.publisher);
@@ -189,6 +195,7 @@ impl Session {
         draft.key = view.key();
         draft.headers = view.headers();
         if draft.length() > self.theirs.frame_max as usize {
+            self.owed.take(owed);
             return self.too_large_for_them(parts, number, view);
         }
         let size = draft.size();
@@ -281,11 +288,9 @@ impl Session {
             if !is_meant {
                 self.out.held.extend_from_slice(frame);
             } else if frame[4] == Kind::Request as u8
-                && let (Some(token), Some(seal)) = (token_in(frame), &self.seal)
+                && let Some(token) = token_in(frame).and_then(|it| self.owed.take(it))
             {
-                parts
-                    .broker
-                    .answer_late(seal.open(token), Status::Cancelled);
+                parts.broker.answer_late(token, Status::Cancelled);
             }
         }
     }

@@ -13,7 +13,7 @@
 //! | `feed.rs`, `delivering.rs` | its subscriptions, and what they bring |
 //! | `parts.rs` | what the sessions of a shard share |
 //! | `inbox.rs` | how a queue tells the shard that it is ready |
-//! | `seal.rs` | what makes tokens of requests hard to guess |
+//! | `owed.rs` | the requests that it has to answer |
 //! | `shard.rs` | sockets, sessions and the turn of the loop |
 //! | `address.rs` | URLs of listeners |
 //! | `listen.rs` | one thread with a shard, its addresses, its end |
@@ -28,9 +28,9 @@ mod delivering;
 mod feed;
 mod inbox;
 mod listen;
+mod owed;
 mod parts;
 mod publishing;
-mod seal;
 mod session;
 mod shard;
 
@@ -63,6 +63,8 @@ pub const ALIAS_BYTES_MAX: u64 = 256 << 10;
 pub const PUBLISHERS_MAX: usize = 1024;
 /// Requests of one connection without a final answer.
 pub const REQUESTS_MAX: u32 = crate::flight::IN_FLIGHT_MAX;
+/// Requests that one connection was given and has not answered; the first gives way to one more.
+pub const REQUESTS_OWED_MAX: u32 = 1 << 18;
 /// How long a request that names no time to live may be open.
 pub const REQUEST_NS_MAX: u64 = 600_000_000_000;
 /// How long a connection may take for its HELLO.

@@ -1,18 +1,27 @@
 //! What the sessions of a shard share.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use fastmq_memory::allocation::try_box;
+
+use crate::answers::REQUESTER_INDEX_MASK;
 use crate::broker::Broker;
+use crate::call::{self, Calls};
 use crate::error::Result;
 use crate::writer::Writer;
 
 use super::ServerOptions;
+use super::asking::Answer;
 use super::inbox::Inbox;
 use super::session::Session;
 
 /// Vectors for bytes to send that are kept for the next connection, and the largest of them.
 const POOL_MAX: usize = 64;
 const POOL_BYTES_MAX: usize = 1 << 20;
+/// Payloads of answers that inline responders leave where they are taken from; larger ones are
+/// kept for a moment.
+const REPLY_BYTES: usize = 1024;
 
 /// The broker and what a shard has of it.
 pub struct Parts {
@@ -33,6 +42,12 @@ pub struct Parts {
     /// Sessions that have something to do or to say in this turn, each once.
     pub(super) touched: Vec<u32>,
     pool: Vec<Vec<u8>>,
+    /// The sessions that ask, as (requester, index), by the requester's place in the table.
+    askers: Vec<(u32, u32)>,
+    /// What this thread runs.
+    pub(super) calls: Rc<Calls>,
+    /// Where an inline responder leaves its answer.
+    pub(super) reply: Box<[u8; REPLY_BYTES]>,
 }
 
 impl Parts {
@@ -61,6 +76,9 @@ impl Parts {
             sessions: Vec::new(),
             touched: Vec::new(),
             pool: Vec::new(),
+            askers: Vec::new(),
+            calls: call::of_this_thread()?,
+            reply: try_box([0; REPLY_BYTES])?,
         })
     }
 
@@ -103,6 +121,41 @@ impl Parts {
     #[inline]
     pub(super) fn touch(&mut self, session: &mut Session) {
         touch(session, &mut self.touched, &mut self.pool);
+    }
+
+    /// Notes the requester of a session; false: there is no memory.
+    pub(super) fn note_asker(&mut self, requester: u32, session: u32) -> bool {
+        let index = (requester & REQUESTER_INDEX_MASK) as usize;
+        let missing = (index + 1).saturating_sub(self.askers.len());
+        if self.askers.try_reserve(missing).is_err() {
+            return false;
+        }
+        if missing > 0 {
+            self.askers.resize(index + 1, (0, 0));
+        }
+        self.askers[index] = (requester, session);
+        true
+    }
+
+    /// Gives an answer to the connection of this shard that asked, past its queue. False: there is
+    /// none, or it has enough to send.
+    #[inline(always)]
+    pub(super) fn answer_here(&mut self, token: u64, answer: &Answer<'_>) -> bool {
+        let requester = (token >> 32) as u32;
+        let index = (requester & REQUESTER_INDEX_MASK) as usize;
+        match self.askers.get(index) {
+            Some((known, session)) if *known == requester => {
+                let Some(Some(session)) = self.sessions.get_mut(*session as usize) else {
+                    return false;
+                };
+                let is_taken = session.take_answer(&self.broker, token, answer);
+                if is_taken {
+                    touch(session, &mut self.touched, &mut self.pool);
+                }
+                is_taken
+            }
+            _ => false,
+        }
     }
 
     /// Keeps a vector for whoever needs one next.

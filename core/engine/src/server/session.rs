@@ -22,9 +22,9 @@ use super::asking::Asker;
 use super::delivering::Outgoing;
 use super::feed::Feed;
 use super::inbox::SessionKey;
+use super::owed::Owed;
 use super::parts::Parts;
 use super::publishing::{Known, Parked};
-use super::seal::Seal;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, CREDIT_BYTES, HANDSHAKE_NS};
 
 /// What this server can.
@@ -66,7 +66,8 @@ pub struct Session {
     /// DRAIN of all subscriptions: the operation that is answered at the end.
     pub(super) draining_all: Option<u32>,
     pub(super) asker: Option<Box<Asker>>,
-    pub(super) seal: Option<Box<Seal>>,
+    /// Requests that it has to answer.
+    pub(super) owed: Owed,
     pub(super) parked: VecDeque<Parked>,
     pub(super) parked_again_ns: u64,
     /// The other side has said CLOSE, and publishes still wait for room.
@@ -117,7 +118,7 @@ impl Session {
             ready: VecDeque::new(),
             draining_all: None,
             asker: None,
-            seal: None,
+            owed: Owed::default(),
             parked: VecDeque::new(),
             parked_again_ns: 0,
             is_close_owed: false,
@@ -363,6 +364,9 @@ impl Session {
     /// Gives back all that the connection has of the engine.
     fn let_go(&mut self, parts: &Parts) {
         self.cancel_held(parts, None);
+        for token in self.owed.take_all() {
+            parts.broker.answer_late(token, Status::Cancelled);
+        }
         for feed in self.feeds.drain(..).flatten() {
             feed.end(&parts.broker);
         }
