@@ -111,6 +111,18 @@ impl LoopFd {
         self.armed_ns.store(deadline_ns, Ordering::SeqCst);
     }
 
+    /// From now on this descriptor is readable, too, while `fd` is, until that is closed.
+    ///
+    /// # Errors
+    /// What `epoll_ctl` says: no memory, or a descriptor that cannot be waited for. Nothing happens
+    /// in a simulation.
+    pub fn include(&self, fd: RawFd) -> io::Result<()> {
+        match &self.timer {
+            Timer::Kernel { epoll, .. } => add(epoll, fd),
+            Timer::Simulated(_) => Ok(()),
+        }
+    }
+
     /// Whether the descriptor is readable now. A system call: for tests and diagnosis.
     #[must_use]
     pub fn is_ready(&self) -> bool {

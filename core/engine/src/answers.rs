@@ -6,12 +6,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use fastmq_memory::record::flag;
 use fastmq_memory::sync::lock;
+use fastmq_memory::{Kind, Plain, Refused, Tried};
 
+use crate::asking::reply_refused;
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::{Place, QueueOptions};
 use crate::wait::Profile;
+use crate::writer::{Writer, count};
 
 /// Bits of a requester's id that name its place in the table: 524,288 requesters at once.
 pub(crate) const REQUESTER_INDEX_BITS: u32 = 19;
@@ -161,5 +165,58 @@ impl Place {
     pub(crate) fn report_ended(&self) {
         self.has_late.store(true, Ordering::SeqCst);
         self.lanes.notify_reader();
+    }
+}
+
+impl Writer {
+    /// Answers an asker of this process that has been answered before; `None`: it has done nothing.
+    #[inline(always)]
+    pub(crate) fn try_answer(&self, token: u64, status: u32, payload: &[u8]) -> Option<Result<()>> {
+        let requester = (token >> 32) as u32;
+        if payload.len() <= self.usual_bytes {
+            let mut lanes = self.lanes.borrow_mut();
+            let index = requester & REQUESTER_INDEX_MASK;
+            if let Some((id, at)) = lanes.replies.get(index as usize).copied()
+                && id == requester
+                && id != 0
+                && let Some(lane) = lanes.get(at)
+            {
+                let plain = Plain {
+                    kind: Kind::Reply,
+                    flags: flag::TOKEN,
+                    status: status as u16,
+                    word: token,
+                    subject: &[],
+                    payload,
+                };
+                match lane.writer.try_plain(&plain, 0) {
+                    Tried::Written => {
+                        count(&self.counters.answers, 1);
+                        return Some(Ok(()));
+                    }
+                    Tried::Unnoticed => {
+                        drop(lanes);
+                        return Some(self.notice_reply(at));
+                    }
+                    Tried::Not => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// After `try_plain`: wakes the asker.
+    #[cold]
+    #[inline(never)]
+    fn notice_reply(&self, lane: u32) -> Result<()> {
+        let mut lanes = self.lanes.borrow_mut();
+        match lanes.get(lane).map(|lane| lane.writer.notify()) {
+            Some(Ok(_)) => {
+                count(&self.counters.answers, 1);
+                Ok(())
+            }
+            Some(Err(refused)) => Err(reply_refused(refused)),
+            None => Err(reply_refused(Refused::Closed)),
+        }
     }
 }

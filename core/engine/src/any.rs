@@ -92,6 +92,16 @@ pub fn wait_any(
     if let Some(index) = found {
         return Ok(index);
     }
+    let link = broker.as_ref().and_then(|broker| broker.uplink.clone());
+    let mut held =
+        (link.as_ref()).and_then(|link| link.take_helm(if timeout_ns == 0 { 0 } else { u64::MAX }));
+    if let Some(held) = &mut held {
+        // Something of the server may be there already.
+        held.turn(0, 0);
+        if let Some(index) = find(&mut |place, broker| place.is_ready(broker))? {
+            return Ok(index);
+        }
+    }
     if timeout_ns == 0 {
         let fault = &Fault(Status::Again, "no message is waiting in any of the queues");
         return Err(Error::new(fault));
@@ -103,6 +113,9 @@ pub fn wait_any(
     let mut now_ns = start_ns;
     let mut pace = Pace::default();
     while now_ns - start_ns < budget_ns && now_ns < deadline_ns {
+        if let Some(held) = &mut held {
+            held.turn(0, 0);
+        }
         for _ in 0..LOOKS_PER_CLOCK.div_ceil(count) {
             if let Some(index) = find(&mut |place, broker| place.is_ready(broker))? {
                 return Ok(index);
@@ -112,23 +125,57 @@ pub fn wait_any(
         now_ns = driver.monotonic_ns();
         pace.spin_on(&**driver, now_ns, deadline_ns);
     }
+    if let Some(held) = &mut held {
+        let caller = held.caller()?;
+        let waker = Waker::from(caller.clone());
+        loop {
+            // In this order: whoever has something calls, or it is seen here.
+            caller.listen();
+            let found = find(&mut |place, broker| place.is_ready_or_wakes(broker, &waker))?;
+            if let Some(index) = found {
+                return Ok(index);
+            }
+            if now_ns >= deadline_ns {
+                return Err(nothing_came());
+            }
+            if !held.turn(deadline_ns - now_ns, 0) {
+                break;
+            }
+            now_ns = driver.monotonic_ns();
+        }
+    }
+    drop(held);
     let sleeper = here(&broker, |client| client.sleeper())?;
     let waker = Waker::from(sleeper.clone());
     let mut parked = Parked::Woken;
     loop {
         let seen = sleeper.word.load(Ordering::Acquire);
+        if let Some(mut held) = link.as_ref().and_then(|link| link.try_helm()) {
+            held.turn(0, 0);
+        }
         if let Some(index) = find(&mut |place, broker| place.is_ready_or_wakes(broker, &waker))? {
             return Ok(index);
         }
         if parked == Parked::Deadlock || driver.monotonic_ns() >= deadline_ns {
-            let fault = &Fault(
-                Status::Timeout,
-                "no message came to any of the queues within the timeout",
-            );
-            return Err(Error::new(fault));
+            return Err(nothing_came());
         }
-        parked = driver.park(&sleeper.word, seen, deadline_ns);
+        parked = match &link {
+            // Whoever drives may let go: then this thread is to.
+            Some(link) if link.helm.is_open() => {
+                link.park(&sleeper.word, seen, deadline_ns);
+                Parked::Woken
+            }
+            _ => driver.park(&sleeper.word, seen, deadline_ns),
+        };
     }
+}
+
+#[cold]
+fn nothing_came() -> Error {
+    Error::new(&Fault(
+        Status::Timeout,
+        "no message came to any of the queues within the timeout",
+    ))
 }
 
 impl Place {

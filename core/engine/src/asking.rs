@@ -237,6 +237,10 @@ impl Writer {
                 self.count_call(&self.counters.requests);
                 Ok(Fate::NoResponder)
             }
+            Targets::Remote(remote) if remote.request_usual(payload, token) => {
+                self.count_call(&self.counters.requests);
+                Ok(Fate::Sent(1))
+            }
             _ => {
                 let message = Message {
                     subject,
@@ -457,51 +461,9 @@ impl Writer {
     /// Sends an answer without headers to an asker elsewhere.
     #[inline(always)]
     pub(crate) fn reply_away(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
-        let requester = (token >> 32) as u32;
-        if payload.len() <= self.usual_bytes {
-            let mut lanes = self.lanes.borrow_mut();
-            let index = requester & REQUESTER_INDEX_MASK;
-            if let Some((id, at)) = lanes.replies.get(index as usize).copied()
-                && id == requester
-                && id != 0
-                && let Some(lane) = lanes.get(at)
-            {
-                let plain = Plain {
-                    kind: Kind::Reply,
-                    flags: flag::TOKEN,
-                    status: status as u16,
-                    word: token,
-                    subject: &[],
-                    payload,
-                };
-                match lane.writer.try_plain(&plain, 0) {
-                    Tried::Written => {
-                        count(&self.counters.answers, 1);
-                        return Ok(());
-                    }
-                    Tried::Unnoticed => {
-                        drop(lanes);
-                        return self.notice_reply(at);
-                    }
-                    Tried::Not => {}
-                }
-            }
-        }
-        self.reply_first(token, status, payload)
-    }
-
-    /// After `try_plain`: wakes the asker.
-    #[cold]
-    #[inline(never)]
-    fn notice_reply(&self, lane: u32) -> Result<()> {
-        let mut lanes = self.lanes.borrow_mut();
-        match lanes.get(lane).map(|lane| lane.writer.notify()) {
-            Some(Ok(_)) => {
-                count(&self.counters.answers, 1);
-                Ok(())
-            }
-            Some(Err(refused)) => Err(reply_refused(refused)),
-            None => Err(reply_refused(Refused::Closed)),
+        match self.try_answer(token, status, payload) {
+            Some(answered) => answered,
+            None => self.reply_first(token, status, payload),
         }
     }
 

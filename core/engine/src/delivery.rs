@@ -91,7 +91,7 @@ impl Writer {
                 self.send_blocks::<Group>(std::slice::from_ref(target), &[], message, draft)?;
             }
             Targets::Latest(target) => self.put_one(target, draft)?,
-            Targets::Remote(uplink) => uplink.publish(message, draft, self.publisher())?,
+            Targets::Remote(remote) => remote.publish(message, draft, self.publisher())?,
             Targets::Inline(_) | Targets::Nobody => {}
         }
         self.count_call(&self.counters.published);
@@ -482,8 +482,8 @@ impl Writer {
         let handler = match responder {
             Responder::Inline(handler) => Some(&**handler),
             Responder::Group(group) => group.inline_member(),
-            Responder::Remote(uplink) => {
-                return Ok((uplink.request(message, draft)?, 0));
+            Responder::Remote(remote) => {
+                return Ok((remote.request(message, draft)?, 0));
             }
             Responder::Queue(_) => None,
         };

@@ -7,6 +7,7 @@ use fastmq_memory::sync::lock;
 
 use crate::broker::Broker;
 use crate::error::{Error, Result, Status};
+use crate::link::Uplink;
 use crate::place::Place;
 use crate::ready::ReadyList;
 use crate::threads;
@@ -73,7 +74,14 @@ impl Broker {
     /// The client's descriptor: readable exactly while `dispatch` has something to do.
     pub fn fd(self: &Arc<Self>) -> Result<i32> {
         self.check_open()?;
-        let fd = self.polled.fd()?.fd();
+        let is_new = self.polled.existing_fd().is_none();
+        let loop_fd = self.polled.fd()?;
+        if let Some(uplink) = self.polled_uplink()
+            && is_new
+        {
+            uplink.join_loop(&self.polled, loop_fd)?;
+        }
+        let fd = loop_fd.fd();
         self.watch_all();
         self.update_deadline();
         Ok(fd)
@@ -110,6 +118,8 @@ impl Broker {
             return Err(Error::CLOSED);
         }
         self.watch_all();
+        let uplink = self.polled_uplink();
+        let is_stuck = uplink.is_some_and(Uplink::dispatch);
         let has_fd = self.polled.existing_fd();
         let mut start_ns = 0;
         if budget_ns > 0 {
@@ -207,7 +217,8 @@ impl Broker {
             && self.polled.is_empty()
         {
             fd.clear();
-            if !self.polled.is_empty() {
+            let has_output = !is_stuck && uplink.is_some_and(Uplink::has_work);
+            if !self.polled.is_empty() || has_output {
                 fd.signal();
             }
             self.update_deadline();
@@ -217,9 +228,19 @@ impl Broker {
 
     fn update_deadline(&self) {
         if let Some(fd) = self.polled.existing_fd() {
-            let deadline_ns = self.earliest_deadline();
+            let deadline_ns = self.earliest_deadline().min(self.turn_due_ns());
             fd.set_deadline((deadline_ns != u64::MAX).then_some(deadline_ns));
         }
+    }
+
+    /// The link that nobody drives but calls of this client.
+    fn polled_uplink(&self) -> Option<&Uplink> {
+        self.uplink.as_deref().filter(|uplink| uplink.is_polled())
+    }
+
+    /// When that has something to do, though nothing may have come.
+    fn turn_due_ns(&self) -> u64 {
+        self.polled_uplink().map_or(u64::MAX, Uplink::due_ns)
     }
 
     /// Only queues of answers have deadlines.
@@ -234,7 +255,7 @@ impl Broker {
     /// Nanoseconds until something times out; `u64::MAX`: nothing will.
     pub fn next_deadline(&self) -> u64 {
         self.watch_all();
-        match self.earliest_deadline() {
+        match self.earliest_deadline().min(self.turn_due_ns()) {
             u64::MAX => u64::MAX,
             deadline_ns => deadline_ns.saturating_sub(self.driver.monotonic_ns()),
         }

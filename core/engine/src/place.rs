@@ -303,6 +303,11 @@ impl Place {
         timeout_ns: u64,
         mut look: impl FnMut(&mut ReaderGuard<'q>) -> Result<usize>,
     ) -> Result<Batch<'q>> {
+        if let Some(uplink) = &broker.uplink
+            && uplink.helm.is_open()
+        {
+            return self.wait_linked(broker, uplink, guard, timeout_ns, &mut look);
+        }
         if timeout_ns == 0 {
             let nothing = Error::new(&Fault(Status::Again, "no message is waiting"));
             return self.settle(broker, guard, look, nothing);
@@ -390,7 +395,7 @@ impl Place {
     }
 
     /// A look that found nothing and may wait no longer: clears the descriptor, arms, looks again.
-    fn settle<'q>(
+    pub(crate) fn settle<'q>(
         &'q self,
         broker: &Broker,
         mut guard: ReaderGuard<'q>,
@@ -430,23 +435,6 @@ impl Place {
             look(guard)?;
         }
         Ok(())
-    }
-
-    /// Waits until room may have come, or `deadline_ns`. `try_again` is called after arming.
-    pub(crate) fn wait_for_room(
-        &self,
-        deadline_ns: u64,
-        mut try_again: impl FnMut() -> bool,
-    ) -> bool {
-        let driver = &self.sleepers.driver;
-        let seen = self.sleepers.writer_word.load(Ordering::Acquire);
-        self.lanes.writers().arm(FUTEX);
-        if try_again() {
-            self.lanes.writers().disarm(FUTEX);
-            return true;
-        }
-        driver.park(&self.sleepers.writer_word, seen, deadline_ns);
-        false
     }
 
     /// True if this thread was the last to receive from the queue.
@@ -585,7 +573,7 @@ pub(crate) fn unread(error: FillError) -> Error {
     }
 }
 
-fn no_message() -> Error {
+pub(crate) fn no_message() -> Error {
     Error::new(&Fault(
         Status::Timeout,
         "no message came within the timeout",

@@ -15,7 +15,7 @@ use fastmq_route::cache::CachedRoute;
 use crate::delivery::Choice;
 use crate::error::{Error, Result};
 use crate::latest::LatestTarget;
-use crate::link::Uplink;
+use crate::link::Remote;
 use crate::subscription::Handler;
 
 /// A lane of the writer, and the subscription that its record is for.
@@ -73,7 +73,7 @@ pub(crate) enum Responder<'t> {
     Queue(LaneTarget),
     Group(&'t Group),
     Inline(&'t Handler),
-    Remote(&'t Uplink),
+    Remote(&'t Remote),
 }
 
 impl Responder<'_> {
@@ -126,7 +126,7 @@ pub(crate) enum Targets {
     Latest(Box<LatestTarget>),
     Many(Box<Many>),
     /// All targets of a remote client.
-    Remote(Arc<Uplink>),
+    Remote(Box<Remote>),
 }
 
 impl Targets {
@@ -150,7 +150,7 @@ impl Targets {
     pub(crate) fn responders(&self) -> impl Iterator<Item = Responder<'_>> {
         type Parts<'t> = (&'t [LaneTarget], &'t [Group], &'t [Arc<Handler>]);
         let remote = match self {
-            Self::Remote(uplink) => Some(Responder::Remote(uplink)),
+            Self::Remote(remote) => Some(Responder::Remote(remote)),
             _ => None,
         };
         let (queues, groups, inline): Parts<'_> = match self {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::LaneWriter;
-use fastmq_memory::allocation::try_bytes;
+use fastmq_memory::allocation::{try_box, try_bytes};
 use fastmq_memory::snapshot::pin;
 use fastmq_route::interest::Search;
 use fastmq_route::shares::slot_of;
 
 use crate::error::{Error, Result};
 use crate::latest::{LatestTarget, add_latest};
+use crate::link::Remote;
 use crate::place::Place;
 use crate::presence::check_subject;
 use crate::route::{Group, LaneTarget, Member, Route, Targets, add};
@@ -139,7 +140,7 @@ impl Writer {
     #[inline]
     fn resolve(&self, search: Search<'_, Interested>, subject: &[u8]) -> Result<Targets> {
         if let Some(uplink) = &self.broker.uplink {
-            return Ok(Targets::Remote(uplink.clone()));
+            return Ok(Targets::Remote(try_box(Remote::new(uplink.clone()))?));
         }
         let mut targets = Targets::Nobody;
         let mut result = Ok(());

@@ -148,7 +148,7 @@ impl Place {
 
 impl Sleepers {
     /// Keeps the task to wake.
-    fn set_task(&self, waker: &Waker) {
+    pub(crate) fn set_task(&self, waker: &Waker) {
         let mut task = lock(&self.task);
         if task.as_ref().is_some_and(|task| task.will_wake(waker)) {
             return;

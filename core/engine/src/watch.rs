@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_driver::fence;
-use fastmq_memory::gate::{EVENT, LIST};
+use fastmq_memory::gate::{EVENT, FUTEX, LIST};
 
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
@@ -85,6 +85,23 @@ impl Place {
             writers.disarm(LIST);
             rooms.report_room();
         }
+    }
+
+    /// Waits until room may have come, or `deadline_ns`. `try_again` is called after arming.
+    pub(crate) fn wait_for_room(
+        &self,
+        deadline_ns: u64,
+        mut try_again: impl FnMut() -> bool,
+    ) -> bool {
+        let driver = &self.sleepers.driver;
+        let seen = self.sleepers.writer_word.load(Ordering::Acquire);
+        self.lanes.writers().arm(FUTEX);
+        if try_again() {
+            self.lanes.writers().disarm(FUTEX);
+            return true;
+        }
+        driver.park(&self.sleepers.writer_word, seen, deadline_ns);
+        false
     }
 
     /// Whether a receive would find something; `None` while somebody receives.

@@ -248,6 +248,12 @@ impl Writer {
             self.count_call(&self.counters.published);
             return Ok(());
         }
+        if let Targets::Remote(remote) = targets
+            && remote.publish_usual(payload, sequence, self.publisher())
+        {
+            self.count_call(&self.counters.published);
+            return Ok(());
+        }
         if let Targets::Latest(target) = targets {
             return self.put_usual(target, payload, flags, sequence);
         }

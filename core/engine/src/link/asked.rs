@@ -12,7 +12,8 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::options::SubscribeOptions;
 use crate::subscription::{Delivery, GroupMode, Target};
 
-use super::uplink::{Phase, State, Uplink, no_memory};
+use super::state::{Phase, State, no_memory};
+use super::uplink::Uplink;
 
 /// What is open at the server, by the operation's number.
 #[derive(Debug, Default)]
@@ -170,7 +171,7 @@ impl Uplink {
                     return Err(last_error.unwrap_or(NO_ANSWER));
                 }
             }
-            self.driver.park(&self.answered, seen, deadline_ns);
+            self.wait_answer(seen, deadline_ns);
         }
     }
 
@@ -215,7 +216,7 @@ impl Uplink {
                     return Err(state.last_error.clone().unwrap_or(none));
                 }
             }
-            self.driver.park(&self.answered, seen, deadline_ns);
+            self.wait_answer(seen, deadline_ns);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::log;
 use super::Event;
 use super::asked::Refusal;
 use super::session::{Ending, Farewell, Session, ended};
-use super::uplink::no_memory;
+use super::state::no_memory;
 
 impl Session {
     pub(super) fn on_control(

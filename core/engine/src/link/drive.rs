@@ -1,22 +1,18 @@
-//! The link's loop: connecting to one server after the other, sending, receiving, waiting, ending.
+//! The link's turns: connecting to one server after the other, sending, receiving, waiting, ending.
 //!
-//! A turn sends what waits, waits for something to happen, and deals with it. A thread of its own
-//! runs turns until the client is closed or nobody else holds it; a simulation runs them itself.
+//! A turn sends what waits, waits for something to happen, and deals with it. `helm.rs` says which
+//! thread runs turns; a simulation runs them itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_driver::sockets::{
-    self, Completion, Config, ConnectionId, ConnectionOptions, Look, SendMode, Sending, Sockets,
-    Waited,
+    Completion, Config, ConnectionId, ConnectionOptions, Look, SendMode, Sending, Sockets, Waited,
 };
 use fastmq_driver::{Driver, FOREVER_NS};
 
 use crate::broker::Broker;
-use crate::call;
 use crate::error::{Error, Fault, Result, Status};
-use crate::threads;
-use crate::wait::{Profile, Spin};
 
 use super::HANDSHAKE_NS;
 use super::session::{Ending, Farewell, Session, Turn};
@@ -25,8 +21,6 @@ use super::url::{self, Server};
 
 /// How long a connection must have lasted for the next pause to be the shortest again.
 const LASTING_NS: u64 = 5_000_000_000;
-/// How often it is looked whether anybody still holds the client.
-const HELD_CHECK_NS: u64 = 10_000_000_000;
 /// Capacity that a buffer for sending keeps.
 const SEND_BYTES_KEPT: usize = 1 << 20;
 
@@ -57,7 +51,6 @@ pub struct Drive {
     is_sending: bool,
     /// When saying goodbye has taken long enough.
     give_up_ns: u64,
-    spin: Spin,
 }
 
 impl std::fmt::Debug for Drive {
@@ -99,63 +92,29 @@ impl Drive {
             buffer: Vec::new(),
             is_sending: false,
             give_up_ns: FOREVER_NS,
-            spin: Spin::default(),
         })
     }
 
-    /// Runs it on a thread of its own, called `link` unless the options say otherwise.
-    pub(super) fn start(self) -> Result<()> {
-        let (driver, uplink) = (self.driver.clone(), self.session.uplink.clone());
-        let options = uplink.options.broker.threads;
-        let mut drive = self;
-        threads::start(&driver, &options, ("link", 0), move || {
-            let opened = sockets::open(&config());
-            match opened {
-                Ok(mut opened) => drive.run(&mut *opened.sockets),
-                Err(error) => {
-                    let fault = &Fault(Status::Io, "cannot open sockets for the link");
-                    let why = Error::with_io(fault, fault.1, &error);
-                    drive.session.end(&why, true);
-                    drive.session.over();
-                }
-            }
-        })?;
-        // Nobody has the client yet who could close it.
-        uplink.has_thread.store(true, Ordering::Relaxed);
-        Ok(())
+    /// The sockets have failed: everything is over.
+    pub(super) fn fail_for_good(&mut self, why: &Ending) {
+        self.at = Where::Over;
+        self.session.end(why, true);
+        self.session.over();
     }
 
-    fn run(&mut self, sockets: &mut dyn Sockets) {
-        self.attach(sockets);
-        let profile = self.session.uplink.options.broker.wait;
-        while !self.is_over() {
-            let may_spin = self.driver.may_spin() && profile != Profile::LowPower;
-            let spin_ns = match may_spin && matches!(self.at, Where::Connected(_)) {
-                true => self.spin.budget_ns(profile),
-                false => 0,
-            };
-            match self.turn(sockets, HELD_CHECK_NS, spin_ns) {
-                Ok(Waited::Spun) => self.spin.learn(true),
-                Ok(Waited::Slept) if spin_ns > 0 => self.spin.learn(false),
-                Ok(_) => {}
-                Err(error) => {
-                    let fault = &Fault(Status::Io, "the sockets of the link have failed");
-                    let why = Error::with_io(fault, fault.1, &error);
-                    self.session.end(&why, true);
-                    self.session.over();
-                    return;
-                }
-            }
-        }
+    /// Sends what waits now, if it can.
+    pub(super) fn send_now(&mut self, sockets: &mut dyn Sockets) {
+        let now_ns = self.driver.monotonic_ns();
+        self.send(sockets, now_ns);
     }
 
-    /// Whoever drives the link from now on, and what wakes it.
-    pub fn attach(&self, sockets: &dyn Sockets) {
-        let uplink = &self.session.uplink;
-        uplink
-            .link_thread
-            .store(call::thread_number(), Ordering::Relaxed);
-        let _ = uplink.waker.set(sockets.waker());
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.at, Where::Connected(_))
+    }
+
+    /// When a turn is due, though nothing may have come.
+    pub(super) fn due_ns(&self) -> u64 {
+        self.deadline_ns(self.driver.monotonic_ns())
     }
 
     /// Whoever drives it turn by turn asks and subscribes on the same thread.
@@ -191,6 +150,7 @@ impl Drive {
         let mut look = |_: Look| {
             can_send && uplink.has_work.load(Ordering::SeqCst)
                 || !is_told && uplink.is_closing.load(Ordering::SeqCst)
+                || uplink.helm.has_called()
         };
         let waited = sockets.wait(deadline_ns, spin_ns, &mut look)?;
         let now_ns = self.driver.monotonic_ns();

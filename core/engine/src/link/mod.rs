@@ -2,19 +2,25 @@
 //!
 //! To the application it is a broker as any other. What differs: a route of its writers leads to
 //! the [`Uplink`], which encodes frames into one buffer; a subscription is asked of the server; and
-//! one thread, the *link*, sends that buffer, reads what comes and writes deliveries into the
-//! queues as their only writer. So queues, handlers, waits, requesters and time-outs are the
-//! engine's, and the embedded paths do not know of any of this.
+//! the *link* sends that buffer, reads what comes and writes deliveries into the queues as their
+//! only writer. The link is driven by whoever waits, else by a thread of its own. So queues,
+//! handlers, waits, requesters and time-outs are the engine's, and the embedded paths do not know
+//! of any of this.
 //!
 //! | file | role |
 //! |---|---|
-//! | `uplink.rs` | what any thread does: publish, ask, answer; the state behind one lock |
+//! | `uplink.rs` | what any thread does: answer, wait for room, close |
+//! | `state.rs` | the state behind one lock |
+//! | `remote.rs` | publishing and asking |
 //! | `asked.rs` | subscribing, and what waits for a server's answer |
 //! | `names.rs`, `tokens.rs` | numbers for subjects; the server's tokens and ours |
 //! | `session.rs` | one connection, without I/O: bytes and the time in, bytes out |
 //! | `control.rs` | what it does with control frames |
-//! | `deliver.rs` | a delivery into its queue or handler |
-//! | `drive.rs` | the link's loop over `Sockets`: connecting, waiting, backing off, ending |
+//! | `deliver.rs`, `replies.rs` | a delivery into its queue or handler, replies to their askers |
+//! | `drive.rs` | the link's turns over `Sockets`: connecting, sending, backing off, ending |
+//! | `helm.rs` | which thread drives |
+//! | `waiting.rs` | waiting for a queue, for room or for one of many, and driving meanwhile |
+//! | `open.rs` | requests without an answer |
 //! | `url.rs` | where to connect |
 //!
 //! **Lock.** `Uplink::state`, for one frame or one turn's hand-over; nothing is called under it. It
@@ -28,22 +34,29 @@ mod asked;
 mod control;
 mod deliver;
 mod drive;
+mod helm;
 mod names;
+mod open;
+mod remote;
+mod replies;
 mod session;
+mod state;
 mod tokens;
 mod uplink;
 pub mod url;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
 
-use fastmq_driver::Driver;
+use fastmq_driver::{Driver, sockets};
 use fastmq_memory::allocation::try_arc;
 
 use crate::broker::{Broker, Options};
 use crate::error::{Error, Fault, Result, Status};
 
 pub use drive::{Drive, config};
+pub(crate) use remote::Remote;
 pub use uplink::Uplink;
 
 /// Bytes of frames that may wait for the socket: beyond it publishers get AGAIN.
@@ -123,7 +136,7 @@ pub enum Event<'a> {
     Draining,
 }
 
-/// Is told what happens, on the link's thread; must not block, ask or subscribe.
+/// Is told what happens, on the thread that drives the link; must not block, ask or subscribe.
 pub type OnEvent = dyn Fn(&Event<'_>) + Send + Sync;
 
 /// How a client connects. `ConnectOptions::default()` is what most want.
@@ -146,6 +159,10 @@ pub struct ConnectOptions {
     pub backoff_min_ns: u64,
     /// The longest.
     pub backoff_max_ns: u64,
+    /// The client has no thread for its connection: it sends and receives only inside calls that
+    /// wait, ask or receive, and inside `dispatch`, which its `fd` tells when to call. Such a
+    /// client is to be closed: without that its connection stays.
+    pub polled: bool,
     /// Is told what happens.
     pub on_event: Option<Arc<OnEvent>>,
 }
@@ -161,6 +178,7 @@ impl Default for ConnectOptions {
             store_max: STORE_BYTES_DEFAULT,
             backoff_min_ns: 20_000_000,
             backoff_max_ns: 5 * SECOND,
+            polled: false,
             on_event: None,
         }
     }
@@ -195,8 +213,8 @@ fn check(options: &ConnectOptions) -> Result<()> {
     Ok(())
 }
 
-/// A broker whose link somebody drives, and what drives it: by a thread of its own after
-/// [`connect`], turn by turn in a simulation.
+/// A broker whose link somebody drives, and what drives it: whoever waits and a thread of its own
+/// after [`connect`], turn by turn in a simulation.
 pub fn open(
     urls: &str,
     options: ConnectOptions,
@@ -211,7 +229,7 @@ pub fn open(
 }
 
 /// Opens a broker of this process that is a client of the first of the servers that answers. Its
-/// link gets a thread of its own, which ends with the broker.
+/// link gets a thread of its own, which ends with the broker, unless it is `polled`.
 ///
 /// INVALID: a URL or an option. UNAVAILABLE, DENIED, UNSUPPORTED: all servers were tried once, and
 /// that is what the last one said. TIMEOUT: none has answered within `connect_timeout`. IO,
@@ -219,14 +237,17 @@ pub fn open(
 pub fn connect(urls: &str, options: ConnectOptions) -> Result<Arc<Broker>> {
     let timeout_ns = options.connect_timeout_ns;
     let (broker, drive) = open(urls, options, Broker::system_driver()?)?;
-    drive.start()?;
-    match &broker.uplink {
-        Some(uplink) if timeout_ns > 0 => {
-            uplink
-                .wait_connected(timeout_ns)
-                .inspect_err(|_| broker.close())?;
-        }
-        _ => {}
+    let opened = sockets::open_movable(&config()).map_err(|error| {
+        let fault = &Fault(Status::Io, "cannot open sockets for the link");
+        Error::with_io(fault, fault.1, &error)
+    })?;
+    if let Some(uplink) = &broker.uplink {
+        uplink.launch(drive, opened)?;
+        let connected = match timeout_ns {
+            0 => Ok(()),
+            timeout_ns => uplink.wait_connected(timeout_ns),
+        };
+        connected.inspect_err(|_| broker.close())?;
     }
     Ok(broker)
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 
 use fastmq_driver::FOREVER_NS;
 use fastmq_memory::Kind as RecordKind;
-use fastmq_memory::record::flag;
 use fastmq_wire::control::write_fault;
 use fastmq_wire::handshake::{Answer, capability, read_welcome};
 use fastmq_wire::{
@@ -24,7 +23,9 @@ use crate::writer::Writer;
 use super::control::{closed, said};
 use super::deliver::Deliveries;
 use super::names::Names;
-use super::uplink::{Phase, Uplink, no_memory};
+use super::replies::{Run, plain};
+use super::state::{Phase, no_memory};
+use super::uplink::Uplink;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, Event, HANDSHAKE_NS, PING_NS};
 
 /// What this version can do of what a server may.
@@ -193,8 +194,21 @@ impl Session {
         }
         let rest = bytes.get(start..).unwrap_or_default();
         let mut frames = Frames::new(rest, Side::Client, self.limits.frame_max);
+        let mut run = Run::new();
         loop {
-            match frames.next_frame() {
+            let next = frames.next_frame();
+            if let Ok(Some(Frame::Reply(message))) = &next
+                && self.life.is_listening()
+                && let Some(reply) = plain(message)
+            {
+                if run.is_full() {
+                    self.answer(&mut run);
+                }
+                run.add(reply);
+                continue;
+            }
+            self.answer(&mut run);
+            match next {
                 Ok(None) => return Ok(start + frames.consumed()),
                 Ok(Some(frame)) => self.on_frame(&frame, now_ns)?,
                 Err(_) if !self.life.is_listening() => return Ok(bytes.len()),
@@ -230,6 +244,7 @@ impl Session {
         let theirs = welcome.limits;
         let mut state = uplink.state();
         state.phase = Phase::Online;
+        state.epoch = state.epoch.wrapping_add(1).max(1);
         state.has_failed = false;
         state.agreement = self.agreement;
         state.payload_max = welcome.payload_max;
@@ -335,46 +350,6 @@ impl Session {
         self.finish(size);
     }
 
-    fn on_reply(&mut self, message: &Message<'_>) {
-        if message.is_more() {
-            return;
-        }
-        let token = self.uplink.state().asked.remove(&message.correlation());
-        let Some(token) = token else { return };
-        let status = u32::from(message.status());
-        let broker = self.writer.broker();
-        let is_fate = matches!(
-            Status::from_number(status),
-            Some(Status::NoResponder | Status::Busy | Status::Timeout | Status::Cancelled)
-        );
-        if is_fate && message.payload().is_empty() {
-            let status = Status::from_number(status).unwrap_or(Status::Cancelled);
-            broker.answer_late(token, status);
-            return;
-        }
-        let mut draft = fastmq_memory::Draft {
-            kind: RecordKind::Reply,
-            flags: flag::TOKEN,
-            status: status as u16,
-            token,
-            payload: message.payload(),
-            ..Default::default()
-        };
-        if !message.headers().is_empty() {
-            draft.flags |= flag::SIZES;
-            draft.headers = message.headers();
-        }
-        match self.writer.answer((token >> 32) as u32, &draft) {
-            Ok(()) => {}
-            Err(error) if error.status() == Status::NotFound => {}
-            // The asker does not receive: its request ends without the answer.
-            Err(error) if error.status() == Status::Again => {
-                broker.answer_late(token, Status::Busy);
-            }
-            Err(error) => broker.answer_late(token, error.status()),
-        }
-    }
-
     /// Says CLOSE, once.
     pub(super) fn say_goodbye(&mut self) {
         if self.life == Life::Ready {
@@ -413,7 +388,7 @@ impl Session {
             drop(state);
             self.uplink.nudge();
         }
-        let nothing_open = || self.uplink.state().asked.is_empty();
+        let nothing_open = || self.uplink.state().asked.count() == 0;
         if self.leave_ns != FOREVER_NS && (now_ns >= self.leave_ns || nothing_open()) {
             self.say_goodbye();
         }
@@ -461,7 +436,7 @@ impl Session {
         state.has_failed |= has_failed;
         let asked = std::mem::take(&mut state.asked);
         drop(state);
-        for token in asked.into_values() {
+        for token in asked.tokens() {
             self.writer
                 .broker()
                 .answer_late(token, Status::Disconnected);

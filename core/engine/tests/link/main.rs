@@ -3,6 +3,7 @@
 #[path = "../steps/mod.rs"]
 mod steps;
 
+mod driving;
 mod hostile;
 mod peer;
 mod promises;

@@ -15,23 +15,24 @@ use crate::steps::{
     Mutex, PATIENCE_NS, check, client, handle, publish_number, queue_of, subscribe, until,
 };
 
-/// A peer on a thread of its own, which delivers each publish to whoever subscribes to "back".
-struct Server {
-    urls: String,
+/// A peer on a thread of its own, which delivers each publish to whoever subscribes to its subject,
+/// else to whoever subscribes to "back".
+pub(crate) struct Server {
+    pub(crate) urls: String,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<Record>>,
 }
 
 /// What the peer was told.
-struct Record {
-    published: u64,
-    requests: usize,
-    closes: u64,
-    faults: Vec<String>,
+pub(crate) struct Record {
+    pub(crate) published: u64,
+    pub(crate) requests: usize,
+    pub(crate) closes: u64,
+    pub(crate) faults: Vec<String>,
 }
 
 impl Server {
-    fn start(address: Address, manners: Manners) -> Self {
+    pub(crate) fn start(address: Address, manners: Manners) -> Self {
         let found: Arc<Mutex<Option<Address>>> = Arc::default();
         let is_over = Arc::new(AtomicBool::new(false));
         let (tell, ends) = (found.clone(), is_over.clone());
@@ -47,11 +48,12 @@ impl Server {
             let mut returned = 0;
             while !ends.load(Ordering::SeqCst) {
                 peer.turn(driver.monotonic_ns() + 1_000_000);
-                while returned < peer.published.len()
-                    && let Some(number) = peer.number_of("back")
+                while let Some(got) = peer.published.get(returned).cloned()
+                    && let Some((number, subject)) = [&*got.subject, "back"]
+                        .into_iter()
+                        .find_map(|it| Some((peer.number_of(it)?, it)))
                 {
-                    let payload = peer.published[returned].payload.clone();
-                    if !peer.deliver(number, "back", &payload) {
+                    if !peer.deliver(number, subject, &got.payload) {
                         break;
                     }
                     returned += 1;
@@ -73,13 +75,13 @@ impl Server {
         }
     }
 
-    fn stop(mut self) -> Record {
+    pub(crate) fn stop(mut self) -> Record {
         self.is_over.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap()
     }
 }
 
-fn request(broker: &Arc<Broker>, payload: &[u8]) -> fastmq_engine::Result<Vec<u8>> {
+pub(crate) fn request(broker: &Arc<Broker>, payload: &[u8]) -> fastmq_engine::Result<Vec<u8>> {
     let message = Message {
         subject: b"echo",
         payload,

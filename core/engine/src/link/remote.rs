@@ -1,0 +1,221 @@
+//! Publishing and asking: from a route into the buffer.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fastmq_memory::sync::MutexGuard;
+use fastmq_wire::{Draft, Subject};
+
+use crate::asking::Fate;
+use crate::error::{Error, Fault, Result, Status};
+use crate::message::Message;
+
+use super::Uplink;
+use super::state::{Phase, State};
+
+/// More bytes that wait for the socket than so many are sent by whoever adds to them.
+const PRESS_BITS: u32 = 16;
+
+/// The way of one subject's messages to the server, as a route keeps it.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) uplink: Arc<Uplink>,
+    known: Cell<Known>,
+}
+
+/// The number that a connection has given to the subject, for this publisher.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    pub(super) epoch: u32,
+    pub(super) alias: u32,
+    pub(super) publisher: u64,
+}
+
+const NOT_CONNECTED: Error = Error::new(&Fault(
+    Status::Unavailable,
+    "there is no connection to the server now; try again later",
+));
+
+impl Uplink {
+    /// After a publish that has made `before` bytes more.
+    #[inline(always)]
+    fn published(&self, state: MutexGuard<'_, State>, before: usize) {
+        let is_much = (before ^ state.out.len()) >> PRESS_BITS != 0;
+        let gathers = self.helm.gathers.load(Ordering::Relaxed);
+        drop(state);
+        if is_much {
+            self.press();
+        } else if gathers || self.nudge() {
+            let woken = &self.helm.woken;
+            woken.store(woken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Publishes. AGAIN: no room, or no credit. TOO_LARGE. Without a connection the message waits
+    /// for one.
+    fn publish(
+        &self,
+        known: &Cell<Known>,
+        message: &Message<'_>,
+        draft: &fastmq_memory::Draft<'_>,
+        publisher: u64,
+    ) -> Result<()> {
+        let mut state = self.state();
+        let before = state.out.len();
+        let make = |subject| {
+            let is_text = matches!(subject, Subject::Text(_));
+            let mut sent = Draft::message(0, subject, message.payload);
+            sent.sequence = (draft.sequence > 0).then_some(draft.sequence);
+            sent.publisher = (is_text && publisher > 0 && draft.sequence > 0).then_some(publisher);
+            fill(sent, message, draft)
+        };
+        let sent = match state.phase {
+            Phase::Over => Err(Error::CLOSED),
+            Phase::Online if state.stored.is_empty() => {
+                let counted = if draft.sequence > 0 { publisher } else { 0 };
+                state.send(known, message.subject, counted, make)
+            }
+            _ => {
+                let mut stored = make(Subject::Text(message.subject));
+                stored.ttl_ns = (message.ttl_ns > 0).then_some(draft.expiry);
+                state.store(&stored, self.options.store_max)
+            }
+        };
+        sent?;
+        self.published(state, before);
+        Ok(())
+    }
+
+    /// Asks; the answer will come with the draft's token. UNAVAILABLE: there is no connection.
+    fn request(
+        &self,
+        known: &Cell<Known>,
+        message: &Message<'_>,
+        draft: &fastmq_memory::Draft<'_>,
+    ) -> Result<Fate> {
+        self.check_not_here()?;
+        let mut state = self.state();
+        match state.phase {
+            Phase::Over => return Err(Error::CLOSED),
+            Phase::Offline => return Err(NOT_CONNECTED),
+            Phase::Online => {}
+        }
+        if !state.stored.is_empty() || !state.asked.reserve() {
+            return Ok(Fate::Busy);
+        }
+        let correlation = state.asked.next();
+        let before = state.out.len();
+        let make = |subject| {
+            let sent = Draft::request(correlation, subject, message.payload);
+            let mut sent = fill(sent, message, draft);
+            sent.ttl_ns = (message.ttl_ns > 0).then_some(message.ttl_ns);
+            sent
+        };
+        match state.send(known, message.subject, 0, make) {
+            Ok(()) => {}
+            Err(error) if error.status() == Status::Again => return Ok(Fate::Busy),
+            Err(error) => return Err(error),
+        }
+        state.asked.put(draft.token);
+        self.requested(state, before);
+        Ok(Fate::Sent(1))
+    }
+
+    /// After a request that has made `before` bytes more.
+    #[inline(always)]
+    fn requested(&self, state: MutexGuard<'_, State>, before: usize) {
+        let is_much = (before ^ state.out.len()) >> PRESS_BITS != 0;
+        drop(state);
+        if is_much {
+            self.press();
+        } else {
+            self.nudge();
+        }
+    }
+}
+
+impl Remote {
+    pub(crate) fn new(uplink: Arc<Uplink>) -> Self {
+        Self {
+            uplink,
+            known: Cell::default(),
+        }
+    }
+
+    /// As [`Uplink::publish`].
+    pub(crate) fn publish(
+        &self,
+        message: &Message<'_>,
+        draft: &fastmq_memory::Draft<'_>,
+        publisher: u64,
+    ) -> Result<()> {
+        self.uplink.publish(&self.known, message, draft, publisher)
+    }
+
+    /// Publishes a payload with a sequence, or 0 for none, if its subject has a number and there is
+    /// room; false: it has done nothing.
+    #[inline(always)]
+    pub(crate) fn publish_usual(&self, payload: &[u8], sequence: u64, publisher: u64) -> bool {
+        let (uplink, known) = (&*self.uplink, self.known.get());
+        let mut state = uplink.state();
+        let counted = if sequence > 0 { publisher } else { 0 };
+        if !state.is_current(known) || known.publisher != counted {
+            return false;
+        }
+        let before = state.out.len();
+        let mut sent = Draft::message(0, Subject::Alias(known.alias), payload);
+        sent.sequence = (sequence > 0).then_some(sequence);
+        if state.append(&sent).is_err() {
+            return false;
+        }
+        uplink.published(state, before);
+        true
+    }
+
+    /// As [`Uplink::request`].
+    pub(crate) fn request(
+        &self,
+        message: &Message<'_>,
+        draft: &fastmq_memory::Draft<'_>,
+    ) -> Result<Fate> {
+        self.uplink.request(&self.known, message, draft)
+    }
+
+    /// Asks with a payload, if the subject has a number and there is room; false: it has done
+    /// nothing.
+    #[inline(always)]
+    pub(crate) fn request_usual(&self, payload: &[u8], token: u64) -> bool {
+        let (uplink, known) = (&*self.uplink, self.known.get());
+        if uplink.is_here() {
+            return false;
+        }
+        let mut state = uplink.state();
+        if !state.is_current(known) || known.publisher != 0 || !state.asked.reserve() {
+            return false;
+        }
+        let before = state.out.len();
+        let number = state.asked.next();
+        let sent = Draft::request(number, Subject::Alias(known.alias), payload);
+        if state.append(&sent).is_err() {
+            return false;
+        }
+        state.asked.put(token);
+        uplink.requested(state, before);
+        true
+    }
+}
+
+/// The fields that publishes and requests have in common.
+fn fill<'m>(
+    mut sent: Draft<'m>,
+    message: &Message<'m>,
+    draft: &fastmq_memory::Draft<'m>,
+) -> Draft<'m> {
+    sent.ttl_ns = (message.ttl_ns > 0).then_some(message.ttl_ns);
+    sent.timestamp_ns = (draft.timestamp > 0).then_some(draft.timestamp);
+    sent.reply_to = message.reply_to;
+    sent.key = message.key;
+    sent.headers = message.headers;
+    sent
+}

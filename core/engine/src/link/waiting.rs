@@ -1,0 +1,168 @@
+//! Waiting for a queue of a remote client: the thread drives the link meanwhile, if it can.
+
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use fastmq_memory::gate::{FUTEX, TASK};
+use fastmq_memory::{Batch, ReaderGuard};
+
+use crate::broker::Broker;
+use crate::error::{Error, Fault, Result, Status};
+use crate::place::{Place, closed_and_drained, no_message};
+use crate::wait::{Pace, Profile};
+
+use super::Uplink;
+use super::helm::AtHelm;
+
+/// Looks at a queue: how many messages the batch has.
+type Look<'a, 'q> = dyn FnMut(&mut ReaderGuard<'q>) -> Result<usize> + 'a;
+
+impl Place {
+    /// As [`Place::wait`], of a remote client: the time-out is counted from now.
+    #[inline(never)]
+    pub(crate) fn wait_linked<'q>(
+        &'q self,
+        broker: &Broker,
+        uplink: &Uplink,
+        mut guard: ReaderGuard<'q>,
+        timeout_ns: u64,
+        look: &mut Look<'_, 'q>,
+    ) -> Result<Batch<'q>> {
+        if timeout_ns == 0 {
+            let found = match uplink.try_helm() {
+                Some(mut held) => {
+                    held.turn(0, 0);
+                    look(&mut guard)?
+                }
+                None => 0,
+            };
+            if found > 0 {
+                return Ok(guard.into_batch());
+            }
+            let nothing = Error::new(&Fault(Status::Again, "no message is waiting"));
+            return self.settle(broker, guard, look, nothing);
+        }
+        let mut deadline_ns = 0;
+        loop {
+            // The first turn sends what was submitted: the clock is read later.
+            let until_ns = if deadline_ns == 0 {
+                u64::MAX
+            } else {
+                deadline_ns
+            };
+            if let Some(mut held) = uplink.take_helm(until_ns) {
+                held.turn(0, 0);
+                if look(&mut guard)? > 0 {
+                    return Ok(guard.into_batch());
+                }
+                if deadline_ns == 0 {
+                    deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
+                }
+                if !self.drive_until(broker, &mut held, &mut guard, deadline_ns, look)? {
+                    continue;
+                }
+            } else {
+                if deadline_ns == 0 {
+                    deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
+                }
+                self.park_linked(broker, uplink, &mut guard, deadline_ns, look)?;
+            }
+            if look(&mut guard)? > 0 {
+                return Ok(guard.into_batch());
+            }
+            if self.is_over(broker) {
+                return Err(closed_and_drained());
+            }
+            if broker.driver.monotonic_ns() >= deadline_ns {
+                return self.settle(broker, guard, look, no_message());
+            }
+        }
+    }
+
+    /// Drives until there is something, or the time is over, or nothing more will come. False: the
+    /// link has ended.
+    fn drive_until<'q>(
+        &'q self,
+        broker: &Broker,
+        held: &mut AtHelm<'_>,
+        guard: &mut ReaderGuard<'q>,
+        deadline_ns: u64,
+        look: &mut Look<'_, 'q>,
+    ) -> Result<bool> {
+        let driver = &broker.driver;
+        let profile = self.profile();
+        let start_ns = driver.monotonic_ns();
+        let mut now_ns = start_ns;
+        let budget_ns = match driver.may_spin() || profile == Profile::BusyPoll {
+            true => self.spin.budget_ns(profile),
+            false => 0,
+        };
+        let mut pace = Pace::default();
+        let has_budget = budget_ns > 0;
+        loop {
+            if !has_budget {
+                break;
+            }
+            if !held.turn(0, 0) {
+                return Ok(false);
+            }
+            if look(guard)? > 0 {
+                self.spin.learn(true);
+                return Ok(true);
+            }
+            now_ns = driver.monotonic_ns();
+            pace.spin_on(&**driver, now_ns, deadline_ns);
+            if now_ns >= deadline_ns || self.is_over(broker) {
+                return Ok(true);
+            }
+            if now_ns - start_ns >= budget_ns {
+                self.spin.learn(false);
+                break;
+            }
+        }
+        let caller = held.caller()?;
+        let waker = Waker::from(caller.clone());
+        loop {
+            // In this order: whoever has something for the queue calls, or it is seen here.
+            caller.listen();
+            self.sleepers.set_task(&waker);
+            self.lanes.readers().arm(TASK);
+            let is_ready = look(guard)? > 0 || self.is_over(broker) || now_ns >= deadline_ns;
+            if is_ready {
+                self.lanes.readers().disarm(TASK);
+                return Ok(true);
+            }
+            guard.trim();
+            let wake_ns = deadline_ns.min(self.deadline_ns.load(Ordering::Relaxed));
+            self.sleepers.waits.fetch_add(1, Ordering::Relaxed);
+            if !held.turn(wake_ns.saturating_sub(now_ns).max(1), 0) {
+                self.lanes.readers().disarm(TASK);
+                return Ok(false);
+            }
+            now_ns = driver.monotonic_ns();
+        }
+    }
+
+    /// Parks until there is something, while another thread drives; for a while.
+    fn park_linked<'q>(
+        &'q self,
+        broker: &Broker,
+        uplink: &Uplink,
+        guard: &mut ReaderGuard<'q>,
+        deadline_ns: u64,
+        look: &mut Look<'_, 'q>,
+    ) -> Result<()> {
+        // Read before arming: a wake after this changes it, and the park returns at once.
+        let seen = self.sleepers.reader_word.load(Ordering::Acquire);
+        self.lanes.readers().arm(FUTEX);
+        let found = look(guard);
+        if matches!(found, Ok(0)) && !self.is_over(broker) {
+            guard.trim();
+            let wake_ns = deadline_ns.min(self.deadline_ns.load(Ordering::Relaxed));
+            self.sleepers.waits.fetch_add(1, Ordering::Relaxed);
+            uplink.park(&self.sleepers.reader_word, seen, wake_ns);
+        }
+        self.lanes.readers().disarm(FUTEX);
+        found.map(|_| ())
+    }
+}
