@@ -4,7 +4,11 @@
 //! say). The sender keeps [`Numbers`]: which are free. Both are bounded by what the receiver has
 //! said, and grow as numbers come into use.
 
+use crate::NoMemory;
+use crate::control::ControlDraft;
 use crate::fault::Fault;
+use crate::field::Field;
+use crate::kind::Kind;
 
 /// Entries that one growth adds at most beyond the alias that asked for it.
 const GROWTH: usize = 64;
@@ -152,6 +156,32 @@ impl Numbers {
         self.sizes[alias as usize] = known;
         self.bytes += size as u64;
         Some(alias)
+    }
+
+    /// A number for a subject: its ALIAS is appended to `out`. A `publisher` that is not 0 is the
+    /// one whose sequence its messages carry. `None`: see [`take`](Numbers::take).
+    pub fn define(
+        &mut self,
+        out: &mut Vec<u8>,
+        subject: &[u8],
+        publisher: u64,
+    ) -> Result<Option<u32>, NoMemory> {
+        let Some(alias) = self.take(subject.len()) else {
+            return Ok(None);
+        };
+        let at = out.len();
+        let draft = ControlDraft::pair(out, Kind::Alias, alias, 0);
+        let draft = draft.and_then(|draft| draft.bytes(Field::Subject, subject));
+        let written = match (draft, publisher) {
+            (Ok(draft), 1..) => draft.number(Field::Publisher, publisher).map(drop),
+            (draft, _) => draft.map(drop),
+        };
+        if let Err(error) = written {
+            self.give_back(alias);
+            out.truncate(at);
+            return Err(error);
+        }
+        Ok(Some(alias))
     }
 
     /// Gives a number back. The receiver keeps its subject until another one takes the number, or

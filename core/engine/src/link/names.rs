@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fastmq_memory::allocation::try_bytes;
-use fastmq_wire::{ControlDraft, Field, Kind, NoMemory, Numbers};
+use fastmq_wire::{NoMemory, Numbers};
 
 use super::ALIASES_MAX;
 
@@ -51,7 +51,7 @@ impl Names {
                 return Ok(Some(*alias));
             }
             self.publishers.try_reserve(1).map_err(|_| NoMemory)?;
-            let alias = self.define(subject, publisher, out)?;
+            let alias = self.numbers.define(out, subject, publisher)?;
             if let Some(alias) = alias {
                 self.publishers.insert(publisher, alias);
             }
@@ -60,7 +60,7 @@ impl Names {
         match self.subjects.get(subject) {
             Some(Use::Alias(alias)) => return Ok(Some(*alias)),
             Some(Use::Once) => {
-                let alias = self.define(subject, 0, out)?;
+                let alias = self.numbers.define(out, subject, 0)?;
                 if let (Some(alias), Some(used)) = (alias, self.subjects.get_mut(subject)) {
                     *used = Use::Alias(alias);
                     self.once -= 1;
@@ -78,31 +78,6 @@ impl Names {
         self.subjects.insert(subject, Use::Once);
         self.once += 1;
         Ok(None)
-    }
-
-    /// A new number, unless the server's table is full.
-    fn define(
-        &mut self,
-        subject: &[u8],
-        publisher: u64,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<u32>, NoMemory> {
-        let Some(alias) = self.numbers.take(subject.len()) else {
-            return Ok(None);
-        };
-        let (at, numbers) = (out.len(), &mut self.numbers);
-        let draft = ControlDraft::pair(out, Kind::Alias, alias, 0);
-        let draft = draft.and_then(|draft| draft.bytes(Field::Subject, subject));
-        let written = match (draft, publisher) {
-            (Ok(draft), 1..) => draft.number(Field::Publisher, publisher).map(|_| ()),
-            (draft, _) => draft.map(|_| ()),
-        };
-        if let Err(error) = written {
-            numbers.give_back(alias);
-            out.truncate(at);
-            return Err(error);
-        }
-        Ok(Some(alias))
     }
 }
 
