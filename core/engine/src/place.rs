@@ -55,8 +55,7 @@ pub struct Place {
     broker: Weak<Broker>,
     /// True while a reader looks at subscriptions: false for queues of answers.
     has_subscriptions: bool,
-    /// When the owner of this queue next has something to do without a message: answers that time
-    /// out. Monotonic nanoseconds.
+    /// When its owner next has work without a message (answers time out): monotonic nanoseconds.
     pub(crate) deadline_ns: AtomicU64,
     /// Of a queue of answers: responders that will not answer, as (token, status).
     pub(crate) late: Mutex<VecDeque<(u64, Status)>>,
@@ -76,6 +75,8 @@ pub struct Place {
     /// Its part in key-shared groups, if it ever had one; and whether copies wait to be taken.
     pub(crate) shares: OnceLock<Box<PlaceShares>>,
     pub(crate) has_handed: AtomicBool,
+    /// Of a connection's queue: its name among its shard's outlets (`server/outlets.rs`), or 0.
+    pub(crate) outlet: AtomicU64,
     /// True while the queue stands in a ready list: it stands there once.
     pub(crate) is_listed: AtomicBool,
     /// The queue behind this one in the ready list; changed under that list's lock only.
@@ -132,6 +133,7 @@ impl Place {
             subscriptions: AtomicU64::new(0),
             shares: OnceLock::new(),
             has_handed: AtomicBool::new(false),
+            outlet: AtomicU64::new(0),
             is_listed: AtomicBool::new(false),
             next_ready: Mutex::new(None),
         });

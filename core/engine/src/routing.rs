@@ -211,6 +211,7 @@ impl Writer {
         let lane = Some(Lane {
             writer,
             place: place.clone(),
+            outlet: place.outlet.load(Ordering::Relaxed),
         });
         let index = match lanes.free.pop() {
             Some(index) => {
@@ -260,7 +261,7 @@ impl Writer {
 
     /// Drops a lane, and with it what a closed queue kept of it.
     fn drop_lane(&self, lane: Lane) {
-        let Lane { writer, place } = lane;
+        let Lane { writer, place, .. } = lane;
         drop(writer);
         if place.is_closed() {
             place.finish(&self.broker);

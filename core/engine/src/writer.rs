@@ -43,6 +43,8 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
 pub(crate) struct Lane {
     pub(crate) writer: LaneWriter,
     pub(crate) place: Arc<Place>,
+    /// [`Place::outlet`], at hand.
+    pub(crate) outlet: u64,
 }
 
 /// All lanes of a writer.

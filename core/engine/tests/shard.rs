@@ -129,6 +129,10 @@ impl World {
             credit: 8192 << self.below(4),
             ..Limits::default()
         };
+        self.connect_with(limits);
+    }
+
+    fn connect_with(&mut self, limits: Limits) {
         let mut peer = Peer::with(limits);
         peer.hello();
         let options = ConnectionOptions::default();
@@ -181,7 +185,18 @@ impl World {
                 let mut payload = number.to_le_bytes().to_vec();
                 payload.resize(8 + size, 0);
                 let subject = format!("n.{}", client.name);
-                client.peer.publish(operation, &subject, &payload);
+                if what.is_multiple_of(2) {
+                    client.peer.publish(operation, &subject, &payload);
+                    return;
+                }
+                // By an alias that stood for a subject which nobody is to see anything of.
+                client.peer.alias(0, &format!("void.{}", client.name));
+                let void = u64::MAX.to_le_bytes();
+                let by_alias = |payload| Draft::message(0, Subject::Alias(0), payload);
+                client.peer.say(&by_alias(&void));
+                client.peer.alias(0, &subject);
+                let publish = Draft::message(operation, Subject::Alias(0), &payload);
+                client.peer.say(&publish);
             }
             50..60 => {
                 let correlation = client.next_operation;
@@ -302,6 +317,7 @@ impl World {
                     Heard::Message(got) if got.subscription == 1 => {
                         let name: u64 = text(&got.subject)[2..].parse().unwrap();
                         let number = number_in(&got.payload);
+                        assert_ne!(number, u64::MAX, "another subject's");
                         let seen = client.seen.entry(name).or_default();
                         assert!(seen.last().is_none_or(|last| *last < number), "order");
                         assert_eq!(got.lost, 0);
@@ -510,4 +526,113 @@ fn one_connection_too_many_is_told_and_the_others_go_on() {
         world.turn(true);
     }
     assert_eq!(world.shard.connection_count(), 2);
+}
+
+/// A world without faults, and a client for each of `limits`, which are ready.
+fn calm(limits: &[Limits]) -> World {
+    let mut world = World::new(1);
+    world.network = SimulatedNetwork::new(&world.driver, 1, Faults::default());
+    let config = Config {
+        connections_max: 32,
+        ..Config::default()
+    };
+    let sockets = SimulatedSockets::new(&world.network, &config);
+    world.shard = Shard::new(&world.broker, Box::new(sockets), ServerOptions::default()).unwrap();
+    world.shard.listen(&world.address).unwrap();
+    world.sockets = SimulatedSockets::new(&world.network, &config);
+    for limits in limits {
+        world.connect_with(*limits);
+    }
+    (0..20).for_each(|_| world.turn(true));
+    world
+}
+
+#[test]
+fn connections_of_a_shard_are_given_messages_past_their_queues() {
+    let limits = Limits {
+        alias_max: 8,
+        alias_bytes_max: 100,
+        ..Limits::default()
+    };
+    let no_aliases = Limits {
+        alias_max: 0,
+        ..limits
+    };
+    let mut world = calm(&[limits, limits, no_aliases]);
+    for client in &mut world.clients[1..] {
+        client.peer.subscribe_as(1, "n.*", BACKPRESSURE, 0);
+    }
+    (0..20).for_each(|_| world.turn(true));
+    // The subscription of the process has a queue that a lock is taken for until the writer has a
+    // lane of its own.
+    world.clients[0].peer.alias(3, "n.1");
+    for number in 0..100_u64 {
+        let payload = number.to_le_bytes();
+        let draft = Draft::message(0, Subject::Alias(3), &payload);
+        world.clients[0].peer.say(&draft);
+    }
+    (0..20).for_each(|_| world.turn(true));
+    let locks = world.broker.statistics().locks;
+    let delivered = world.broker.statistics().delivered;
+    for number in 100..200_u64 {
+        let payload = number.to_le_bytes();
+        let draft = Draft::message(0, Subject::Alias(3), &payload);
+        world.clients[0].peer.say(&draft);
+    }
+    (0..20).for_each(|_| world.turn(true));
+    let statistics = world.broker.statistics();
+    assert_eq!(statistics.locks, locks);
+    assert_eq!(statistics.delivered, delivered + 3 * 100);
+    assert_eq!(statistics.published, 200);
+    for client in &world.clients[1..] {
+        assert_eq!(client.seen[&1], (0..200).collect::<Vec<_>>());
+    }
+    assert_eq!(world.local_seen[&1], 199);
+}
+
+#[test]
+fn publishes_that_wait_for_a_slow_connection_keep_order_and_subject() {
+    const MESSAGES: u64 = 10_000;
+    let limits = Limits {
+        alias_max: 8,
+        alias_bytes_max: 100,
+        ..Limits::default()
+    };
+    let (credit, frame_max) = (100_000, 8192);
+    let slow = Limits {
+        credit,
+        frame_max,
+        ..limits
+    };
+    let mut world = calm(&[limits, slow]);
+    let slow = &mut world.clients[1].peer;
+    slow.grants = false;
+    slow.subscribe_as(1, "n.*", BACKPRESSURE, 64 << 10);
+    (0..20).for_each(|_| world.turn(true));
+    for number in 0..MESSAGES {
+        let peer = &mut world.clients[0].peer;
+        if number % 1000 == 0 {
+            peer.alias(0, &format!("n.{}", 1 + number / 1000));
+        }
+        let mut payload = [0; 80];
+        payload[..8].copy_from_slice(&number.to_le_bytes());
+        peer.say(&Draft::message(0, Subject::Alias(0), &payload));
+    }
+    (0..20).for_each(|_| world.turn(true));
+    let seen = |world: &World| world.clients[1].seen.values().map(Vec::len).sum::<usize>();
+    assert!(
+        seen(&world) < 1100,
+        "{} with credit for 1,000",
+        seen(&world)
+    );
+    // Within its time, as fast as there is credit.
+    for step in 2..=20 {
+        world.clients[1].peer.grant(step * credit);
+        (0..20).for_each(|_| world.turn(true));
+    }
+    for (name, seen) in &world.clients[1].seen {
+        let first = (name - 1) * 1000;
+        assert_eq!(*seen, (first..first + 1000).collect::<Vec<_>>());
+    }
+    assert_eq!(seen(&world), MESSAGES as usize);
 }

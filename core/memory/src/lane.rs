@@ -505,6 +505,12 @@ impl<W: Words> Producer<W> {
         self.state.gone() == self.pushed
     }
 
+    /// True if no record has to tell a loss.
+    #[inline(always)]
+    pub(crate) fn has_told_all(&self) -> bool {
+        self.lost == 0
+    }
+
     /// Overwrites data bytes of the ring: what a hostile writer could do. For tests.
     #[doc(hidden)]
     pub fn scribble(&mut self, offset: usize, bytes: &[u8], tail: u64) {

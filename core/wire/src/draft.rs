@@ -128,6 +128,16 @@ impl<'a> Draft<'a> {
         Self::new(Kind::Reply, status, numbers, payload)
     }
 
+    /// Sends the same to another subscription, whose receiver may know the subject by another
+    /// number. For a message or a question.
+    #[inline(always)]
+    pub fn address(&mut self, subscription: u32, subject: Subject<'a>) {
+        let it = Self::about(self.kind, subscription, subject, self.payload);
+        self.numbers = it.numbers;
+        self.text = it.text;
+        self.is_alias = it.is_alias;
+    }
+
     #[inline(always)]
     fn flags(&self) -> u16 {
         let mut flags = 0;
@@ -230,6 +240,27 @@ impl<'a> Draft<'a> {
             .many
             .map(|many| u64::from(many.answers) | u64::from(many.credit) << 32));
     }
+}
+
+/// Appends a frame whose subject is an alias, as [`Draft::append`] has made it, for another
+/// subscription and alias.
+#[inline(always)]
+pub fn append_readdressed(
+    out: &mut Vec<u8>,
+    frame: &[u8],
+    subscription: u32,
+    alias: u32,
+) -> Result<(), NoMemory> {
+    if out.capacity() - out.len() < frame.len() {
+        out.try_reserve(frame.len()).map_err(|_| NoMemory)?;
+    }
+    let at = out.len();
+    out.extend_from_slice(frame);
+    let numbers = u64::from(subscription) | u64::from(alias) << 32;
+    if let Some(place) = out.get_mut(at + 8..at + HEADER_BYTES) {
+        place.copy_from_slice(&numbers.to_le_bytes());
+    }
+    Ok(())
 }
 
 /// Where a frame is put, part by part.

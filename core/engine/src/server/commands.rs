@@ -29,7 +29,7 @@ impl Session {
                 ControlDraft::whole(&mut self.out.bytes, Kind::Pong, control.whole())?;
             }
             Kind::Credit => self.on_credit(control.whole())?,
-            Kind::Alias => self.on_alias(control)?,
+            Kind::Alias => self.on_alias(parts, control)?,
             Kind::Subscribe => self.on_subscribe(parts, control)?,
             Kind::Unsubscribe => self.on_unsubscribe(parts, control)?,
             Kind::Drain => self.on_drain(parts, control)?,
@@ -73,14 +73,15 @@ impl Session {
         Ok(())
     }
 
-    fn on_alias(&mut self, control: &Control<'_>) -> Result<(), Fatal> {
+    fn on_alias(&mut self, parts: &mut Parts, control: &Control<'_>) -> Result<(), Fatal> {
         let subject = control.bytes(Field::Subject).unwrap_or_default();
         if !subject.is_empty() && fastmq_route::check_subject(subject).is_err() {
             let says = "the subject of an alias is none";
             return Err(Fatal::new(Reason::Alias, Status::Invalid, says));
         }
+        self.keep_parked(control.alias())?;
         let publisher = control.number(Field::Publisher).unwrap_or(0);
-        let (alias, make) = (control.alias(), || Known::new(subject));
+        let (alias, make) = (control.alias(), || Known::new(parts.next_known(), subject));
         self.aliases.define(alias, subject, publisher, make)?;
         Ok(())
     }
@@ -164,7 +165,12 @@ impl Session {
         })
     }
 
-    fn subscribe(&mut self, parts: &Parts, number: u32, wanted: &Wanted<'_>) -> Result<(), Error> {
+    fn subscribe(
+        &mut self,
+        parts: &mut Parts,
+        number: u32,
+        wanted: &Wanted<'_>,
+    ) -> Result<(), Error> {
         let free = self.feeds.iter().position(Option::is_none);
         let at = free.unwrap_or(self.feeds.len());
         let has_room = self.feeds.try_reserve(1).is_ok()
@@ -175,7 +181,7 @@ impl Session {
         }
         let source = Source::Feed(at as u32);
         let nudge = Nudge::new(&parts.inbox, self.key, source).ok_or(Error::NO_MEMORY)?;
-        let feed = Feed::open(&parts.broker, number, wanted, nudge.into())?;
+        let feed = Feed::open(parts, self.key, number, wanted, nudge.into())?;
         match self.feeds.get_mut(at) {
             Some(place) => *place = Some(feed),
             None => self.feeds.push(Some(feed)),
@@ -211,12 +217,12 @@ impl Session {
         self.end_draining()
     }
 
-    fn end_feed(&mut self, parts: &Parts, number: u32) {
+    fn end_feed(&mut self, parts: &mut Parts, number: u32) {
         self.cancel_held(parts, Some(number));
         if let Some(at) = self.feed_of.remove(&number) {
             self.ready.retain(|ready| *ready != at);
             if let Some(feed) = self.feeds[at as usize].take() {
-                feed.end(&parts.broker);
+                feed.end(parts);
             }
         }
     }

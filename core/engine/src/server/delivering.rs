@@ -2,6 +2,7 @@
 
 use fastmq_driver::FOREVER_NS;
 use fastmq_memory::View;
+use fastmq_memory::allocation::try_bytes;
 use fastmq_wire::control::event;
 use fastmq_wire::{
     ControlDraft, Draft, Field, HEADER_BYTES, Kind, NoMemory, Reason, State, Subject, round_up,
@@ -68,8 +69,12 @@ impl Session {
     }
 
     fn pull_all(&mut self, parts: &mut Parts) -> Result<bool, Fatal> {
-        if !self.parked.is_empty() {
+        if parts.now_ns >= self.parked_at_ns() {
             self.retry_parked(parts)?;
+        }
+        if self.has_turned_away.get() && !self.is_held_up() {
+            self.has_turned_away.set(false);
+            parts.has_room = true;
         }
         let mut left = TURN_MESSAGES;
         if !self.pull_answers(parts, &mut left)? {
@@ -138,6 +143,8 @@ impl Session {
                     Ok(true) => continue,
                     is_open => {
                         feed.is_ready = false;
+                        parts.outlets.found_empty(feed.outlet());
+                        parts.has_room = true;
                         self.found_empty(parts, at, is_open.is_err())?;
                         return Ok(false);
                     }
@@ -194,59 +201,76 @@ impl Session {
         draft.reply_to = view.reply_to();
         draft.key = view.key();
         draft.headers = view.headers();
-        if draft.length() > self.theirs.frame_max as usize {
-            self.owed.take(owed);
-            return self.too_large_for_them(parts, number, view);
+        if draft.length() <= self.theirs.frame_max as usize {
+            return self.put(&draft);
         }
-        let size = draft.size();
-        if self.out.held().is_empty() && self.sending.take(size) {
-            self.out.delivered += size;
-            return draft.append(&mut self.out.bytes);
-        }
-        draft.append(&mut self.out.held)
-    }
-
-    #[cold]
-    fn too_large_for_them(
-        &mut self,
-        parts: &Parts,
-        number: u32,
-        view: &View,
-    ) -> Result<(), NoMemory> {
         if view.token != 0 {
+            self.owed.take(owed);
             parts.broker.answer_late(view.token, Status::Busy);
             return Ok(());
         }
-        let lost = 1 + u64::from(view.lost_before);
+        self.skip(number, 1 + u64::from(view.lost_before), view.subject())
+    }
+
+    /// Appends a delivery to what is sent, or to what is held back until there is credit.
+    #[inline(always)]
+    pub(super) fn put(&mut self, draft: &Draft<'_>) -> Result<(), NoMemory> {
+        draft.append(self.room_for(draft.size()))
+    }
+
+    /// Where a delivery of `size` bytes goes, which uses up its credit.
+    #[inline(always)]
+    pub(super) fn room_for(&mut self, size: usize) -> &mut Vec<u8> {
+        if self.out.held().is_empty() && self.sending.take(size) {
+            self.out.delivered += size;
+            return &mut self.out.bytes;
+        }
+        &mut self.out.held
+    }
+
+    /// The other side takes no frame that is as large: it is told of the gap.
+    #[cold]
+    pub(super) fn skip(&mut self, number: u32, lost: u64, subject: &[u8]) -> Result<(), NoMemory> {
         ControlDraft::pair(&mut self.out.bytes, Kind::Event, number, event::GAP)?
             .number(Field::Count, lost)?
-            .bytes(Field::Subject, view.subject())?;
+            .bytes(Field::Subject, subject)?;
         Ok(())
     }
 
+    /// Whether a delivery may be put to what is to be sent now. If not, those who wait hear when.
+    #[inline(always)]
+    pub(super) fn takes_deliveries(&self) -> bool {
+        if self.state == State::Ready && !self.is_held_up() {
+            return true;
+        }
+        self.has_turned_away.set(true);
+        false
+    }
+
     /// The number of a subject, which is given to it at its first use. `None`: there are no more.
-    fn alias_of(&mut self, subject: &[u8]) -> Result<Option<u32>, NoMemory> {
+    pub(super) fn alias_of(&mut self, subject: &[u8]) -> Result<Option<u32>, NoMemory> {
         if !subject.is_empty() && self.last_numbered.0 == subject {
             return Ok(Some(self.last_numbered.1));
         }
         let alias = match self.numbered.get(subject) {
             Some(alias) => *alias,
             None => {
-                if self.numbered.try_reserve(1).is_err() {
-                    return Ok(None);
-                }
-                let Some(alias) = self.numbers.take(subject.len()) else {
+                let (Ok(()), Ok(key)) = (self.numbered.try_reserve(1), try_bytes(subject)) else {
                     return Ok(None);
                 };
-                ControlDraft::pair(&mut self.out.bytes, Kind::Alias, alias, 0)?
-                    .bytes(Field::Subject, subject)?;
-                self.numbered.insert(subject.into(), alias);
+                let Some(alias) = self.numbers.define(&mut self.out.bytes, subject, 0)? else {
+                    return Ok(None);
+                };
+                self.numbered.insert(key, alias);
                 alias
             }
         };
-        self.last_numbered.0.clear();
-        self.last_numbered.0.extend_from_slice(subject);
-        self.last_numbered.1 = alias;
+        let last = &mut self.last_numbered;
+        last.0.clear();
+        if last.0.try_reserve(subject.len()).is_ok() {
+            last.0.extend_from_slice(subject);
+            last.1 = alias;
+        }
         Ok(Some(alias))
     }
 

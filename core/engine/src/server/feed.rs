@@ -1,15 +1,19 @@
 //! One subscription of a connection: a queue of its own, which the session empties.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use fastmq_memory::Policy;
 
 use crate::broker::Broker;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::SubscribeOptions;
 use crate::place::{Place, QueueOptions};
 use crate::subscription::{GroupMode, Subscription};
+
+use super::inbox::SessionKey;
+use super::parts::Parts;
 
 /// Messages that are taken at once as long as they are small, and to begin with.
 const BATCH_MAX: usize = 32;
@@ -36,6 +40,7 @@ pub(super) struct Feed {
     pub(super) place: Arc<Place>,
     subscription: Subscription,
     pub(super) waker: Waker,
+    outlet: u64,
     /// A message that is lost ends the connection.
     pub(super) is_loss_fatal: bool,
     pub(super) is_ready: bool,
@@ -49,11 +54,13 @@ pub(super) struct Feed {
 impl Feed {
     /// Opens the queue and subscribes.
     pub(super) fn open(
-        broker: &Arc<Broker>,
+        parts: &mut Parts,
+        session: SessionKey,
         number: u32,
         wanted: &Wanted<'_>,
         waker: Waker,
     ) -> Result<Self> {
+        let broker = &parts.broker;
         let is_plain_default = wanted.policy.is_none() && wanted.group.is_empty();
         let policy = match wanted.policy {
             Some(policy) => policy,
@@ -69,6 +76,11 @@ impl Feed {
         };
         // Not by `open_queue`: the user's own loop is not to hear of it.
         let place = Place::open(broker, options, None, true)?;
+        let Ok(outlet) = parts.outlets.open(session.index, number) else {
+            broker.close_queue(&place);
+            return Err(Error::NO_MEMORY);
+        };
+        place.outlet.store(outlet, Ordering::Relaxed);
         let options = SubscribeOptions {
             group: wanted.group,
             group_mode: wanted.group_mode,
@@ -83,18 +95,27 @@ impl Feed {
         };
         let subscription = broker
             .subscribe_with(wanted.pattern, options)
-            .inspect_err(|_| broker.close_queue(&place))?;
+            .inspect_err(|_| {
+                broker.close_queue(&place);
+                parts.outlets.close(outlet);
+            })?;
         Ok(Self {
             number,
             place,
             subscription,
             waker,
+            outlet,
             is_loss_fatal: is_plain_default,
             is_ready: false,
             draining: None,
             is_stopped: false,
             batch: BATCH_FIRST,
         })
+    }
+
+    /// Its name among the outlets of the shard.
+    pub(super) fn outlet(&self) -> u64 {
+        self.outlet
     }
 
     /// How many messages to take at once.
@@ -122,11 +143,14 @@ impl Feed {
     }
 
     /// Ends it. Messages that wait are dropped, requests among them answered CANCELLED.
-    pub(super) fn end(self, broker: &Broker) {
+    pub(super) fn end(self, parts: &mut Parts) {
+        let broker = &parts.broker;
         if self.is_stopped {
             broker.forget_subscription(self.subscription.id(), &self.place);
         }
         self.subscription.unsubscribe();
         broker.close_queue(&self.place);
+        // Nobody sends to it any more: its subscription is gone.
+        parts.outlets.close(self.outlet);
     }
 }

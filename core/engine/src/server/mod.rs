@@ -11,6 +11,7 @@
 //! | `publishing.rs` | what it publishes, and publishes that wait for room |
 //! | `asking.rs` | what it asks and answers |
 //! | `feed.rs`, `delivering.rs` | its subscriptions, and what they bring |
+//! | `outlets.rs` | what goes to them past their queues |
 //! | `parts.rs` | what the sessions of a shard share |
 //! | `inbox.rs` | how a queue tells the shard that it is ready |
 //! | `owed.rs` | the requests that it has to answer |
@@ -28,6 +29,7 @@ mod delivering;
 mod feed;
 mod inbox;
 mod listen;
+mod outlets;
 mod owed;
 mod parts;
 mod publishing;

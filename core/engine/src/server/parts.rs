@@ -14,6 +14,7 @@ use crate::writer::Writer;
 use super::ServerOptions;
 use super::asking::Answer;
 use super::inbox::Inbox;
+use super::outlets::Outlets;
 use super::session::Session;
 
 /// Vectors for bytes to send that are kept for the next connection, and the largest of them.
@@ -41,7 +42,14 @@ pub struct Parts {
     pub(super) sessions: Vec<Option<Box<Session>>>,
     /// Sessions that have something to do or to say in this turn, each once.
     pub(super) touched: Vec<u32>,
-    pool: Vec<Vec<u8>>,
+    pub(super) pool: Vec<Vec<u8>>,
+    /// The queues of their subscriptions.
+    pub(super) outlets: Outlets,
+    known: u64,
+    /// Sessions whose publishes wait for room.
+    waiting: Vec<u32>,
+    /// A queue was emptied, or a connection takes deliveries again, since they last tried.
+    pub(super) has_room: bool,
     /// The sessions that ask, as (requester, index), by the requester's place in the table.
     askers: Vec<(u32, u32)>,
     /// What this thread runs.
@@ -76,6 +84,10 @@ impl Parts {
             sessions: Vec::new(),
             touched: Vec::new(),
             pool: Vec::new(),
+            outlets: Outlets::default(),
+            known: 0,
+            waiting: Vec::new(),
+            has_room: false,
             askers: Vec::new(),
             calls: call::of_this_thread()?,
             reply: try_box([0; REPLY_BYTES])?,
@@ -166,6 +178,36 @@ impl Parts {
         }
     }
 
+    /// Has a session tried again when a connection of this shard has room.
+    #[inline(always)]
+    pub(super) fn wait_for_room(&mut self, session: &mut Session) {
+        // Without memory there is still the clock.
+        if !session.is_waiting && self.waiting.try_reserve(1).is_ok() {
+            session.is_waiting = true;
+            self.waiting.push(session.key.index);
+        }
+    }
+
+    /// Has those touched that wait for room, if there is some.
+    pub(super) fn wake_waiting(&mut self) {
+        if !std::mem::take(&mut self.has_room) {
+            return;
+        }
+        for index in self.waiting.drain(..) {
+            if let Some(Some(session)) = self.sessions.get_mut(index as usize) {
+                session.is_waiting = false;
+                session.parked_again_ns = 0;
+                touch(session, &mut self.touched, &mut self.pool);
+            }
+        }
+    }
+
+    /// A number for a subject that a connection has an alias for.
+    pub(super) fn next_known(&mut self) -> u64 {
+        self.known += 1;
+        self.known
+    }
+
     /// New connections and subscriptions are refused from now on.
     pub fn start_draining(&mut self) {
         self.is_draining = true;
@@ -178,8 +220,9 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// See [`Parts::touch`].
 #[inline]
-fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Vec<Vec<u8>>) {
+pub(super) fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Vec<Vec<u8>>) {
     if session.is_touched {
         return;
     }

@@ -4,29 +4,34 @@
 //! copy of its frame waits for room, and the publishes of the connection behind it with it. Parked
 //! bytes are not dealt with, so the connection's credit bounds them.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use fastmq_driver::FOREVER_NS;
-use fastmq_memory::allocation::try_bytes;
+use fastmq_memory::Draft;
+use fastmq_memory::allocation::{try_box, try_bytes};
 use fastmq_memory::record::flag as record;
 use fastmq_wire::control::write_error;
 use fastmq_wire::handshake::capability;
 use fastmq_wire::message::flag;
 use fastmq_wire::{ControlDraft, Fault, Field, Frame, Frames, Kind, Message as Received};
-use fastmq_wire::{Reason, Side};
+use fastmq_wire::{NoMemory, Reason, Side};
 
 use crate::error::{Error, Status};
 use crate::message::Message;
 use crate::publisher::NEXT_PUBLISHER;
-use crate::route::Route;
+use crate::route::{Route, Targets};
 use crate::writer::Writer;
 
 use super::parts::Parts;
 use super::session::{Fatal, Session};
 use super::{PARKED_NS, PUBLISHERS_MAX};
 
-/// How often room is looked for. Whoever makes it may be any thread of the process.
+/// How often room is looked for, unless a queue of the same shard had some taken from it before:
+/// whoever makes room may be any thread of the process.
 const AGAIN_NS: u64 = 1_000_000;
+/// How long a publish that waits lets a queue of its shard become empty, past which it then goes.
+const PATIENCE_NS: u64 = 50_000_000;
 /// Least time between two ERRORs for no operation, for each status.
 const TOLD_NS: u64 = 1_000_000_000;
 /// Flags of a message that need nothing beyond its subject and payload.
@@ -35,32 +40,100 @@ const USUAL: u16 = flag::ALIAS | flag::MORE | flag::TOKEN | flag::LOST;
 /// What an alias stands for.
 #[derive(Debug)]
 pub(super) struct Known {
+    /// Names it among all of the shard.
+    number: u64,
     pub(super) subject: Box<[u8]>,
     pub(super) route: Option<Box<Route>>,
 }
 
 impl Known {
-    pub(super) fn new(subject: &[u8]) -> Result<Self, Fault> {
-        let subject = try_bytes(subject).map_err(|_| Fault::NoMemory)?;
-        let route = None;
-        Ok(Self { subject, route })
+    pub(super) fn new(number: u64, subject: &[u8]) -> Result<Self, Fault> {
+        Ok(Self {
+            number,
+            subject: try_bytes(subject).map_err(|_| Fault::NoMemory)?,
+            route: None,
+        })
     }
 }
 
-/// A publish that waits for room.
+/// Publishes that wait for room, in the order in which they came.
+#[derive(Default)]
 pub(super) struct Parked {
-    subject: Box<[u8]>,
-    frame: Box<[u8]>,
-    publisher: u64,
+    /// Their frames, from `at` on.
+    frames: Vec<u8>,
+    at: usize,
+    each: VecDeque<Waits>,
+}
+
+/// One of them.
+struct Waits {
+    size: u32,
     since_ns: u64,
+    /// The subject and publisher of its alias, if that stands for another one by now.
+    renamed: Option<(Box<[u8]>, u64)>,
+}
+
+impl Parked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    fn push(&mut self, frame: &[u8], since_ns: u64) -> Result<(), NoMemory> {
+        if self.at > self.frames.len() / 2 {
+            self.frames.drain(..self.at);
+            self.at = 0;
+        }
+        let is_room = self.frames.try_reserve(frame.len()).is_ok();
+        if !is_room || self.each.try_reserve(1).is_err() {
+            return Err(NoMemory);
+        }
+        self.frames.extend_from_slice(frame);
+        self.each.push_back(Waits {
+            size: frame.len() as u32,
+            since_ns,
+            renamed: None,
+        });
+        Ok(())
+    }
+
+    fn pop(&mut self) {
+        if let Some(first) = self.each.pop_front() {
+            self.at += first.size as usize;
+        }
+        if self.each.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Before an alias stands for another subject: those that wait keep theirs.
+    fn rename(&mut self, alias: u32, subject: &[u8], publisher: u64) -> Result<(), NoMemory> {
+        let mut rest = self.frames.get(self.at..).unwrap_or_default();
+        for waits in &mut self.each {
+            let (frame, behind) = rest.split_at(rest.len().min(waits.size as usize));
+            rest = behind;
+            if waits.renamed.is_none() && alias_of(frame) == Some(alias) {
+                let subject = try_bytes(subject).map_err(|_| NoMemory)?;
+                waits.renamed = Some((subject, publisher));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The alias of a frame that was decoded before.
+fn alias_of(frame: &[u8]) -> Option<u32> {
+    match Frames::new(frame, Side::Server, u32::MAX).next_frame() {
+        Ok(Some(Frame::Message(message))) => message.alias(),
+        _ => None,
+    }
 }
 
 /// What a publish carries beyond what users of the library give.
 #[derive(Clone, Copy, Default)]
-struct Origin {
-    sequence: u64,
-    publisher: u64,
-    timestamp_ns: u64,
+pub(super) struct Origin {
+    pub(super) sequence: u64,
+    pub(super) publisher: u64,
+    pub(super) timestamp_ns: u64,
 }
 
 impl Session {
@@ -71,36 +144,18 @@ impl Session {
         bytes: &[u8],
     ) -> Result<(), Fatal> {
         let operation = self.operation_of(message);
-        if !self.parked.is_empty() {
-            return self.park(parts, message, bytes);
+        if let Some(alias) = message.alias() {
+            self.aliases.get(alias)?;
         }
-        let published = match message.alias() {
-            Some(alias) => {
-                let entry = self.aliases.get(alias)?;
-                let (known, publisher) = (&mut entry.value, entry.publisher);
-                match &mut known.route {
-                    Some(route) if message.flags() & !USUAL == 0 => {
-                        let (subject, payload) = (&known.subject, message.payload());
-                        parts.writer.publish_at(route, subject, payload)
-                    }
-                    route => {
-                        let origin = origin(&mut self.publishers, message, publisher);
-                        let sent = message_of(message, &known.subject, 0);
-                        parts.writer.publish_from(route, &sent, origin)
-                    }
-                }
-            }
-            None => {
-                let origin = origin(&mut self.publishers, message, 0);
-                let sent = message_of(message, message.subject(), 0);
-                parts.writer.publish_from(&mut None, &sent, origin)
-            }
-        };
+        if !self.parked.is_empty() {
+            return self.park(parts, bytes);
+        }
+        let published = self.publish(parts, message, 0, false, None);
         match published {
             Err(error) if error.status() == Status::Again && operation == 0 => {
-                return self.park(parts, message, bytes);
+                return self.park(parts, bytes);
             }
-            published => self.settle(parts, message, operation, published)?,
+            published => self.settle(parts, message, operation, None, published)?,
         }
         self.done_with(bytes.len())
     }
@@ -119,6 +174,7 @@ impl Session {
         parts: &Parts,
         message: &Received<'_>,
         operation: u32,
+        renamed: Option<&(Box<[u8]>, u64)>,
         published: Result<(), Error>,
     ) -> Result<(), Fatal> {
         let Err(error) = published else {
@@ -131,12 +187,10 @@ impl Session {
         if operation > 0 {
             return self.fail(operation, reason, status, error.text());
         }
-        let subject = match message.alias() {
-            Some(alias) => self
-                .aliases
-                .get(alias)
-                .map(|entry| entry.value.subject.clone())?,
-            None => message.subject().into(),
+        let subject = match (renamed, message.alias()) {
+            (Some((subject, _)), _) => subject.clone(),
+            (None, Some(alias)) => self.aliases.get(alias)?.value.subject.clone(),
+            (None, None) => message.subject().into(),
         };
         self.tell(parts, reason, status, error.text(), &subject)
     }
@@ -168,23 +222,20 @@ impl Session {
         Ok(())
     }
 
-    fn park(&mut self, parts: &Parts, message: &Received<'_>, bytes: &[u8]) -> Result<(), Fatal> {
-        let no_memory = || Fatal::from(fastmq_wire::NoMemory);
-        let (subject, publisher) = match message.alias() {
-            Some(alias) => {
-                let entry = self.aliases.get(alias)?;
-                (&*entry.value.subject, entry.publisher)
-            }
-            None => (message.subject(), 0),
-        };
-        let parked = Parked {
-            subject: try_bytes(subject).map_err(|_| no_memory())?,
-            frame: try_bytes(bytes).map_err(|_| no_memory())?,
-            publisher,
-            since_ns: parts.now_ns,
-        };
-        self.parked.try_reserve(1).map_err(|_| no_memory())?;
-        self.parked.push_back(parked);
+    fn park(&mut self, parts: &mut Parts, bytes: &[u8]) -> Result<(), Fatal> {
+        self.parked.push(bytes, parts.now_ns)?;
+        parts.wait_for_room(self);
+        Ok(())
+    }
+
+    /// An alias is about to stand for another subject.
+    pub(super) fn keep_parked(&mut self, alias: u32) -> Result<(), Fatal> {
+        if !self.parked.is_empty()
+            && let Ok(entry) = self.aliases.get(alias)
+        {
+            let (subject, publisher) = (&entry.value.subject, entry.publisher);
+            self.parked.rename(alias, subject, publisher)?;
+        }
         Ok(())
     }
 
@@ -199,48 +250,91 @@ impl Session {
     /// Publishes what was parked, as far as there is room.
     pub(super) fn retry_parked(&mut self, parts: &mut Parts) -> Result<(), Fatal> {
         self.parked_again_ns = parts.now_ns.saturating_add(AGAIN_NS);
-        while let Some(parked) = self.parked.front() {
-            let mut frames = Frames::new(&parked.frame, Side::Server, u32::MAX);
-            // It was decoded before.
-            let Ok(Some(Frame::Message(message))) = frames.next_frame() else {
-                self.parked.pop_front();
-                continue;
-            };
-            let waited_ns = parts.now_ns.saturating_sub(parked.since_ns);
-            let operation = self.operation_of(&message);
-            let is_expired = message.ttl_ns().is_some_and(|ttl_ns| waited_ns >= ttl_ns);
-            let origin = origin(&mut self.publishers, &message, parked.publisher);
-            let published = match is_expired {
-                true => Ok(()),
-                false => {
-                    let sent = message_of(&message, &parked.subject, waited_ns);
-                    parts.writer.publish_from(&mut None, &sent, origin)
+        while let Some(waits) = self.parked.each.front_mut() {
+            let (size, since_ns) = (waits.size, waits.since_ns);
+            let renamed = waits.renamed.take();
+            let frames = std::mem::take(&mut self.parked.frames);
+            let at = self.parked.at;
+            let frame = frames.get(at..at + size as usize).unwrap_or_default();
+            let is_done = self.retry_first(parts, frame, since_ns, renamed.as_ref());
+            self.parked.frames = frames;
+            if is_done? {
+                self.parked.pop();
+                self.done_with(size as usize)?;
+            } else {
+                if let Some(waits) = self.parked.each.front_mut() {
+                    waits.renamed = renamed;
                 }
-            };
-            let is_full = matches!(&published, Err(error) if error.status() == Status::Again);
-            if is_full && operation == 0 && waited_ns < PARKED_NS {
+                parts.wait_for_room(self);
                 return Ok(());
             }
-            let Some(parked) = self.parked.pop_front() else {
-                return Ok(());
-            };
-            match published {
-                Ok(()) if operation > 0 => {
-                    ControlDraft::pair(&mut self.out.bytes, Kind::Ack, operation, 0)?;
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    let (reason, status) = refusal_of(&error);
-                    match operation {
-                        0 => self.tell(parts, reason, status, error.text(), &parked.subject)?,
-                        operation => self.fail(operation, reason, status, error.text())?,
-                    }
-                }
-            }
-            self.done_with(parked.frame.len())?;
         }
         self.answer_close(parts);
         Ok(())
+    }
+
+    /// Publishes the first of those that wait. False: there is no room yet.
+    fn retry_first(
+        &mut self,
+        parts: &mut Parts,
+        frame: &[u8],
+        since_ns: u64,
+        renamed: Option<&(Box<[u8]>, u64)>,
+    ) -> Result<bool, Fatal> {
+        let mut frames = Frames::new(frame, Side::Server, u32::MAX);
+        // It was decoded before.
+        let Ok(Some(Frame::Message(message))) = frames.next_frame() else {
+            return Ok(true);
+        };
+        let waited_ns = parts.now_ns.saturating_sub(since_ns);
+        if message.ttl_ns().is_some_and(|ttl_ns| waited_ns >= ttl_ns) {
+            self.settle(parts, &message, self.operation_of(&message), None, Ok(()))?;
+            return Ok(true);
+        }
+        let operation = self.operation_of(&message);
+        let waits = operation == 0 && waited_ns < PATIENCE_NS;
+        let published = self.publish(parts, &message, waited_ns, waits, renamed);
+        let is_full = matches!(&published, Err(error) if error.status() == Status::Again);
+        if is_full && operation == 0 && waited_ns < PARKED_NS {
+            return Ok(false);
+        }
+        self.settle(parts, &message, operation, renamed, published)?;
+        Ok(true)
+    }
+
+    /// Publishes a received message, `waited_ns` after it came.
+    #[inline(always)]
+    fn publish(
+        &mut self,
+        parts: &mut Parts,
+        message: &Received<'_>,
+        waited_ns: u64,
+        waits: bool,
+        renamed: Option<&(Box<[u8]>, u64)>,
+    ) -> Result<(), Error> {
+        if let Some(alias) = message.alias()
+            && renamed.is_none()
+        {
+            let Ok(entry) = self.aliases.get(alias) else {
+                return Ok(());
+            };
+            let (known, publisher) = (&mut entry.value, entry.publisher);
+            let (origin, sent) = match message.flags() & !USUAL {
+                0 => (Origin::default(), usual(&known.subject, message.payload())),
+                _ => (
+                    origin(&mut self.publishers, message, publisher),
+                    message_of(message, &known.subject, waited_ns),
+                ),
+            };
+            return parts.publish(&mut known.route, &sent, origin, known.number, waits);
+        }
+        let (subject, publisher) = match renamed {
+            Some((subject, publisher)) => (&**subject, *publisher),
+            None => (message.subject(), 0),
+        };
+        let origin = origin(&mut self.publishers, message, publisher);
+        let sent = message_of(message, subject, waited_ns);
+        parts.publish(&mut None, &sent, origin, 0, waits)
     }
 }
 
@@ -261,6 +355,16 @@ pub(super) fn message_of<'m>(
             None => 0,
         },
         keep_last: false,
+    }
+}
+
+/// A message that has nothing but a subject and a payload.
+#[inline(always)]
+fn usual<'m>(subject: &'m [u8], payload: &'m [u8]) -> Message<'m> {
+    Message {
+        subject,
+        payload,
+        ..Message::default()
     }
 }
 
@@ -309,36 +413,48 @@ pub(super) fn refusal_of(error: &Error) -> (Reason, Status) {
     }
 }
 
-impl Writer {
-    /// Publishes a payload along a route that the caller keeps.
-    #[inline]
-    fn publish_at(
-        &self,
-        route: &mut Box<Route>,
-        subject: &[u8],
-        payload: &[u8],
-    ) -> Result<(), Error> {
-        if !self.is_current(route) {
-            **route = self.make_route(self.hash.hash(subject), subject)?;
-        }
-        if self.is_usual(payload) {
-            return self.send_usual(&route.targets, subject, payload, 0, 0);
-        }
-        let message = Message {
-            subject,
-            payload,
-            ..Message::default()
-        };
-        self.send(&route.targets, &message, &self.draft(&message)?)
-    }
-
-    /// Publishes what another publisher has counted, and keeps the route.
-    fn publish_from(
-        &self,
+impl Parts {
+    /// Publishes what another publisher may have counted, and keeps the route.
+    #[inline(always)]
+    fn publish(
+        &mut self,
         route: &mut Option<Box<Route>>,
         message: &Message<'_>,
         origin: Origin,
+        known: u64,
+        waits: bool,
     ) -> Result<(), Error> {
+        let is_current = matches!(route, Some(route) if self.writer.is_current(route));
+        if !is_current {
+            self.writer.renew_boxed(route, message)?;
+        }
+        match route {
+            Some(route) => self.send(&route.targets, message, origin, known, waits),
+            None => Err(Error::NO_MEMORY),
+        }
+    }
+}
+
+impl Writer {
+    #[cold]
+    fn renew_boxed(
+        &self,
+        route: &mut Option<Box<Route>>,
+        message: &Message<'_>,
+    ) -> Result<(), Error> {
+        // Checks the message before the subject.
+        self.draft(message)?;
+        let made = self.make_route(self.hash.hash(message.subject), message.subject)?;
+        *route = Some(try_box(made)?);
+        Ok(())
+    }
+
+    /// The draft of a message of another publisher.
+    pub(super) fn draft_from<'m>(
+        &self,
+        message: &Message<'m>,
+        origin: Origin,
+    ) -> Result<Draft<'m>, Error> {
         let mut draft = self.draft(message)?;
         if origin.sequence > 0 {
             draft.flags |= record::SEQUENCE;
@@ -352,14 +468,16 @@ impl Writer {
             draft.flags |= record::TIMESTAMP;
             draft.timestamp = origin.timestamp_ns;
         }
-        let hash = self.hash.hash(message.subject);
-        match route {
-            Some(route) if self.is_current(route) => {}
-            _ => *route = Some(Box::new(self.make_route(hash, message.subject)?)),
-        }
-        match route {
-            Some(route) => self.send(&route.targets, message, &draft),
-            None => Err(Error::NO_MEMORY),
-        }
+        Ok(draft)
+    }
+
+    /// Sends a message of another publisher along a route, through queues.
+    pub(super) fn send_from(
+        &self,
+        targets: &Targets,
+        message: &Message<'_>,
+        origin: Origin,
+    ) -> Result<(), Error> {
+        self.send(targets, message, &self.draft_from(message, origin)?)
     }
 }

@@ -5,6 +5,7 @@
 //! [`deadline_ns`](Session::deadline_ns). What it has to say it appends to
 //! [`outgoing`](Session::outgoing). It reads no clock: the time is that of its [`Parts`].
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 
 use fastmq_driver::FOREVER_NS;
@@ -68,8 +69,12 @@ pub struct Session {
     pub(super) asker: Option<Box<Asker>>,
     /// Requests that it has to answer.
     pub(super) owed: Owed,
-    pub(super) parked: VecDeque<Parked>,
+    pub(super) parked: Parked,
     pub(super) parked_again_ns: u64,
+    /// It stands in the list of those that wait for room.
+    pub(super) is_waiting: bool,
+    /// A delivery that could have come past its queue did not, as this connection was held up.
+    pub(super) has_turned_away: Cell<bool>,
     /// The other side has said CLOSE, and publishes still wait for room.
     pub(super) is_close_owed: bool,
     /// Numbers of the engine for their publishers.
@@ -119,8 +124,10 @@ impl Session {
             draining_all: None,
             asker: None,
             owed: Owed::default(),
-            parked: VecDeque::new(),
+            parked: Parked::default(),
             parked_again_ns: 0,
+            is_waiting: false,
+            has_turned_away: Cell::new(false),
             is_close_owed: false,
             publishers: HashMap::new(),
             told_ns: Vec::new(),
@@ -362,17 +369,17 @@ impl Session {
     }
 
     /// Gives back all that the connection has of the engine.
-    fn let_go(&mut self, parts: &Parts) {
+    fn let_go(&mut self, parts: &mut Parts) {
         self.cancel_held(parts, None);
         for token in self.owed.take_all() {
             parts.broker.answer_late(token, Status::Cancelled);
         }
         for feed in self.feeds.drain(..).flatten() {
-            feed.end(&parts.broker);
+            feed.end(parts);
         }
         self.feed_of.clear();
         self.ready.clear();
-        self.parked.clear();
+        self.parked = Parked::default();
         self.asker = None;
         self.draining_all = None;
         self.slow_check_ns = FOREVER_NS;

@@ -174,6 +174,7 @@ impl Shard {
         if self.parts.touched.is_empty() {
             self.parts.touched = touched;
         }
+        self.parts.wake_waiting();
         Ok(())
     }
 

@@ -38,4 +38,19 @@ impl LaneWriter {
             None => self.lost += lost,
         }
     }
+
+    /// True if all that this writer has put into the queue was taken and released, and no loss of
+    /// its is left for a record to tell: what it says past the queue now overtakes nothing.
+    #[inline(always)]
+    pub fn has_nothing_before(&self) -> bool {
+        let is_shared_out = match &self.last_shared {
+            Some((state, count)) => state.gone() >= *count,
+            None => true,
+        };
+        let is_own_out = match &self.own {
+            Some(own) => own.producer.is_drained() && own.producer.has_told_all(),
+            None => true,
+        };
+        is_shared_out && is_own_out && self.lost == 0
+    }
 }
