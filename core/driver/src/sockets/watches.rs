@@ -64,8 +64,8 @@ impl Watches {
         }
     }
 
-    /// Closes an eventfd, and forgets what `done` tells of it. Peers have copies, so it is taken out
-    /// first.
+    /// Closes an eventfd, and forgets what `done` tells of it. Peers have copies, so it is taken
+    /// out first.
     pub(super) fn unwatch(&mut self, watch: WatchId, done: &mut VecDeque<Completion<'static>>) {
         if let Some(event) = self.watched.remove(watch.0) {
             let (epoll, take_out) = (self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL);
