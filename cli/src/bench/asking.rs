@@ -4,25 +4,24 @@
 //! What is counted has been answered and compared.
 
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 use fastmq::{Client, FOREVER_NS, ReplyBuffer, Requester, RequesterOptions, Status};
 use fastmq_wire::{Draft, Message, Subject};
 use hdrhistogram::Histogram;
 
-use super::child::{self, Child, Orders, ROUTED, SERVED, Serving};
+use super::child::{self, ROUTED, SERVED};
 use super::clock::{Stopwatch, now_ns};
-use super::plan::{Case, Maker, Over, Plan, Responder, Row};
+use super::plan::{Case, Maker, Over, Plan, Responder, Row, Waiting};
 use super::report::{Figure, latencies};
 use super::streams::address_of;
-use super::wire::{BACKPRESSURE, Exit, User, Wire};
+use super::wire::{Exit, User, Wire};
 use super::{embedded, pin};
 
 /// Messages that one receive takes.
-pub(super) const BATCH: usize = 1024;
+const BATCH: usize = 1024;
 /// No answer for so long is a failure.
-pub(super) const PATIENCE_NS: u64 = 10_000_000_000;
+const PATIENCE_NS: u64 = 10_000_000_000;
 /// Bytes of a payload that are its number.
 const NUMBER_BYTES: usize = 8;
 
@@ -31,7 +30,11 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     if row.over == Over::Embedded {
         return embedded::asking(plan, row);
     }
-    let (server, _responder) = serving(plan, row)?;
+    let server = child::server(plan, row)?;
+    let _responder = match row.responder {
+        Responder::Broker => None,
+        Responder::Third => Some(child::responder(plan, row, &server.url)?),
+    };
     pin(plan.cores.load)?;
     match row.maker {
         Maker::Library => by_library(plan, row, &server.url),
@@ -39,39 +42,52 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     }
 }
 
-/// A server, and whoever answers for it in a third process.
-pub(super) fn serving(plan: &Plan, row: &Row) -> io::Result<(Serving, Option<Child>)> {
-    let server = child::server(plan, row)?;
-    let responder = match row.responder {
-        Responder::Broker | Responder::Load => None,
-        Responder::Third => Some(child::third(plan, row, "responder", &server.url)?),
-    };
-    Ok((server, responder))
-}
-
-/// What is asked.
-pub(super) fn subject(row: &Row, number: u32) -> String {
+fn subject(row: &Row, number: u32) -> String {
     match row.responder {
-        Responder::Broker | Responder::Load => format!("{SERVED}.{number}"),
+        Responder::Broker => format!("{SERVED}.{number}"),
         Responder::Third => format!("{ROUTED}.{number}"),
     }
 }
 
 /// Answers with what was asked, from now until the process ends, on a thread of its own.
-pub(super) fn start_responder(orders: &Orders) -> io::Result<()> {
+pub(super) fn start_responder(url: &str, wait: Waiting, maker: Maker) -> io::Result<()> {
     let pattern = format!("{ROUTED}.*");
-    if orders.maker == Maker::Frames {
-        return Wire::start(&orders.url, orders.wait, Answering, &pattern, BACKPRESSURE);
-    }
-    let client = child::connect(orders)?;
-    let subscription = client.subscribe(pattern).map_err(io::Error::other)?;
-    thread::spawn(move || {
-        while let Ok(batch) = subscription.receive(BATCH, FOREVER_NS) {
-            for view in batch.messages() {
-                answer(&client, view);
-            }
+    match maker {
+        Maker::Library => {
+            let options = child::connecting(wait);
+            let client = Client::connect(url, options).map_err(io::Error::other)?;
+            let subscription = client.subscribe(pattern).map_err(io::Error::other)?;
+            std::thread::spawn(move || {
+                while let Ok(batch) = subscription.receive(BATCH, FOREVER_NS) {
+                    for view in batch.messages() {
+                        answer(&client, view);
+                    }
+                }
+            });
         }
-    });
+        Maker::Frames => {
+            let url = url.to_owned();
+            let (says, hears) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let begin = || {
+                    let mut wire = Wire::connect(&address_of(&url)?, 1, wait, Answering)?;
+                    wire.subscribe(0, 1, pattern.as_bytes(), 1)?;
+                    wire.settle()?;
+                    Ok(wire)
+                };
+                match begin() {
+                    Ok(mut wire) => {
+                        let _ = says.send(Ok(()));
+                        while wire.turn(FOREVER_NS).is_ok() {}
+                    }
+                    Err(error) => {
+                        let _ = says.send(Err::<(), io::Error>(error));
+                    }
+                }
+            });
+            hears.recv().map_err(io::Error::other)??;
+        }
+    }
     Ok(())
 }
 
@@ -81,7 +97,7 @@ fn answer(client: &Client, question: &fastmq::View) {
         if error.status() != Status::Again {
             break;
         }
-        thread::yield_now();
+        std::thread::yield_now();
     }
 }
 
@@ -91,6 +107,10 @@ struct Answering;
 impl User for Answering {
     fn came(&mut self, _peer: usize, message: &Message<'_>, exit: &mut Exit<'_>) -> io::Result<()> {
         exit.reply(&Draft::reply(message.token(), 0, message.payload()))
+    }
+
+    fn turned(&mut self, _peer: usize, _exit: &mut Exit<'_>) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -122,19 +142,8 @@ pub(super) fn number_of(payload: &[u8]) -> io::Result<u64> {
     Ok(u64::from_le_bytes(*number))
 }
 
-pub(super) fn wrong(status: u32) -> io::Error {
+fn wrong(status: u32) -> io::Error {
     io::Error::other(format!("a request has ended with the status {status}"))
-}
-
-/// Whether an answer is that to its question, whose number is its token.
-pub(super) fn check(view: &fastmq::View, size: usize) -> io::Result<()> {
-    if view.status != 0 {
-        return Err(wrong(view.status));
-    }
-    if view.payload().len() != size || number_of(view.payload())? != view.token {
-        return Err(io::Error::other("an answer is not its question"));
-    }
-    Ok(())
 }
 
 /// Many requests in flight, by the library.
@@ -147,7 +156,7 @@ pub(super) fn many(plan: &Plan, row: &Row, client: &Client) -> io::Result<Figure
         _ => &[],
     };
     let requester = client.requester(RequesterOptions {
-        in_flight_max: row.amount,
+        in_flight_max: row.outstanding,
         subject: own,
         wait: None,
     });
@@ -159,7 +168,7 @@ pub(super) fn many(plan: &Plan, row: &Row, client: &Client) -> io::Result<Figure
         let mut count = 0;
         loop {
             let is_over = started.elapsed() >= duration;
-            while !is_over && requester.in_flight() < row.amount {
+            while !is_over && requester.in_flight() < row.outstanding {
                 numbered(&mut payload, number);
                 let asked = match subjects.as_slice() {
                     [_] => requester.submit(&payload, number, PATIENCE_NS),
@@ -181,7 +190,12 @@ pub(super) fn many(plan: &Plan, row: &Row, client: &Client) -> io::Result<Figure
                 .receive(BATCH, PATIENCE_NS)
                 .map_err(io::Error::other)?;
             for view in batch.messages() {
-                check(view, row.size)?;
+                if view.status != 0 {
+                    return Err(wrong(view.status));
+                }
+                if view.payload().len() != row.size || number_of(view.payload())? != view.token {
+                    return Err(io::Error::other("an answer is not its question"));
+                }
             }
             count += batch.messages().len() as u64;
         }
@@ -223,10 +237,7 @@ pub(super) fn length_ns(plan: &Plan) -> u64 {
 }
 
 /// Times `step` again and again.
-pub(super) fn timed(
-    plan: &Plan,
-    mut step: impl FnMut(u64) -> io::Result<()>,
-) -> io::Result<Figure> {
+fn timed(plan: &Plan, mut step: impl FnMut(u64) -> io::Result<()>) -> io::Result<Figure> {
     let mut number = 0;
     let warm = Stopwatch::start();
     while warm.elapsed() < warm_up(plan) {
@@ -294,7 +305,7 @@ impl User for Asking {
 
 fn by_frames(plan: &Plan, row: &Row, url: &str) -> io::Result<Figure> {
     let asking = Asking {
-        outstanding: u64::from(row.amount),
+        outstanding: u64::from(row.outstanding),
         subjects: plan.subjects,
         payload: vec![0; row.size],
         asked: 0,

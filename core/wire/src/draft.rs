@@ -210,14 +210,18 @@ impl<'a> Draft<'a> {
         if words_bytes(flags) > 0 {
             self.put_words(out);
         }
-        out.put(self.payload);
-        out.put(self.text);
+        put_short(out, self.payload);
+        if !self.text.is_empty() {
+            out.put(self.text);
+        }
         if self.texts_size() > 0 {
             out.put(self.reply_to);
             out.put(self.key);
             out.put(self.headers);
         }
-        out.put(&[0; 8][..round_up(length) - length]);
+        if !length.is_multiple_of(8) {
+            out.put(&[0; 8][..round_up(length) - length]);
+        }
     }
 
     #[inline(always)]
@@ -261,6 +265,18 @@ pub fn append_readdressed(
         place.copy_from_slice(&numbers.to_le_bytes());
     }
     Ok(())
+}
+
+/// Puts a payload, short ones without a call.
+#[inline(always)]
+fn put_short(out: &mut impl Sink, bytes: &[u8]) {
+    let (words, rest) = bytes.as_chunks::<8>();
+    if words.len() > 8 || !rest.is_empty() {
+        return out.put(bytes);
+    }
+    for word in words {
+        out.put(word);
+    }
 }
 
 /// Where a frame is put, part by part.

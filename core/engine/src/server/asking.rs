@@ -95,7 +95,7 @@ impl Session {
             return self.request_failed(correlation, &error);
         }
         // What is answered at once is sent at once, as long as not too much waits to be sent.
-        let is_full = self.is_full();
+        let is_full = !self.takes_answers();
         let Some(asker) = &mut self.asker else {
             return Ok(());
         };
@@ -142,7 +142,7 @@ impl Session {
         fate: Fate,
     ) -> Result<(), NoMemory> {
         let correlation = message.correlation();
-        let is_full = self.is_full();
+        let is_full = !self.takes_answers();
         let Some(asker) = &mut self.asker else {
             return Ok(());
         };
@@ -218,7 +218,7 @@ impl Session {
     #[inline(always)]
     pub(super) fn take_answer(&mut self, broker: &Broker, token: u64, answer: &Answer<'_>) -> bool {
         let size = HEADER_BYTES * 2 + answer.payload.len() + answer.headers.len();
-        let is_full = self.is_full() || !self.out.has_room(size);
+        let is_full = !self.takes_answers() || !self.out.has_room(size);
         let Some(asker) = &mut self.asker else {
             return false;
         };
@@ -400,6 +400,12 @@ impl Parts {
             return self.ask_along(Some(route), message, subject, token, None);
         };
         if !matches!(route.targets, Targets::Inline(_)) {
+            if let Targets::One(target) = route.targets
+                && self.ask_past_queue(target, (subject, payload), token, known.number)
+            {
+                return Ok(Fate::Sent(1));
+            }
+            let writer = &self.writer;
             if message.flags() & flag::TTL != 0 {
                 let use_answer = Some(use_answer);
                 return self.ask_along(Some(route), message, subject, token, use_answer);

@@ -8,6 +8,7 @@ use fastmq_wire::{
     ControlDraft, Draft, Field, HEADER_BYTES, Kind, NoMemory, Reason, State, Subject, round_up,
 };
 
+use crate::broker::Broker;
 use crate::error::Status;
 
 use super::parts::Parts;
@@ -16,6 +17,8 @@ use super::{OUTGOING_BYTES_MAX, TURN_MESSAGES};
 
 /// Bytes to be sent above which queues are left as they are: what waits, waits in them.
 const OUTGOING_BYTES_FULL: usize = 256 << 10;
+/// The same for requests and answers on the shard's thread, which windows bound.
+const OUTGOING_BYTES_ASKED: usize = 1 << 20;
 /// How often it is looked whether too much waits for a connection that is held up.
 const SLOW_CHECK_NS: u64 = 100_000_000;
 
@@ -218,6 +221,34 @@ impl Session {
         draft.append(self.room_for(draft.size()))
     }
 
+    /// The same for a request, which the connection owes an answer from here on. False: it takes no
+    /// frame that is as large, or there is no memory.
+    #[inline(always)]
+    pub(super) fn put_question(
+        &mut self,
+        broker: &Broker,
+        number: u32,
+        subject: Subject<'_>,
+        token: u64,
+        payload: &[u8],
+    ) -> bool {
+        let draft = |name| Draft::question(number, subject, name, payload);
+        if draft(0).length() > self.theirs.frame_max as usize {
+            return false;
+        }
+        let Ok((name, before)) = self.owed.enter(token) else {
+            return false;
+        };
+        if before != 0 {
+            broker.answer_late(before, Status::Cancelled);
+        }
+        let is_put = self.put(&draft(name)).is_ok();
+        if !is_put {
+            self.owed.take(name);
+        }
+        is_put
+    }
+
     /// Where a delivery of `size` bytes goes, which uses up its credit.
     #[inline(always)]
     pub(super) fn room_for(&mut self, size: usize) -> &mut Vec<u8> {
@@ -235,6 +266,18 @@ impl Session {
             .number(Field::Count, lost)?
             .bytes(Field::Subject, subject)?;
         Ok(())
+    }
+
+    /// Whether a request may be, or an answer.
+    #[inline(always)]
+    pub(super) fn takes_answers(&self) -> bool {
+        self.state == State::Ready && self.out.bytes.len() < OUTGOING_BYTES_ASKED
+    }
+
+    /// Whether a request may be.
+    #[inline(always)]
+    pub(super) fn takes_questions(&self) -> bool {
+        self.takes_answers() && self.out.held().is_empty()
     }
 
     /// Whether a delivery may be put to what is to be sent now. If not, those who wait hear when.

@@ -291,6 +291,51 @@ impl Parts {
         self.outlets.open = open;
     }
 
+    /// Hands a request to a connection of this shard past its queue. False: it has to go through
+    /// that. `known` as in [`send`](Parts::send).
+    #[inline(always)]
+    pub(super) fn ask_past_queue(
+        &mut self,
+        target: LaneTarget,
+        (subject, payload): (&[u8], &[u8]),
+        token: u64,
+        known: u64,
+    ) -> bool {
+        let (writer, outlets) = (&self.writer, &mut self.outlets);
+        let name = match writer.lanes.borrow().slots.get(target.lane as usize) {
+            Some(Some(lane)) if lane.writer.has_nothing_before() => lane.outlet,
+            _ => return false,
+        };
+        if (name >> 32) as u32 != outlets.shard {
+            return false;
+        }
+        let Some(Some(outlet)) = outlets.all.get_mut(name as u32 as usize) else {
+            return false;
+        };
+        let session = match self.sessions.get_mut(outlet.session as usize) {
+            Some(Some(session)) if outlet.is_open && session.takes_questions() => session,
+            _ => return false,
+        };
+        let subject = match known > 0 && outlet.last.0 == known {
+            true => Subject::Alias(outlet.last.1),
+            false => match session.alias_of(subject) {
+                Ok(Some(alias)) => {
+                    outlet.last = (known, alias);
+                    Subject::Alias(alias)
+                }
+                Ok(None) => Subject::Text(subject),
+                Err(NoMemory) => return false,
+            },
+        };
+        if !session.put_question(&self.broker, outlet.number, subject, token, payload) {
+            return false;
+        }
+        super::parts::touch(session, &mut self.touched, &mut self.pool);
+        count(&writer.counters.inline, 1);
+        writer.count_call(&writer.counters.requests);
+        true
+    }
+
     /// Ends the connection that could not be given its message.
     #[cold]
     fn out_of_memory(&mut self, index: u32) {

@@ -41,7 +41,7 @@ const USUAL: u16 = flag::ALIAS | flag::MORE | flag::TOKEN | flag::LOST;
 #[derive(Debug)]
 pub(super) struct Known {
     /// Names it among all of the shard.
-    number: u64,
+    pub(super) number: u64,
     pub(super) subject: Box<[u8]>,
     pub(super) route: Option<Box<Route>>,
 }
