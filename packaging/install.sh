@@ -62,6 +62,19 @@ fill packaging/cmake/fastmq-config-version.cmake.in \
     "$LIBDIR/cmake/fastmq/fastmq-config-version.cmake"
 fill packaging/man/fastmq.1 "$MANDIR/man1/fastmq.1"
 fill packaging/man/fastmq.3 "$MANDIR/man3/fastmq.3"
+# say TARGET ARGUMENT...: what the command writes about itself.
+say() {
+    local target=$1
+    shift
+    [ "$action" = uninstall ] || build/bin/fastmq "$@" >"$work/said"
+    put 644 "$work/said" "$target"
+}
+for name in serve pub sub request reply; do
+    say "$MANDIR/man1/fastmq-$name.1" man $name
+done
+say "$PREFIX/share/bash-completion/completions/fastmq" completions bash
+say "$PREFIX/share/zsh/site-functions/_fastmq" completions zsh
+say "$PREFIX/share/fish/vendor_completions.d/fastmq.fish" completions fish
 
 # Directories that are nobody else's.
 if [ "$action" = uninstall ]; then

@@ -1,21 +1,31 @@
-//! The `fastmq` command: what version this is, what this machine offers, how fast it goes, and a
-//! server.
+//! The `fastmq` command: what version this is, what this machine offers, how fast it goes, a
+//! server, and clients of one for the shell.
 //!
 //! It uses the crate `fastmq` as any program would; the bench also `fastmq-wire`, to load servers
 //! with frames of its own. Each command stands in a module of its own and writes to standard
-//! output; errors go to standard error with a non-zero exit code.
+//! output; errors go to standard error with an exit code of `docs/reference/cli.md`.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod doctor;
+mod failure;
+mod output;
+mod publish;
+mod remote;
+mod reply;
+mod request;
 mod serve;
+mod shell;
+mod subscribe;
 mod version;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Command;
+use clap::{ArgMatches, Command};
+
+use failure::Outcome;
 
 fn command() -> Command {
     Command::new("fastmq")
@@ -28,26 +38,44 @@ fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(bench::child::command())
         .subcommand(serve::command())
+        .subcommand(publish::command())
+        .subcommand(subscribe::command())
+        .subcommand(request::command())
+        .subcommand(reply::command())
+        .subcommand(shell::completions())
+        .subcommand(shell::man())
+}
+
+fn run(out: &mut dyn Write, matches: &ArgMatches) -> Outcome {
+    match matches.subcommand() {
+        Some(("version", _)) => version::run(out)?,
+        Some(("doctor", _)) => doctor::run(out)?,
+        Some(("bench", arguments)) => bench::run(out, arguments)?,
+        Some((bench::child::COMMAND, arguments)) => bench::child::run(out, arguments)?,
+        Some(("serve", arguments)) => serve::run(out, arguments)?,
+        Some(("pub", arguments)) => publish::run(arguments)?,
+        Some(("sub", arguments)) => subscribe::run(out, arguments)?,
+        Some(("request", arguments)) => request::run(out, arguments)?,
+        Some(("reply", arguments)) => reply::run(arguments)?,
+        Some(("completions", arguments)) => shell::run_completions(out, command(), arguments)?,
+        Some(("man", arguments)) => shell::run_man(out, command(), arguments)?,
+        _ => {}
+    }
+    Ok(out.flush()?)
 }
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
     let mut out = io::stdout().lock();
-    let result = match matches.subcommand() {
-        Some(("version", _)) => version::run(&mut out),
-        Some(("doctor", _)) => doctor::run(&mut out),
-        Some(("bench", arguments)) => bench::run(&mut out, arguments),
-        Some((bench::child::COMMAND, arguments)) => bench::child::run(&mut out, arguments),
-        Some(("serve", arguments)) => serve::run(&mut out, arguments),
-        _ => Ok(()),
-    };
-    match result.and_then(|()| out.flush()) {
+    match run(&mut out, &matches) {
         Ok(()) => ExitCode::SUCCESS,
-        // `fastmq doctor | head` is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "fastmq: {error}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            // What was said before the failure is seen before it.
+            let _ = out.flush();
+            if !failure.text().is_empty() {
+                let _ = writeln!(io::stderr(), "fastmq: {}", failure.text());
+            }
+            failure.exit_code()
         }
     }
 }

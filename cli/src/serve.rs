@@ -1,14 +1,12 @@
 //! `fastmq serve`: a broker that other processes use, until SIGTERM or SIGINT.
 
-use std::fs;
 use std::io::{self, Write};
 
+use crate::remote::URL_DEFAULT;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use fastmq::border::signals::EndSignals;
 use fastmq::{Client, Options, ServerOptions, log};
 
-/// Where it listens if nobody says.
-const URL_DEFAULT: &str = "tcp://127.0.0.1:4860";
 /// How long a drain waits for the clients, at most.
 const DRAIN_SECONDS_MAX: u64 = 3600;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -40,11 +38,11 @@ pub(crate) fn command() -> Command {
 }
 
 /// Serves until it is asked to end.
-pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()> {
+pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> crate::failure::Outcome {
     let ends = EndSignals::hold_back()?;
     let options = ServerOptions {
         token: match arguments.get_one::<String>("token-file") {
-            Some(path) => token_in(path)?,
+            Some(path) => crate::remote::token_in(path)?,
             None => Vec::new(),
         },
         is_insecure_allowed: arguments.get_flag("insecure"),
@@ -53,18 +51,15 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
     let hook = log::hook(|level, target, text| {
         let _ = writeln!(io::stderr(), "fastmq: {level:?}: {target}: {text}");
     });
-    log::set(
-        log::Level::Info as u32,
-        Some(hook.map_err(io::Error::other)?),
-    );
+    log::set(log::Level::Info as u32, Some(hook?));
     let urls: Vec<&str> = arguments
         .get_many::<String>("listen")
         .into_iter()
         .flatten()
         .map(String::as_str)
         .collect();
-    let client = Client::open(Options::default()).map_err(io::Error::other)?;
-    let server = client.listen(&urls, options).map_err(io::Error::other)?;
+    let client = Client::open(Options::default())?;
+    let server = client.listen(&urls, options)?;
     for url in server.urls() {
         writeln!(out, "listening at {url}")?;
     }
@@ -76,17 +71,4 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
     server.close(seconds.unwrap_or(0) * SECOND_NS);
     client.close();
     Ok(())
-}
-
-/// The secret in a file.
-fn token_in(path: &str) -> io::Result<Vec<u8>> {
-    let explain = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
-    let mut token = fs::read(path).map_err(explain)?;
-    token.truncate(token.trim_ascii_end().len());
-    if token.is_empty() {
-        return Err(io::Error::other(format!(
-            "{path} is empty: it would let everybody in"
-        )));
-    }
-    Ok(token)
 }

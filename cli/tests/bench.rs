@@ -44,12 +44,73 @@ fn requests_are_answered_everywhere() {
 }
 
 #[test]
+fn messages_go_one_way_everywhere() {
+    let words = "pub-sub --client library,frames --responder broker,third,load --outstanding 32";
+    let rows = rows(&format!("{words} --rounds 2 --size 16,3000"));
+    // One process; Unix and TCP by two clients, each to two places, and by frames to itself.
+    assert_eq!(rows.len(), 2 * (1 + 2 * (2 * 2 + 1)));
+    for row in rows {
+        assert!(row["count"].as_u64().unwrap() > 0, "{}", name(&row));
+        assert!(row["missed"].is_null(), "{}: {row}", name(&row));
+    }
+}
+
+#[test]
+fn every_listener_gets_every_tick() {
+    let rows = rows("fan-out --connections 3,20 --burst 4 --rounds 1");
+    assert_eq!(rows.len(), 2 * 2);
+    for row in rows {
+        let a_tick = 4 * if name(&row).contains(" 3 ") { 3 } else { 20 };
+        let count = row["count"].as_u64().unwrap();
+        assert!(count > 0 && count % a_tick == 0, "{}: {count}", name(&row));
+    }
+}
+
+#[test]
+fn a_fixed_rate_is_kept() {
+    let rows = rows("latency --rate 1000,5000 --client library,frames --rounds 1");
+    assert_eq!(rows.len(), 2 * (1 + 2 * 2 * 2));
+    for row in rows {
+        let expected = if name(&row).contains("1000/s") {
+            20
+        } else {
+            100
+        };
+        assert_eq!(row["count"], expected, "{}", name(&row));
+        assert!(row["max"].as_f64().unwrap() > 0.0, "{}", name(&row));
+    }
+}
+
+#[test]
+fn nobody_drops_out_of_a_game() {
+    let rows = rows("game --players 30 --rooms 4 --ticks 200 --rounds 2");
+    // Unix and TCP, rooms in two places.
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        assert_eq!(row["count"], 2 * 4 * 30, "{}", name(&row));
+        assert_eq!(row["not delivered"], 0, "{}", name(&row));
+        assert_eq!(row["not heard"], 0, "{}", name(&row));
+    }
+}
+
+#[test]
 fn nobody_has_to_spin_or_to_sleep() {
     let rows = rows("round-trip --over unix --responder broker --wait parked,busy --rounds 1");
     assert!(name(&rows[0]).ends_with("parked") && name(&rows[1]).ends_with("busy"));
     for row in rows {
         assert!(row["count"].as_u64().unwrap() > 0, "{}", name(&row));
     }
+}
+
+#[test]
+fn a_picture_is_drawn_beside_the_table() {
+    let name = format!("fastmq-plot-{}.svg", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let words = format!("inline --seconds 0.01 --plot {}", path.display());
+    assert!(bench(&words).status.success());
+    let picture = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.contains("inline, embedded"));
 }
 
 #[test]
@@ -84,8 +145,14 @@ fn what_makes_no_sense_is_refused() {
     check("--server-core first", "a core's number");
     check("--over embedded --responder third", "no row is left");
     check(
-        "--over embedded --server tcp://127.0.0.1:1",
+        "--responder broker --server tcp://127.0.0.1:1",
         "no row is left",
+    );
+    check("--protocol nats --client frames", "no row is left");
+    check("fan-out --over embedded", "no row is left");
+    check(
+        "inline --plot /nowhere/at/all --seconds 0.01",
+        "/nowhere/at/all",
     );
     let nobody = "round-trip --over tcp --responder third --client frames --server tcp://[::1]:1";
     check(nobody, "Connection refused");

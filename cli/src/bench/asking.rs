@@ -4,24 +4,25 @@
 //! What is counted has been answered and compared.
 
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use fastmq::{Client, FOREVER_NS, ReplyBuffer, Requester, RequesterOptions, Status};
 use fastmq_wire::{Draft, Message, Subject};
 use hdrhistogram::Histogram;
 
-use super::child::{self, ROUTED, SERVED};
+use super::child::{self, Child, Orders, ROUTED, SERVED, Serving};
 use super::clock::{Stopwatch, now_ns};
-use super::plan::{Case, Maker, Over, Plan, Responder, Row, Waiting};
+use super::plan::{Case, Maker, Over, Plan, Responder, Row};
 use super::report::{Figure, latencies};
 use super::streams::address_of;
-use super::wire::{Exit, User, Wire};
+use super::wire::{BACKPRESSURE, Exit, User, Wire};
 use super::{embedded, pin};
 
 /// Messages that one receive takes.
-const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 1024;
 /// No answer for so long is a failure.
-const PATIENCE_NS: u64 = 10_000_000_000;
+pub(super) const PATIENCE_NS: u64 = 10_000_000_000;
 /// Bytes of a payload that are its number.
 const NUMBER_BYTES: usize = 8;
 
@@ -30,11 +31,7 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     if row.over == Over::Embedded {
         return embedded::asking(plan, row);
     }
-    let server = child::server(plan, row)?;
-    let _responder = match row.responder {
-        Responder::Broker => None,
-        Responder::Third => Some(child::responder(plan, row, &server.url)?),
-    };
+    let (server, _responder) = serving(plan, row)?;
     pin(plan.cores.load)?;
     match row.maker {
         Maker::Library => by_library(plan, row, &server.url),
@@ -42,52 +39,39 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     }
 }
 
-fn subject(row: &Row, number: u32) -> String {
+/// A server, and whoever answers for it in a third process.
+pub(super) fn serving(plan: &Plan, row: &Row) -> io::Result<(Serving, Option<Child>)> {
+    let server = child::server(plan, row)?;
+    let responder = match row.responder {
+        Responder::Broker | Responder::Load => None,
+        Responder::Third => Some(child::third(plan, row, "responder", &server.url)?),
+    };
+    Ok((server, responder))
+}
+
+/// What is asked.
+pub(super) fn subject(row: &Row, number: u32) -> String {
     match row.responder {
-        Responder::Broker => format!("{SERVED}.{number}"),
+        Responder::Broker | Responder::Load => format!("{SERVED}.{number}"),
         Responder::Third => format!("{ROUTED}.{number}"),
     }
 }
 
 /// Answers with what was asked, from now until the process ends, on a thread of its own.
-pub(super) fn start_responder(url: &str, wait: Waiting, maker: Maker) -> io::Result<()> {
+pub(super) fn start_responder(orders: &Orders) -> io::Result<()> {
     let pattern = format!("{ROUTED}.*");
-    match maker {
-        Maker::Library => {
-            let options = child::connecting(wait);
-            let client = Client::connect(url, options).map_err(io::Error::other)?;
-            let subscription = client.subscribe(pattern).map_err(io::Error::other)?;
-            std::thread::spawn(move || {
-                while let Ok(batch) = subscription.receive(BATCH, FOREVER_NS) {
-                    for view in batch.messages() {
-                        answer(&client, view);
-                    }
-                }
-            });
-        }
-        Maker::Frames => {
-            let url = url.to_owned();
-            let (says, hears) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let begin = || {
-                    let mut wire = Wire::connect(&address_of(&url)?, 1, wait, Answering)?;
-                    wire.subscribe(0, 1, pattern.as_bytes(), 1)?;
-                    wire.settle()?;
-                    Ok(wire)
-                };
-                match begin() {
-                    Ok(mut wire) => {
-                        let _ = says.send(Ok(()));
-                        while wire.turn(FOREVER_NS).is_ok() {}
-                    }
-                    Err(error) => {
-                        let _ = says.send(Err::<(), io::Error>(error));
-                    }
-                }
-            });
-            hears.recv().map_err(io::Error::other)??;
-        }
+    if orders.maker == Maker::Frames {
+        return Wire::start(&orders.url, orders.wait, Answering, &pattern, BACKPRESSURE);
     }
+    let client = child::connect(orders)?;
+    let subscription = client.subscribe(pattern).map_err(io::Error::other)?;
+    thread::spawn(move || {
+        while let Ok(batch) = subscription.receive(BATCH, FOREVER_NS) {
+            for view in batch.messages() {
+                answer(&client, view);
+            }
+        }
+    });
     Ok(())
 }
 
@@ -97,7 +81,7 @@ fn answer(client: &Client, question: &fastmq::View) {
         if error.status() != Status::Again {
             break;
         }
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -107,10 +91,6 @@ struct Answering;
 impl User for Answering {
     fn came(&mut self, _peer: usize, message: &Message<'_>, exit: &mut Exit<'_>) -> io::Result<()> {
         exit.reply(&Draft::reply(message.token(), 0, message.payload()))
-    }
-
-    fn turned(&mut self, _peer: usize, _exit: &mut Exit<'_>) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -142,8 +122,19 @@ pub(super) fn number_of(payload: &[u8]) -> io::Result<u64> {
     Ok(u64::from_le_bytes(*number))
 }
 
-fn wrong(status: u32) -> io::Error {
+pub(super) fn wrong(status: u32) -> io::Error {
     io::Error::other(format!("a request has ended with the status {status}"))
+}
+
+/// Whether an answer is that to its question, whose number is its token.
+pub(super) fn check(view: &fastmq::View, size: usize) -> io::Result<()> {
+    if view.status != 0 {
+        return Err(wrong(view.status));
+    }
+    if view.payload().len() != size || number_of(view.payload())? != view.token {
+        return Err(io::Error::other("an answer is not its question"));
+    }
+    Ok(())
 }
 
 /// Many requests in flight, by the library.
@@ -156,7 +147,7 @@ pub(super) fn many(plan: &Plan, row: &Row, client: &Client) -> io::Result<Figure
         _ => &[],
     };
     let requester = client.requester(RequesterOptions {
-        in_flight_max: row.outstanding,
+        in_flight_max: row.amount,
         subject: own,
         wait: None,
     });
@@ -168,7 +159,7 @@ pub(super) fn many(plan: &Plan, row: &Row, client: &Client) -> io::Result<Figure
         let mut count = 0;
         loop {
             let is_over = started.elapsed() >= duration;
-            while !is_over && requester.in_flight() < row.outstanding {
+            while !is_over && requester.in_flight() < row.amount {
                 numbered(&mut payload, number);
                 let asked = match subjects.as_slice() {
                     [_] => requester.submit(&payload, number, PATIENCE_NS),
@@ -190,12 +181,7 @@ pub(super) fn many(plan: &Plan, row: &Row, client: &Client) -> io::Result<Figure
                 .receive(BATCH, PATIENCE_NS)
                 .map_err(io::Error::other)?;
             for view in batch.messages() {
-                if view.status != 0 {
-                    return Err(wrong(view.status));
-                }
-                if view.payload().len() != row.size || number_of(view.payload())? != view.token {
-                    return Err(io::Error::other("an answer is not its question"));
-                }
+                check(view, row.size)?;
             }
             count += batch.messages().len() as u64;
         }
@@ -237,7 +223,10 @@ pub(super) fn length_ns(plan: &Plan) -> u64 {
 }
 
 /// Times `step` again and again.
-fn timed(plan: &Plan, mut step: impl FnMut(u64) -> io::Result<()>) -> io::Result<Figure> {
+pub(super) fn timed(
+    plan: &Plan,
+    mut step: impl FnMut(u64) -> io::Result<()>,
+) -> io::Result<Figure> {
     let mut number = 0;
     let warm = Stopwatch::start();
     while warm.elapsed() < warm_up(plan) {
@@ -305,7 +294,7 @@ impl User for Asking {
 
 fn by_frames(plan: &Plan, row: &Row, url: &str) -> io::Result<Figure> {
     let asking = Asking {
-        outstanding: u64::from(row.outstanding),
+        outstanding: u64::from(row.amount),
         subjects: plan.subjects,
         payload: vec![0; row.size],
         asked: 0,

@@ -1,18 +1,22 @@
-//! Processes of the bench: the server, and who answers or listens in a third process.
+//! Processes of the bench: the server, and who answers, listens or plays in a third process.
 //!
-//! A child is this program with the hidden command `bench-part`. It says one line when it is ready
-//! and ends when its input does, which also happens when the bench is killed.
+//! A child is this program with the hidden command `bench-part`. It says one line when it is ready,
+//! may be told lines, may say more, and ends when its input does, which also happens when the bench
+//! is killed.
 
 use std::env;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{self, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
+use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, value_parser};
-use fastmq::{Client, ConnectOptions, Delivery, Options, ServerOptions, SubscribeOptions};
+use fastmq::{Client, ConnectOptions, Delivery, Options, Server, ServerOptions, SubscribeOptions};
 
-use super::plan::{Core, Maker, Over, Plan, Row, Waiting};
-use super::{asking, pin};
+use super::plan::{Core, Maker, Over, Plan, Protocol, Responder, Row, Waiting};
+use super::{asking, game, peers, pin, pub_sub};
 
 /// What the hidden command is called.
 pub(crate) const COMMAND: &str = "bench-part";
@@ -31,12 +35,12 @@ pub(super) struct Child {
 pub(super) struct Serving {
     pub(super) url: String,
     /// Ends the server when it goes; none for one that was there before.
-    _child: Option<Child>,
+    pub(super) child: Option<Child>,
 }
 
 impl Child {
     /// Starts a part and waits until it is ready; the line that it says then.
-    pub(super) fn start(words: &[&str]) -> io::Result<(Self, String)> {
+    fn start(words: &[&str]) -> io::Result<(Self, String)> {
         let mut process = Command::new(env::current_exe()?)
             .arg(COMMAND)
             .args(words)
@@ -61,6 +65,14 @@ impl Child {
         }
         Ok(line.trim_end().to_owned())
     }
+
+    /// Tells it a line.
+    pub(super) fn tell(&mut self, line: &str) -> io::Result<()> {
+        let gone = || io::Error::other("a part of the bench hears nothing");
+        let input = self.process.stdin.as_mut().ok_or_else(gone)?;
+        writeln!(input, "{line}")?;
+        input.flush()
+    }
 }
 
 impl Drop for Child {
@@ -76,7 +88,7 @@ pub(super) fn server(plan: &Plan, row: &Row) -> io::Result<Serving> {
     if let Some(url) = &plan.server {
         return Ok(Serving {
             url: url.clone(),
-            _child: None,
+            child: None,
         });
     }
     let listen = match row.over {
@@ -87,90 +99,158 @@ pub(super) fn server(plan: &Plan, row: &Row) -> io::Result<Serving> {
         }
         _ => "tcp://127.0.0.1:0".to_owned(),
     };
-    let (core, wait) = (plan.cores.server.to_string(), row.wait.name());
-    let words = ["server", "--url", &listen, "--core", &core, "--wait", wait];
-    let (child, url) = Child::start(&words)?;
+    let core = plan.cores.server;
+    let (child, url) = Child::start(
+        &words(plan, row, "server", &listen, core)
+            .each_ref()
+            .map(String::as_str),
+    )?;
     Ok(Serving {
         url,
-        _child: Some(child),
+        child: Some(child),
     })
 }
 
-/// A responder in a process of its own.
-pub(super) fn responder(plan: &Plan, row: &Row, url: &str) -> io::Result<Child> {
-    let (core, wait, maker) = (
-        plan.cores.third.to_string(),
-        row.wait.name(),
-        row.maker.name(),
-    );
-    let words = [
-        "responder",
-        "--url",
-        url,
-        "--core",
-        &core,
-        "--wait",
-        wait,
-        "--client",
-        maker,
-    ];
-    Ok(Child::start(&words)?.0)
+/// A part in a process of its own that uses a server.
+pub(super) fn third(plan: &Plan, row: &Row, part: &str, url: &str) -> io::Result<Child> {
+    let words = words(plan, row, part, url, plan.cores.third);
+    Ok(Child::start(&words.each_ref().map(String::as_str))?.0)
+}
+
+/// The process that plays the other side of a row: the server itself, or a third one.
+pub(super) fn other_side(
+    plan: &Plan,
+    row: &Row,
+    part: &str,
+    serving: &mut Serving,
+) -> io::Result<Option<Child>> {
+    match row.responder {
+        Responder::Broker => Ok(serving.child.take()),
+        Responder::Load => Ok(None),
+        Responder::Third => third(plan, row, part, &serving.url).map(Some),
+    }
+}
+
+fn words(plan: &Plan, row: &Row, part: &str, url: &str, core: Core) -> [String; 8] {
+    let game = plan.game;
+    [
+        part.to_owned(),
+        format!("--url={url}"),
+        format!("--core={core}"),
+        format!("--wait={}", row.wait),
+        format!("--client={}", row.maker),
+        format!("--protocol={}", row.protocol),
+        format!("--rooms={}", game.rooms),
+        format!("--ticks={}", game.ticks_per_second),
+    ]
+}
+
+/// What a part is told at its start.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    pub(super) url: String,
+    pub(super) wait: Waiting,
+    pub(super) maker: Maker,
+    pub(super) protocol: Protocol,
+    pub(super) rooms: u32,
+    pub(super) ticks_per_second: u32,
+}
+
+/// How a part talks with the bench, from any thread.
+#[derive(Clone, Debug)]
+pub(super) struct Says(mpsc::Sender<Option<String>>);
+
+impl Says {
+    /// Says a line. Nobody misses it once the part ends.
+    pub(super) fn line(&self, line: String) {
+        let _ = self.0.send(Some(line));
+    }
 }
 
 /// The hidden command line.
 pub(crate) fn command() -> clap::Command {
     let text = |name: &'static str| Arg::new(name).long(name).required(true);
+    let number: fn() -> ValueParser = || value_parser!(u32).into();
     clap::Command::new(COMMAND)
         .hide(true)
         .about("A process that fastmq bench starts")
-        .arg(
-            Arg::new("part")
-                .required(true)
-                .value_parser(["server", "responder"]),
-        )
+        .arg(Arg::new("part").required(true).value_parser([
+            "server",
+            "responder",
+            "subscriber",
+            "rooms",
+        ]))
         .arg(text("url"))
         .arg(text("core").value_parser(value_parser!(Core)))
         .arg(text("wait").value_parser(value_parser!(Waiting)))
-        .arg(
-            text("client")
-                .required(false)
-                .value_parser(value_parser!(Maker)),
-        )
+        .arg(text("client").value_parser(value_parser!(Maker)))
+        .arg(text("protocol").value_parser(value_parser!(Protocol)))
+        .arg(text("rooms").value_parser(number()))
+        .arg(text("ticks").value_parser(number()))
 }
 
 /// Is a part of a bench until its input ends.
 pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()> {
-    let absent = || io::Error::other("a word is missing");
-    let part: &String = arguments.get_one("part").ok_or_else(absent)?;
-    let url: &String = arguments.get_one("url").ok_or_else(absent)?;
-    let core: Core = *arguments.get_one("core").ok_or_else(absent)?;
-    let wait: Waiting = *arguments.get_one("wait").ok_or_else(absent)?;
-    let maker = arguments
-        .get_one("client")
-        .copied()
-        .unwrap_or(Maker::Library);
-    pin(core)?;
+    fn word<T: Clone + Send + Sync + 'static>(arguments: &ArgMatches, name: &str) -> io::Result<T> {
+        let value = arguments.get_one::<T>(name).cloned();
+        value.ok_or_else(|| io::Error::other(format!("{name} is missing")))
+    }
+    let orders = Orders {
+        url: word(arguments, "url")?,
+        wait: word(arguments, "wait")?,
+        maker: word(arguments, "client")?,
+        protocol: word(arguments, "protocol")?,
+        rooms: word(arguments, "rooms")?,
+        ticks_per_second: word(arguments, "ticks")?,
+    };
+    pin(word(arguments, "core")?)?;
+    let (says, said) = mpsc::channel();
+    let (tells, told) = mpsc::channel();
+    let ends = says.clone();
+    let says = Says(says);
+    let part: String = word(arguments, "part")?;
+    let mut serving = None;
     match part.as_str() {
-        "server" => serve(out, url, wait),
+        "server" => serving = Some(serve(&orders, &says, told)?),
+        "responder" if orders.protocol != Protocol::Fastmq => peers::start_responder(&orders)?,
+        "responder" => asking::start_responder(&orders)?,
+        "subscriber" => pub_sub::start_subscriber(&orders, &says)?,
         _ => {
-            asking::start_responder(url, wait, maker)?;
-            ready(out, "ready")
+            let client = connect(&orders)?;
+            game::start_rooms(&client, &orders, &says, told)?;
         }
     }
-}
-
-/// Says that it is ready, and ends with its input.
-fn ready(out: &mut dyn Write, line: &str) -> io::Result<()> {
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    io::stdin().lock().read_to_end(&mut Vec::new())?;
+    match &serving {
+        Some((_, server)) => says.line(server.urls()[0].clone()),
+        None => says.line("ready".to_owned()),
+    }
+    thread::spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            if tells.send(line).is_err() {
+                break;
+            }
+        }
+        let _ = ends.send(None);
+    });
+    while let Ok(Some(line)) = said.recv() {
+        writeln!(out, "{line}")?;
+        out.flush()?;
+    }
+    if let Some((client, server)) = serving {
+        server.close(0);
+        client.close();
+    }
     Ok(())
 }
 
-/// A broker that listens, with a service that echoes.
-fn serve(out: &mut dyn Write, url: &str, wait: Waiting) -> io::Result<()> {
+/// A broker that listens, with all that may run in the broker's process.
+fn serve(
+    orders: &Orders,
+    says: &Says,
+    told: mpsc::Receiver<String>,
+) -> io::Result<(Client, Server)> {
     let options = Options {
-        wait: wait.profile(),
+        wait: orders.wait.profile(),
         ..Options::default()
     };
     let client = Client::open(options).map_err(io::Error::other)?;
@@ -183,18 +263,23 @@ fn serve(out: &mut dyn Write, url: &str, wait: Waiting) -> io::Result<()> {
         on_message: Some(Box::new(echo)),
         ..SubscribeOptions::default()
     };
-    let _service = client
-        .subscribe_with(format!("{SERVED}.*"), service)
-        .map_err(io::Error::other)?;
+    let service = client.subscribe_with(format!("{SERVED}.*"), service);
+    // It ends with the process.
+    std::mem::forget(service.map_err(io::Error::other)?);
+    pub_sub::count_inline(&client, says)?;
+    game::start_rooms(&client, orders, says, told)?;
     let options = ServerOptions {
-        wait: wait.profile(),
+        wait: orders.wait.profile(),
         ..ServerOptions::default()
     };
-    let server = client.listen(&[url], options).map_err(io::Error::other)?;
-    ready(out, &server.urls()[0])?;
-    server.close(0);
-    client.close();
-    Ok(())
+    let server = client.listen(&[&orders.url], options);
+    Ok((client, server.map_err(io::Error::other)?))
+}
+
+/// A client of the library, as the orders say.
+pub(super) fn connect(orders: &Orders) -> io::Result<Client> {
+    let options = connecting(orders.wait);
+    Client::connect(&orders.url, options).map_err(io::Error::other)
 }
 
 /// The options of a client that waits so.

@@ -1,14 +1,28 @@
 //! The time of the bench: the driver's monotonic clock.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use fastmq::{Driver, NullDriver};
 
+fn driver() -> &'static NullDriver {
+    static DRIVER: OnceLock<NullDriver> = OnceLock::new();
+    DRIVER.get_or_init(NullDriver::new)
+}
+
 /// Nanoseconds of the monotonic clock, which is that of the sockets' deadlines.
 pub(super) fn now_ns() -> u64 {
-    static DRIVER: OnceLock<NullDriver> = OnceLock::new();
-    DRIVER.get_or_init(NullDriver::new).monotonic_ns()
+    driver().monotonic_ns()
+}
+
+/// Sleeps until then.
+pub(super) fn rest_until(due_ns: u64) {
+    // Nobody has the word to wake it.
+    let word = AtomicU32::new(0);
+    while now_ns() < due_ns {
+        driver().park(&word, 0, due_ns);
+    }
 }
 
 /// When something began.

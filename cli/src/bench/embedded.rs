@@ -51,6 +51,18 @@ pub(super) fn joined<R>(thread: thread::JoinHandle<io::Result<R>>) -> io::Result
 
 /// Requests and answers of one process.
 pub(super) fn asking(plan: &Plan, row: &Row) -> io::Result<Figure> {
+    with_service(plan, row, |client| match row.case {
+        Case::RoundTrip => asking::one_by_one(plan, row, client),
+        _ => asking::many(plan, row, client),
+    })
+}
+
+/// Runs `body` on the load's core, with a service on the server's.
+pub(super) fn with_service(
+    plan: &Plan,
+    row: &Row,
+    body: impl FnOnce(&Client) -> io::Result<Figure>,
+) -> io::Result<Figure> {
     let client = open(row)?;
     let pattern = format!("{SERVED}.*");
     let subscription = client.subscribe(pattern).map_err(io::Error::other)?;
@@ -65,10 +77,7 @@ pub(super) fn asking(plan: &Plan, row: &Row) -> io::Result<Figure> {
         Ok(())
     });
     pin(plan.cores.load)?;
-    let figure = match row.case {
-        Case::RoundTrip => asking::one_by_one(plan, row, &client),
-        _ => asking::many(plan, row, &client),
-    };
+    let figure = body(&client);
     client.close();
     joined(service)?;
     figure

@@ -8,9 +8,16 @@
 mod asking;
 pub(crate) mod child;
 mod clock;
+mod dialect;
 mod embedded;
+mod fan_out;
+mod game;
+mod paced;
+mod peers;
 mod ping_pong;
 mod plan;
+mod plot;
+mod pub_sub;
 mod report;
 mod streams;
 mod wire;
@@ -22,7 +29,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use fastmq::border::{pin_current_thread, sockets};
 
-use plan::{Case, Core, Maker, Over, Plan, Responder, Row, SIZE_MAX, SIZE_MIN, Waiting};
+use plan::{Case, Core, Maker, Over, Plan, Protocol, Responder, Row, SIZE_MAX, SIZE_MIN, Waiting};
 use report::{Figure, Line};
 
 /// Longest time that one row may take in one round.
@@ -31,6 +38,14 @@ const SECONDS_MAX: f64 = 60.0;
 const ROUNDS_MAX: i64 = 100;
 /// Most requests in flight: a server takes no more of a connection.
 const OUTSTANDING_MAX: i64 = 65_535;
+/// Most requests a second of the case `latency`.
+const RATE_MAX: i64 = 10_000_000;
+/// Most connections: what a server takes by default, but for a few.
+const CONNECTIONS_MAX: i64 = 65_000;
+/// Most messages of a tick: their credit is there.
+const BURST_MAX: i64 = 1024;
+/// Most ticks a second.
+const TICKS_MAX: i64 = 1000;
 /// Most subjects: a server takes so many numbers.
 const SUBJECTS_MAX: i64 = 4096;
 
@@ -66,7 +81,7 @@ pub(crate) fn command() -> Command {
                 "responder",
                 words(Responder::ALL, Responder::name),
                 "broker,third",
-                "Who answers: a service in the broker's process, or a third process",
+                "Who answers or listens: the broker's process, a third one, or (pub-sub) the load",
             ),
             list(
                 "client",
@@ -86,6 +101,42 @@ pub(crate) fn command() -> Command {
                 "512,4096",
                 "Requests in flight",
             ),
+            list(
+                "rate",
+                value_parser!(u32).range(1..=RATE_MAX).into(),
+                "10000",
+                "Requests a second of the case latency",
+            ),
+            list(
+                "connections",
+                value_parser!(u32).range(1..=CONNECTIONS_MAX).into(),
+                "1000",
+                "Connections of the case fan-out that get everything",
+            ),
+            option(
+                "burst",
+                value_parser!(u32).range(1..=BURST_MAX).into(),
+                "Messages of a tick of the case fan-out",
+            )
+            .default_value("16"),
+            option(
+                "players",
+                value_parser!(u32).range(1..=CONNECTIONS_MAX).into(),
+                "Players of the case game",
+            )
+            .default_value("2000"),
+            option(
+                "rooms",
+                value_parser!(u32).range(1..=CONNECTIONS_MAX).into(),
+                "Rooms of the case game",
+            )
+            .default_value("100"),
+            option(
+                "ticks",
+                value_parser!(u32).range(1..=TICKS_MAX).into(),
+                "Ticks a second of the case game",
+            )
+            .default_value("20"),
             list(
                 "size",
                 value_parser!(u64)
@@ -126,10 +177,20 @@ pub(crate) fn command() -> Command {
                 .long("server")
                 .value_name("URL")
                 .help("Measure this server instead of one that the bench starts"),
+            option(
+                "protocol",
+                words(Protocol::ALL, Protocol::name),
+                "What the server speaks: with --server, --client frames and --responder third,load",
+            )
+            .default_value("fastmq"),
             Arg::new("json")
                 .long("json")
                 .help("Write JSON instead of a table")
                 .action(ArgAction::SetTrue),
+            Arg::new("plot")
+                .long("plot")
+                .value_name("FILE")
+                .help("Draw rates and latencies into this file too, as SVG"),
         ])
 }
 
@@ -158,8 +219,8 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
     let plan = Plan::of(arguments);
     let rows = plan.rows();
     if rows.is_empty() {
-        let says = "no row is left: embedded goes without --server and with --client library, \
-                    and a server that is there already with --responder third";
+        let says = "no row is left: embedded goes with --client library, a server that is there \
+                    with --responder third, the responder load with pub-sub and --client frames";
         return Err(io::Error::other(says));
     }
     let is_json = arguments.get_flag("json");
@@ -196,6 +257,13 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
         (median, least, most) => format!("{median:.0} ns ({least:.0}–{most:.0})"),
     };
     facts.push(("cache line there and back", calibration));
+    if let Some(path) = arguments.get_one::<String>("plot") {
+        let facts: Vec<String> = facts
+            .iter()
+            .map(|(name, fact)| format!("{name} {fact}"))
+            .collect();
+        plot::write(path, &format!("fastmq bench: {}", facts.join(", ")), &lines)?;
+    }
     if is_json {
         return report::json(out, &facts, &lines);
     }
@@ -216,9 +284,16 @@ impl Line {
 }
 
 fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
+    if row.protocol != Protocol::Fastmq {
+        return peers::measure(plan, row);
+    }
     match row.case {
         Case::Inline => embedded::inline(plan, row),
         Case::RequestReply | Case::RoundTrip => asking::measure(plan, row),
+        Case::PubSub => pub_sub::measure(plan, row),
+        Case::FanOut => fan_out::measure(plan, row),
+        Case::Latency => paced::measure(plan, row),
+        Case::Game => game::measure(plan, row),
     }
 }
 

@@ -56,6 +56,14 @@ words! {
         RequestReply = "request-reply",
         /// One question and its answer at a time.
         RoundTrip = "round-trip",
+        /// Messages one way, as many as go.
+        PubSub = "pub-sub",
+        /// One publisher, many connections that all get everything.
+        FanOut = "fan-out",
+        /// Questions at a fixed rate, and how late their answers are.
+        Latency = "latency",
+        /// Players who send, rooms who send to their players, both by the tick.
+        Game = "game",
     }
 }
 
@@ -78,6 +86,22 @@ words! {
         Broker = "broker",
         /// A process of its own.
         Third = "third",
+        /// Another connection of the load.
+        Load = "load",
+    }
+}
+
+words! {
+    /// What is spoken with the server.
+    Protocol {
+        /// The native protocol.
+        Fastmq = "fastmq",
+        /// That of nats-server.
+        Nats = "nats",
+        /// RESP 2, of redis-server.
+        Redis = "redis",
+        /// MQTT 3.1.1, of mosquitto.
+        Mqtt = "mqtt",
     }
 }
 
@@ -147,6 +171,14 @@ pub(super) struct Cores {
     pub(super) third: Core,
 }
 
+/// The case `game`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Game {
+    pub(super) players: u32,
+    pub(super) rooms: u32,
+    pub(super) ticks_per_second: u32,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -156,11 +188,19 @@ pub(super) struct Plan {
     pub(super) makers: Vec<Maker>,
     pub(super) waits: Vec<Waiting>,
     pub(super) outstanding: Vec<u32>,
+    /// Requests a second, of the case `latency`.
+    pub(super) rates: Vec<u32>,
+    /// Connections that get everything, of the case `fan-out`.
+    pub(super) connections: Vec<u32>,
+    /// Messages of a tick of the case `fan-out`.
+    pub(super) burst: u32,
+    pub(super) game: Game,
     pub(super) sizes: Vec<usize>,
     pub(super) subjects: u32,
     pub(super) seconds: f64,
     pub(super) rounds: u32,
     pub(super) cores: Cores,
+    pub(super) protocol: Protocol,
     /// A server that is there already.
     pub(super) server: Option<String>,
 }
@@ -169,11 +209,13 @@ pub(super) struct Plan {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) case: Case,
+    pub(super) protocol: Protocol,
     pub(super) over: Over,
     pub(super) responder: Responder,
     pub(super) maker: Maker,
     pub(super) wait: Waiting,
-    pub(super) outstanding: u32,
+    /// Requests in flight, requests a second, connections: by its case.
+    pub(super) amount: u32,
     pub(super) size: usize,
 }
 
@@ -181,18 +223,31 @@ impl Row {
     /// Its name, of which there is one in a table.
     pub(super) fn name(&self) -> String {
         let mut name = format!("{}, {}", self.case, self.over);
-        if self.case != Case::Inline {
-            name += match self.responder {
-                Responder::Broker => ", in the broker",
-                Responder::Third => ", routed",
-            };
+        if self.protocol != Protocol::Fastmq {
+            name = format!("{}, {}", self.protocol, name);
         }
+        name += match (self.case, self.responder) {
+            (Case::Inline | Case::FanOut, _) => "",
+            (_, Responder::Load) => ", to the load",
+            (Case::PubSub, Responder::Broker) => ", into the broker",
+            (Case::Game, Responder::Broker) => ", rooms in the broker",
+            (Case::Game, Responder::Third) => ", rooms in a third process",
+            (_, Responder::Broker) => ", in the broker",
+            (_, Responder::Third) => ", routed",
+        };
         if self.over != Over::Embedded {
             name += &format!(", by {}", self.maker);
         }
-        if self.case == Case::RequestReply {
-            name += &format!(", {} outstanding", self.outstanding);
-        }
+        name += &match self.case {
+            Case::RequestReply => format!(", {} outstanding", self.amount),
+            Case::PubSub if self.responder == Responder::Load => {
+                format!(", {} outstanding", self.amount)
+            }
+            Case::Latency => format!(", {}/s", self.amount),
+            Case::FanOut => format!(", {} connections", self.amount),
+            Case::Game => format!(", {} players", self.amount),
+            _ => String::new(),
+        };
         name + &format!(", {} B, {}", self.size, self.wait)
     }
 }
@@ -208,20 +263,34 @@ impl Plan {
         fn one<T: Copy + Send + Sync + 'static>(arguments: &ArgMatches, name: &str, or: T) -> T {
             arguments.get_one::<T>(name).copied().unwrap_or(or)
         }
+        let server = arguments.get_one::<String>("server").cloned();
+        let overs = match &server {
+            Some(url) if url.starts_with("unix:") => vec![Over::Unix],
+            Some(_) => vec![Over::Tcp],
+            None => many(arguments, "over"),
+        };
         let cores = core_count();
         // The third process shares the load's core where there are only two.
-        let server = one(arguments, "server-core", Core((cores > 1).then_some(0)));
+        let server_core = one(arguments, "server-core", Core((cores > 1).then_some(0)));
         let load = one(arguments, "load-core", Core((cores > 1).then_some(1)));
         let third = Core((cores > 2).then_some(2))
             .0
             .map_or(load, |core| Core(Some(core)));
         Self {
             cases: many(arguments, "case"),
-            overs: many(arguments, "over"),
+            overs,
             responders: many(arguments, "responder"),
             makers: many(arguments, "client"),
             waits: many(arguments, "wait"),
             outstanding: many(arguments, "outstanding"),
+            rates: many(arguments, "rate"),
+            connections: many(arguments, "connections"),
+            burst: one(arguments, "burst", 16),
+            game: Game {
+                players: one(arguments, "players", 2000),
+                rooms: one(arguments, "rooms", 100),
+                ticks_per_second: one(arguments, "ticks", 20),
+            },
             sizes: many(arguments, "size")
                 .into_iter()
                 .map(|size: u64| size as usize)
@@ -230,11 +299,12 @@ impl Plan {
             seconds: one(arguments, "seconds", 1.0),
             rounds: one(arguments, "rounds", 3),
             cores: Cores {
-                server,
+                server: server_core,
                 load,
                 third: one(arguments, "third-core", third),
             },
-            server: arguments.get_one::<String>("server").cloned(),
+            protocol: one(arguments, "protocol", Protocol::Fastmq),
+            server,
         }
     }
 
@@ -246,17 +316,22 @@ impl Plan {
                 for &responder in &self.responders {
                     for &maker in &self.makers {
                         for &wait in &self.waits {
-                            self.sizes_of(case, |outstanding, size| {
-                                let row = Row {
+                            self.sizes_of(case, responder, |amount, size| {
+                                let mut row = Row {
                                     case,
+                                    protocol: self.protocol,
                                     over,
                                     responder,
                                     maker,
                                     wait,
-                                    outstanding,
+                                    amount,
                                     size,
                                 };
                                 if self.makes_sense(&row) {
+                                    if matches!(case, Case::FanOut | Case::Game) {
+                                        // The library has a thread for each connection.
+                                        row.maker = Maker::Frames;
+                                    }
                                     rows.push(row);
                                 }
                             });
@@ -268,30 +343,56 @@ impl Plan {
         rows
     }
 
-    fn sizes_of(&self, case: Case, mut add: impl FnMut(u32, usize)) {
-        for &size in &self.sizes {
+    fn sizes_of(&self, case: Case, responder: Responder, mut add: impl FnMut(u32, usize)) {
+        let amounts = match case {
+            Case::RequestReply => self.outstanding.as_slice(),
+            Case::PubSub if responder == Responder::Load => &self.outstanding,
+            Case::Latency => &self.rates,
+            Case::FanOut => &self.connections,
+            Case::Game => &[self.game.players],
+            Case::Inline | Case::RoundTrip | Case::PubSub => &[1],
+        };
+        for &amount in amounts {
             match case {
-                Case::RequestReply => {
-                    for &outstanding in &self.outstanding {
-                        add(outstanding, size);
-                    }
-                }
-                Case::Inline | Case::RoundTrip => add(1, size),
+                Case::Game => add(amount, PLAYER_BYTES),
+                _ => self.sizes.iter().for_each(|&size| add(amount, size)),
             }
         }
     }
 
     fn makes_sense(&self, row: &Row) -> bool {
+        let is_ours = self.server.is_none();
+        if row.protocol != Protocol::Fastmq {
+            let is_comparable = match row.case {
+                Case::RequestReply | Case::RoundTrip => row.responder == Responder::Third,
+                Case::PubSub => row.responder == Responder::Load,
+                _ => false,
+            };
+            return is_comparable && !is_ours && row.maker == Maker::Frames;
+        }
+        let is_first = row.maker == self.makers[0];
         if row.over == Over::Embedded {
             // One process, and nothing to make frames for.
-            return self.server.is_none()
+            return is_ours
+                && !matches!(row.case, Case::FanOut | Case::Game)
                 && row.maker == Maker::Library
                 && row.responder == Responder::Broker;
         }
-        if row.case == Case::Inline {
-            return false;
+        match (row.case, row.responder) {
+            (Case::Inline, _) => false,
+            // All that listen are connections of the load.
+            (Case::FanOut, responder) => is_first && responder == self.responders[0],
+            (Case::PubSub, Responder::Load) => row.maker == Maker::Frames,
+            (_, Responder::Load) => false,
+            // In somebody else's server there is nothing of ours.
+            (_, Responder::Broker) if !is_ours => false,
+            (Case::Game, _) => is_first,
+            _ => true,
         }
-        // In somebody else's server there is no service of ours.
-        self.server.is_none() || row.responder == Responder::Third
     }
 }
+
+/// What a player sends each tick.
+pub(super) const PLAYER_BYTES: usize = 32;
+/// What a room sends each tick.
+pub(super) const ROOM_BYTES: usize = 512;

@@ -62,7 +62,12 @@ pub(super) fn address_of(url: &str) -> io::Result<Address> {
 
 impl Streams {
     /// `count` connections to one address, all of them there.
-    pub(super) fn connect(address: &Address, count: usize, waiting: Waiting) -> io::Result<Self> {
+    pub(super) fn connect(
+        address: &Address,
+        count: usize,
+        waiting: Waiting,
+        protocol: &mut impl Protocol,
+    ) -> io::Result<Self> {
         let config = Config {
             connections_max: u32::try_from(count.max(64)).map_err(io::Error::other)?,
             ..Config::default()
@@ -82,8 +87,8 @@ impl Streams {
         for _ in 0..count {
             streams.add(address)?;
             // One after the other: a backlog is short.
-            while !streams.streams.iter().rev().take(1).all(|s| s.is_connected) {
-                streams.turn(&mut Nobody, fastmq::FOREVER_NS)?;
+            while !streams.streams.last().is_none_or(|last| last.is_connected) {
+                streams.turn(protocol, fastmq::FOREVER_NS)?;
             }
         }
         Ok(streams)
@@ -112,6 +117,12 @@ impl Streams {
     pub(super) fn output(&mut self, stream: usize) -> &mut Vec<u8> {
         touch(&mut self.streams[stream], stream, &mut self.touched);
         &mut self.streams[stream].output
+    }
+
+    /// Whether the kernel has all that a connection was to send.
+    pub(super) fn has_sent(&self, stream: usize) -> bool {
+        let stream = &self.streams[stream];
+        !stream.is_sending && stream.output.is_empty()
     }
 
     /// Sends, waits until something has come or `deadline_ns` (monotonic) has passed, and shows
@@ -191,16 +202,5 @@ fn touch(stream: &mut Stream, number: usize, touched: &mut Vec<usize>) {
     if !stream.is_touched {
         stream.is_touched = true;
         touched.push(number);
-    }
-}
-
-/// Nothing comes before anything was said.
-struct Nobody;
-
-impl Protocol for Nobody {
-    fn take(&mut self, _stream: usize, _bytes: &[u8], _out: &mut Vec<u8>) -> io::Result<usize> {
-        Err(io::Error::other(
-            "the server speaks before it was spoken to",
-        ))
     }
 }

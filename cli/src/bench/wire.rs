@@ -5,6 +5,8 @@
 //! credit and signs of life are kept here, the rest is the [`User`]'s.
 
 use std::io;
+use std::sync::mpsc;
+use std::thread;
 
 use fastmq::border::sockets::Address;
 use fastmq_wire::control::{ControlDraft, flag};
@@ -14,10 +16,12 @@ use fastmq_wire::{
 };
 
 use super::plan::Waiting;
-use super::streams::{Protocol, Streams};
+use super::streams::{Protocol, Streams, address_of};
 
 /// Bytes of messages that a server may send ahead.
 const WINDOW_BYTES: u64 = 8 << 20;
+/// The policy of a subscription for which publishers wait.
+pub(super) const BACKPRESSURE: u64 = 1;
 /// Largest frame that is taken.
 const FRAME_BYTES_MAX: u32 = 1_187_840;
 
@@ -51,7 +55,9 @@ pub(super) trait User {
     fn came(&mut self, peer: usize, message: &Message<'_>, exit: &mut Exit<'_>) -> io::Result<()>;
 
     /// All that had come is told: time to send more.
-    fn turned(&mut self, peer: usize, exit: &mut Exit<'_>) -> io::Result<()>;
+    fn turned(&mut self, _peer: usize, _exit: &mut Exit<'_>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Some connections and their user.
@@ -82,7 +88,6 @@ impl<U: User> Wire<U> {
         waiting: Waiting,
         user: U,
     ) -> io::Result<Self> {
-        let mut streams = Streams::connect(address, count, waiting)?;
         let hello = Hello {
             versions: (VERSION, VERSION),
             capabilities: 0,
@@ -107,6 +112,7 @@ impl<U: User> Wire<U> {
             user,
             open: count as u32,
         };
+        let mut streams = Streams::connect(address, count, waiting, &mut speaking)?;
         for stream in 0..count {
             hello
                 .write(streams.output(stream))
@@ -116,6 +122,54 @@ impl<U: User> Wire<U> {
             streams.turn(&mut speaking, fastmq::FOREVER_NS)?;
         }
         Ok(Self { streams, speaking })
+    }
+
+    /// A connection with one subscription, on a thread of its own until it breaks.
+    pub(super) fn start(
+        url: &str,
+        waiting: Waiting,
+        user: U,
+        pattern: &str,
+        policy: u64,
+    ) -> io::Result<()>
+    where
+        U: Send + 'static,
+    {
+        let (address, pattern) = (address_of(url)?, pattern.to_owned());
+        let (says, hears) = mpsc::channel();
+        thread::spawn(move || {
+            let begin = || {
+                let mut wire = Self::connect(&address, 1, waiting, user)?;
+                wire.subscribe(0, 1, pattern.as_bytes(), policy)?;
+                wire.settle()?;
+                Ok(wire)
+            };
+            match begin() {
+                Ok(mut wire) => {
+                    let _ = says.send(Ok(()));
+                    while wire.turn(fastmq::FOREVER_NS).is_ok() {}
+                }
+                Err(error) => {
+                    let _ = says.send(Err::<(), io::Error>(error));
+                }
+            }
+        });
+        hears.recv().map_err(io::Error::other)?
+    }
+
+    /// How many connections there are.
+    pub(super) fn count(&self) -> usize {
+        self.speaking.peers.len()
+    }
+
+    /// Bytes of a connection that the kernel has not taken yet.
+    pub(super) fn waiting_bytes(&mut self, peer: usize) -> usize {
+        self.streams.output(peer).len()
+    }
+
+    /// Whether the kernel has all that a connection was to send.
+    pub(super) fn has_sent(&self, peer: usize) -> bool {
+        self.streams.has_sent(peer)
     }
 
     /// Gives a number to a subject.

@@ -11,7 +11,7 @@ use fastmq_engine::memory::Detached;
 use fastmq_engine::statistics::Statistics;
 use fastmq_engine::{
     self as engine, Broker, Delivery, Message, Options, Publisher, QueueOptions, ReplyStream,
-    Requester, RequesterOptions, Result, ThreadClient, with_thread_client,
+    Requester, RequesterOptions, Result, Status, ThreadClient, with_thread_client,
 };
 
 use crate::queue::Queue;
@@ -49,7 +49,7 @@ impl Client {
     /// ```no_run
     /// # fn main() -> fastmq::Result<()> {
     /// use fastmq::{Client, ConnectOptions};
-    /// let client = Client::connect("tcp://127.0.0.1:7411", ConnectOptions::default())?;
+    /// let client = Client::connect("tcp://127.0.0.1:4860", ConnectOptions::default())?;
     /// let flights = client.subscribe("flight.*.JFK")?;
     /// client.publish("flight.LAX.JFK", "delayed 12 minutes")?;
     /// let batch = flights.receive(64, 1_000_000_000)?;
@@ -325,6 +325,22 @@ impl Client {
     #[inline]
     pub fn reply(&self, token: u64, payload: impl AsRef<[u8]>) -> Result<()> {
         self.here(|here| here.writer.reply(token, 0, payload.as_ref(), &[]))
+    }
+
+    /// Answers the request with this token with a status and encoded headers
+    /// ([`crate::Headers`]): what the asker finds in its [`Reply`].
+    ///
+    /// # Errors
+    /// As [`Client::reply`].
+    pub fn reply_with(
+        &self,
+        token: u64,
+        status: Status,
+        payload: impl AsRef<[u8]>,
+        headers: &[u8],
+    ) -> Result<()> {
+        let payload = payload.as_ref();
+        self.here(|here| here.writer.reply(token, status as u32, payload, headers))
     }
 
     /// Calls the handlers of [`Delivery::Dispatch`] and says what else is ready, as bits of

@@ -1,117 +1,18 @@
 //! A server in a process of its own, and what happens to it: killed, flooded, fed with nonsense,
 //! out of descriptors. Others keep working, and everything that was asked has exactly one fate.
-//!
-//! The server is this program again, which then runs nothing but [`a_server`].
+
+mod process;
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fastmq::{
-    Client, ConnectOptions, Delivery, Event, Message, Options, RequesterOptions, ServerOptions,
-    Status, SubscribeOptions,
-};
+use fastmq::{Client, ConnectOptions, Event, RequesterOptions, Status};
 
-const PATIENCE_NS: u64 = 60_000_000_000;
-const URLS: &str = "FASTMQ_TEST_URLS";
-const CONNECTIONS_MAX: &str = "FASTMQ_TEST_CONNECTIONS_MAX";
-
-/// The body of the server's process, which serves `echo` and ends with its input.
-#[test]
-#[ignore = "is the server of the other tests"]
-fn a_server() {
-    let urls = std::env::var(URLS).unwrap();
-    let broker = Client::open(Options::default()).unwrap();
-    let answering = broker.clone();
-    let on_message = move |view: &fastmq::View| {
-        let _ = answering.reply(view.token, view.payload());
-    };
-    let inline = SubscribeOptions {
-        delivery: Delivery::Inline,
-        on_message: Some(Box::new(on_message)),
-        ..SubscribeOptions::default()
-    };
-    let _echo = broker.subscribe_with("echo", inline).unwrap();
-    let mut options = ServerOptions::default();
-    if let Ok(max) = std::env::var(CONNECTIONS_MAX) {
-        options.connections_max = max.parse().unwrap();
-    }
-    let urls: Vec<&str> = urls.split(',').collect();
-    let server = broker.listen(&urls, options).unwrap();
-    println!("\nserving {}", server.urls().join(","));
-    let _ = std::io::stdin().read(&mut [0]);
-    server.close(0);
-    broker.close();
-}
-
-/// A server's process, which is killed at the end.
-struct Process {
-    child: Child,
-    urls: Vec<String>,
-}
-
-impl Process {
-    /// With as many descriptors as it can have.
-    fn start(urls: &str, variables: &[(&str, &str)]) -> Self {
-        Self::run(with_descriptors("$(ulimit -Hn)"), urls, variables)
-    }
-
-    fn run(mut command: Command, urls: &str, variables: &[(&str, &str)]) -> Self {
-        let mut child = command
-            .args(["a_server", "--exact", "--ignored", "--nocapture"])
-            .env(URLS, urls)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut lines = lines.map(|line| line.unwrap());
-        let urls = lines.find_map(|line| Some(line.strip_prefix("serving ")?.to_owned()));
-        let urls = urls.expect("the server starts");
-        let urls = urls.split(',').map(str::to_owned).collect();
-        Self { child, urls }
-    }
-
-    fn address(&self, at: usize) -> SocketAddr {
-        let url = self.urls[at].strip_prefix("tcp://").unwrap();
-        url.parse().unwrap()
-    }
-
-    /// `kill -9`, and everything of it is gone.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Memory of the process, in bytes.
-    fn resident(&self) -> u64 {
-        let path = format!("/proc/{}/statm", self.child.id());
-        let pages = std::fs::read_to_string(path).unwrap();
-        let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
-        pages * 4096
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// This program, with so many descriptors.
-fn with_descriptors(count: &str) -> Command {
-    let mut shell = Command::new("sh");
-    let script = format!("ulimit -n {count} && exec \"$0\" \"$@\"");
-    shell.args(["-c", &script]);
-    shell.arg(std::env::current_exe().unwrap());
-    shell
-}
+use process::{CONNECTIONS_MAX, PATIENCE_NS, Process, echoes, with_descriptors};
 
 fn socket(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("fastmq-{name}-{}.sock", std::process::id()))
@@ -135,17 +36,6 @@ fn welcomed(address: SocketAddr) -> Option<TcpStream> {
     let mut head = [0; 16];
     stream.read_exact(&mut head).ok()?;
     (head[4] == 17).then_some(stream)
-}
-
-/// Asks `echo` until it answers.
-fn echoes(client: &Client, payload: &[u8]) {
-    let message = Message {
-        subject: b"echo",
-        payload,
-        ..Message::default()
-    };
-    let reply = client.request(&message, PATIENCE_NS).unwrap();
-    assert_eq!(reply.payload[..], *payload);
 }
 
 fn random(state: &mut u64) -> u64 {
