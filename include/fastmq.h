@@ -398,10 +398,104 @@ typedef uint32_t fastmq_subscribe_flag;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Bits of `fastmq_connect_options.flags`.
+enum fastmq_connect_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // fastmq_connect does not wait for a connection, whatever connect_timeout_ns is, and does not
+    // fail for want of one. Publishes wait for it, up to store_max.
+    FASTMQ_CONNECT_LATER = 1,
+    // fastmq_subscribe does not wait for the server's answer, whatever operation_timeout_ns is; a
+    // refusal is FASTMQ_EVENT_UNSUBSCRIBED.
+    FASTMQ_CONNECT_UNCONFIRMED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_connect_flag fastmq_connect_flag;
+#else
+typedef uint32_t fastmq_connect_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What an event is about.
+enum fastmq_event_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // There is a connection, to `server`; the subscriptions were asked for again, `count` of them.
+    // `flags` say whether it is the first one.
+    FASTMQ_EVENT_CONNECTED = 1,
+    // The connection broke or could not be made: `status` and `detail` say why. `count` accepted
+    // publishes had not left, and are lost. The client tries again by itself, until it is closed:
+    // then the last event is this one, with CLOSED.
+    FASTMQ_EVENT_DISCONNECTED = 2,
+    // The server has refused a publish to `subject`: `status`, `detail`.
+    FASTMQ_EVENT_REFUSED = 3,
+    // The server refuses the subscription `subscription_id`, which it had taken on an earlier
+    // connection: `status`, `detail`.
+    FASTMQ_EVENT_UNSUBSCRIBED = 4,
+    // `count` messages of `subscription_id` were lost at the server; its next message counts them
+    // in lost_before.
+    FASTMQ_EVENT_GAP = 5,
+    // The server has to keep `count` bytes for this client, which reads too slowly.
+    FASTMQ_EVENT_SLOW = 6,
+    // The server will close; the client goes to another one, or comes back.
+    FASTMQ_EVENT_DRAINING = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_event_kind fastmq_event_kind;
+#else
+typedef uint32_t fastmq_event_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Bits of `fastmq_event.flags`.
+enum fastmq_event_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // CONNECTED, and not for the first time: what was published elsewhere since the last
+    // connection broke has not come.
+    FASTMQ_EVENT_AGAIN = 1,
+    // CONNECTED to a server that is not the one of the last connection, or was restarted.
+    FASTMQ_EVENT_OTHER_INSTANCE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_event_flag fastmq_event_flag;
+#else
+typedef uint32_t fastmq_event_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Bits of `fastmq_listen_options.flags`.
+enum fastmq_listen_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // It may listen at addresses that other machines reach, where its bytes, the token too, can be
+    // read by others.
+    FASTMQ_LISTEN_INSECURE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastmq_listen_flag fastmq_listen_flag;
+#else
+typedef uint32_t fastmq_listen_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Received messages, open until they are freed. Used by one thread at a time.
 typedef struct fastmq_batch fastmq_batch;
 
-// A broker in this process. Used from any thread at the same time.
+// A broker in this process (fastmq_open), or one of a server in another (fastmq_connect). Used
+// from any thread at the same time.
 typedef struct fastmq_client fastmq_client;
 
 // Headers to send with messages. Used by one thread at a time, also while a message with them is
@@ -419,6 +513,9 @@ typedef struct fastmq_reply_stream fastmq_reply_stream;
 
 // Many requests in flight. Used by one thread at a time.
 typedef struct fastmq_requester fastmq_requester;
+
+// A broker that other processes use. Used from any thread at the same time.
+typedef struct fastmq_server fastmq_server;
 
 // A pattern and where its messages go.
 typedef struct fastmq_subscription fastmq_subscription;
@@ -517,6 +614,67 @@ typedef struct fastmq_options {
     uint32_t memory;
 } fastmq_options;
 
+// What has happened to a client's connection; 0 and empty where the kind names no field. Like
+// fastmq_message it never grows: new facts take reserved fields.
+typedef struct fastmq_event {
+    // fastmq_event_kind. Ignore one that you do not know.
+    uint32_t kind;
+    // FASTMQ_EVENT_... bits.
+    uint32_t flags;
+    // Why: fastmq_status.
+    uint32_t status;
+    // Which subscription.
+    uint32_t subscription_id;
+    // How many: see the kind.
+    uint64_t count;
+    // What the server is called.
+    struct fastmq_bytes server;
+    // The subject of a message.
+    struct fastmq_bytes subject;
+    // Why, as a sentence.
+    struct fastmq_bytes detail;
+    // 0, reserved.
+    uint64_t reserved[2];
+} fastmq_event;
+
+// Is told what happens to a connection. The event and its bytes are readable until it returns.
+//
+// It runs on the thread that drives the connection, one event at a time: the client's own, or one
+// of yours inside a call that waits. Nothing is read or sent meanwhile: it must not block. It may
+// publish, reply and close the client, which is told once more then; a request or a subscription
+// made there is MISUSE. No C++ exception and no longjmp may leave it: the process would end.
+typedef void (*fastmq_on_event)(const struct fastmq_event *event, void *context);
+
+// How a client connects: set `struct_size`; 0 in the others is the default.
+typedef struct fastmq_connect_options {
+    // sizeof(fastmq_connect_options).
+    uint32_t struct_size;
+    // FASTMQ_CONNECT_... bits.
+    uint32_t flags;
+    // What the client is called, at most 255 bytes; copied.
+    struct fastmq_bytes name;
+    // The secret that the server asks for, at most 4,096 bytes; copied.
+    struct fastmq_bytes token;
+    // How long fastmq_connect waits for a connection; 0: 5 s.
+    uint64_t connect_timeout_ns;
+    // How long fastmq_subscribe waits for the server's answer; 0: 5 s.
+    uint64_t operation_timeout_ns;
+    // Bytes of publishes that wait while there is no connection, beyond which they get AGAIN; 0:
+    // 1 MiB; 1: none wait.
+    uint64_t store_max;
+    // The shortest pause before the servers are tried again; 0: 20 ms.
+    uint64_t backoff_min_ns;
+    // The longest; 0: 5 s, or the shortest if that is longer.
+    uint64_t backoff_max_ns;
+    // Is told what happens to the connection; NULL: nobody.
+    fastmq_on_event on_event;
+    // Passed to on_event.
+    void *context;
+    // As of a client of a broker in this process, borrowed; its `threads` are also what the
+    // client's own thread is; NULL: the defaults.
+    const struct fastmq_options *client;
+} fastmq_connect_options;
+
 // Gets a line of the log; the texts are readable until it returns. It may run on any thread.
 typedef void (*fastmq_on_log)(uint32_t level, const char *target, const char *text, void *context);
 
@@ -589,6 +747,28 @@ typedef struct fastmq_requester_options {
     // 0, reserved.
     uint32_t reserved;
 } fastmq_requester_options;
+
+// How a broker listens: set `struct_size`; 0 in the others is the default.
+typedef struct fastmq_listen_options {
+    // sizeof(fastmq_listen_options).
+    uint32_t struct_size;
+    // FASTMQ_LISTEN_... bits.
+    uint32_t flags;
+    // What clients must know, at most 4,096 bytes; copied; empty: nothing.
+    struct fastmq_bytes token;
+    // What the server is called, at most 255 bytes; copied.
+    struct fastmq_bytes name;
+    // Connections at once; 0: 65,536.
+    uint32_t connections_max;
+    // Subscriptions of one connection; 0: 4,096.
+    uint32_t subscriptions_max;
+    // How its thread waits: fastmq_wait.
+    uint32_t wait;
+    // 0, reserved.
+    uint32_t reserved;
+    // What its thread is, borrowed; NULL: as the thread that starts it.
+    const struct fastmq_thread_options *thread;
+} fastmq_listen_options;
 
 // Figures of a client since it was opened. Set `struct_size`.
 typedef struct fastmq_client_statistics {
@@ -769,7 +949,7 @@ fastmq_status fastmq_open(const struct fastmq_options *options, struct fastmq_cl
 fastmq_status fastmq_drain(struct fastmq_client *client, uint64_t timeout_ns);
 
 // Closes the broker: its other handles answer CLOSED from now on, waiting calls return, requests
-// that wait are answered CANCELLED, and library threads end.
+// that wait are answered CANCELLED, and library threads end. Its servers close first, at once.
 //
 // Takes NULL. Waits for running callbacks for at most `close_timeout_ns`, not for one that calls
 // it. The other handles are still closed once each. Safe from any thread. In a forked child it
@@ -778,6 +958,32 @@ fastmq_status fastmq_drain(struct fastmq_client *client, uint64_t timeout_ns);
 // # Safety
 // None: any value of `client` is checked.
 void fastmq_close(struct fastmq_client *client);
+
+// Connects to the first of the servers that answers, and opens a client of it.
+//
+// `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. What
+// the client can do is what that of fastmq_open can, with the same calls, over a thread of its
+// own, which connects again whenever the connection breaks: then it subscribes again, requests
+// that were open end with DISCONNECTED, and publishes wait for the next connection. What is not
+// there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last values, requests for several
+// answers, fastmq_listen. A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and
+// must not ask or subscribe there (MISUSE).
+//
+// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
+// yours until fastmq_close, which sends what was accepted and waits for a running on_event for at
+// most `close_timeout_ns`; afterwards, and after a failure, on_event is not called. Safe from any
+// thread; blocks for at most `connect_timeout_ns`.
+// Returns OK, INVALID (a URL or an option; the sentence says which), UNAVAILABLE, DENIED, or what
+// else the last server said once all were tried; TIMEOUT, UNSUPPORTED (no thread can be started),
+// IO, NO_MEMORY, MISUSE.
+//
+// # Safety
+// `urls` ends with a zero; `options` is NULL or readable for its `struct_size`, and so is what it
+// points to; `on_event` may be called with `context` until fastmq_close has returned; `out` is
+// writable.
+fastmq_status fastmq_connect(const char *urls,
+                             const struct fastmq_connect_options *options,
+                             struct fastmq_client **out);
 
 // Gives the sentence about this thread's last failed call, or "".
 //
@@ -1417,6 +1623,53 @@ int32_t fastmq_requester_fd(struct fastmq_requester *requester);
 // # Safety
 // None: any value of `requester` is checked.
 void fastmq_requester_close(struct fastmq_requester *requester);
+
+// Serves other processes: each that connects to one of `urls` uses the client's broker, beside
+// this process.
+//
+// `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. The
+// host is an IP address or localhost; port 0 takes a free one, which fastmq_server_url tells. A
+// Unix socket is for this user alone (mode 0600); a socket file that nobody answers at is
+// replaced. It listens when the call returns, on a thread of its own, until fastmq_server_close or
+// fastmq_close.
+//
+// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
+// yours until fastmq_server_close. Safe from any thread.
+// Returns OK, INVALID (a URL or an option; the sentence says which), DENIED (other machines would
+// reach it, and FASTMQ_LISTEN_INSECURE is not set; or the right to the thread's options is
+// missing), UNSUPPORTED (the client is one of another server), IO (an address is in use, or the
+// system refuses), CLOSED, NO_MEMORY, MISUSE.
+//
+// # Safety
+// `urls` ends with a zero; `options` is NULL or readable for its `struct_size`, and so is what it
+// points to; `out` is writable.
+fastmq_status fastmq_listen(struct fastmq_client *client,
+                            const char *urls,
+                            const struct fastmq_listen_options *options,
+                            struct fastmq_server **out);
+
+// Gives the URL of the address with this index, from 0, in the order of fastmq_listen's; NULL
+// behind the last one.
+//
+// It ends with a zero, and is yours to read until fastmq_server_close. Safe from any thread.
+// Returns NULL on failure too: NOT_FOUND (there are no more), CLOSED, INVALID, MISUSE in
+// fastmq_last_error.
+//
+// # Safety
+// None: any value of `server` is checked.
+const char *fastmq_server_url(struct fastmq_server *server, size_t index);
+
+// Takes no more connections, asks the clients to finish, and closes when they have gone or after
+// `timeout_ns`; 0: at once.
+//
+// Takes NULL. The client stays open, and what local users have is left as it is. Blocks until the
+// server has closed, for the last bytes some seconds beyond the time-out at most. Safe from any
+// thread; a callback that the server's own thread runs is not waited for. In a forked child it
+// ends the handle only.
+//
+// # Safety
+// None: any value of `server` is checked.
+void fastmq_server_close(struct fastmq_server *server, uint64_t timeout_ns);
 
 // Gives the figures of a client.
 //

@@ -7,10 +7,11 @@
 ///
 /// What holds for all of it:
 ///
-/// - **Ownership.** client, publisher, queue, subscription, requester, headers and batch own one
-///   handle of the library each: moved and not copied, closed by their destructor, in any order.
+/// - **Ownership.** client, server, publisher, queue, subscription, requester, headers and batch own
+///   one handle of the library each: moved and not copied, closed by their destructor, in any order.
 ///   A claim is a publisher's, and does not outlive it.
-///   Views (message, bytes_view, headers_view, queue_ref) own nothing; each says how long it lives.
+///   Views (message, event, bytes_view, headers_view, queue_ref) own nothing; each says how long it
+///   lives.
 /// - **Errors.** Each call that can fail has two forms. `try_publish` returns a status, `try_open`
 ///   a result: a value or a status. `publish` and `open` throw fastmq::error for every status but
 ///   ok. The `try_` forms throw nothing (but what copying a callback throws), and are all there is
@@ -34,14 +35,17 @@
 #include "fastmq/callback.hpp"
 #include "fastmq/claim.hpp"
 #include "fastmq/client.hpp"
+#include "fastmq/connect.hpp"
 #include "fastmq/duration.hpp"
 #include "fastmq/headers.hpp"
 #include "fastmq/log.hpp"
 #include "fastmq/message.hpp"
+#include "fastmq/options.hpp"
 #include "fastmq/publisher.hpp"
 #include "fastmq/queue.hpp"
 #include "fastmq/reply_stream.hpp"
 #include "fastmq/requester.hpp"
+#include "fastmq/server.hpp"
 #include "fastmq/status.hpp"
 #include "fastmq/subscription.hpp"
 #include "fastmq/threads.hpp"

@@ -3,6 +3,7 @@
 //! Invariant: nothing is read through a pointer before it was checked for NULL and for a size that
 //! Rust can hold.
 
+use std::ffi::{CStr, c_char};
 use std::mem::{offset_of, size_of};
 use std::slice;
 
@@ -72,6 +73,41 @@ impl fastmq_bytes {
             arguments,
         ))
     }
+}
+
+/// A text that ends with a zero; `name` is the parameter, for the sentence.
+///
+/// # Safety
+/// Unless it is NULL, `text` ends with a zero, and nobody writes it while the result is used.
+pub(crate) unsafe fn read_c_text<'a>(text: *const c_char, name: &'static str) -> Result<&'a str> {
+    if text.is_null() {
+        return Err(is_null(name));
+    }
+    // SAFETY: not NULL, and ends with a zero by the contract.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| no_text(name))
+}
+
+/// A copy of bytes that the engine keeps.
+pub(crate) fn copy_of(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len())
+        .map_err(|_| Error::NO_MEMORY)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
+/// A copy of a text that the engine keeps; `name` is the parameter, for the sentence.
+pub(crate) fn text_of(bytes: &[u8], name: &'static str) -> Result<String> {
+    String::from_utf8(copy_of(bytes)?).map_err(|_| no_text(name))
+}
+
+#[cold]
+fn no_text(name: &'static str) -> Error {
+    Error::with(
+        &Fault(Status::Invalid, "a text is not UTF-8"),
+        format_args!("{name} is not UTF-8"),
+    )
 }
 
 /// Where a result goes, set to `empty` first.

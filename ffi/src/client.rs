@@ -9,9 +9,11 @@ use crate::bytes::Out;
 use crate::error::{boundary, closing, quiet_panics};
 use crate::handle::{self, Hold, Kind, Object, Table, find, kind};
 use crate::options::{fastmq_options, read_or_default};
+use crate::server;
 use crate::status::fastmq_status;
 
-/// A broker in this process. Used from any thread at the same time.
+/// A broker in this process (fastmq_open), or one of a server in another (fastmq_connect). Used
+/// from any thread at the same time.
 pub struct fastmq_client;
 
 static CLIENTS: Table<Client> = Table::new();
@@ -58,6 +60,17 @@ pub(crate) fn check_parent(client: &Client) -> Result<()> {
     }
 }
 
+/// The handle of a new client, which is closed if there is no memory for one.
+pub(crate) fn open_handle(client: Client) -> Result<*mut fastmq_client> {
+    let broker = client.broker().clone();
+    let number = CLIENTS.open(client).inspect_err(|_| broker.close())?;
+    find::<Client>(number)?
+        .beside
+        .0
+        .store(broker.id(), Ordering::Relaxed);
+    Ok(handle::handle(number))
+}
+
 /// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
 /// threads are tried on a thread that has ended when this returns.
 ///
@@ -84,13 +97,7 @@ pub unsafe extern "C" fn fastmq_open(
         // SAFETY: by the contract.
         let options = unsafe { options.convert() }?;
         let client = Client::open_with(options, Broker::system_driver()?)?;
-        let id = client.broker().id();
-        let number = CLIENTS.open(client)?;
-        find::<Client>(number)?
-            .beside
-            .0
-            .store(id, Ordering::Relaxed);
-        out.set(handle::handle(number));
+        out.set(open_handle(client)?);
         Ok(())
     })
 }
@@ -111,7 +118,7 @@ pub unsafe extern "C" fn fastmq_drain(
 }
 
 /// Closes the broker: its other handles answer CLOSED from now on, waiting calls return, requests
-/// that wait are answered CANCELLED, and library threads end.
+/// that wait are answered CANCELLED, and library threads end. Its servers close first, at once.
 ///
 /// Takes NULL. Waits for running callbacks for at most `close_timeout_ns`, not for one that calls
 /// it. The other handles are still closed once each. Safe from any thread. In a forked child it
@@ -126,7 +133,11 @@ pub unsafe extern "C" fn fastmq_close(client: *mut fastmq_client) {
     }
     closing(|| {
         if let Some(client) = handle::take::<Client>(handle::number(client))? {
+            let broker = client.broker().id();
+            server::close_those_of(broker);
             client.close();
+            // One that began to listen meanwhile.
+            server::close_those_of(broker);
         }
         Ok(())
     });

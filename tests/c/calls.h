@@ -21,6 +21,7 @@ static inline int client_calls(fastmq_client *client, int (*wanted)(fastmq_statu
     fastmq_requester *requester = NULL;
     fastmq_batch *batch = NULL;
     fastmq_reply_stream *stream = NULL;
+    fastmq_server *server = NULL;
     char reply[8];
     size_t size = 0;
     uint32_t ready = 0;
@@ -41,6 +42,7 @@ static inline int client_calls(fastmq_client *client, int (*wanted)(fastmq_statu
     wrong += !wanted(fastmq_reply_message(client, 1, &message, FASTMQ_OK));
     wrong += !wanted(fastmq_request_many(client, &message, 1, 0, &batch)) || batch != NULL;
     wrong += !wanted(fastmq_reply_stream_open(client, 1, &stream)) || stream != NULL;
+    wrong += !wanted(fastmq_listen(client, "tcp://127.0.0.1:0", NULL, &server)) || server != NULL;
     wrong += !wanted(fastmq_dispatch(client, 1, 0, &ready));
     wrong += !wanted(fastmq_drain(client, 0));
     wrong += !wanted(fastmq_client_statistics_read(client, &figures));

@@ -12,7 +12,8 @@
 #include <sys/wait.h>
 
 struct handles {
-    fastmq_client *client;
+    fastmq_client *client, *remote;
+    fastmq_server *server;
     fastmq_subscription *subscription, *by_thread;
     fastmq_queue *queue;
     fastmq_publisher *publisher;
@@ -40,6 +41,8 @@ static int calls_of_the_child(const struct handles *h)
     fastmq_client_statistics client_figures = {.struct_size = sizeof client_figures};
     fastmq_queue_statistics queue_figures = {.struct_size = sizeof queue_figures};
     fastmq_subscription_statistics figures = {.struct_size = sizeof figures};
+    fastmq_client *client = NULL;
+    fastmq_server *server = NULL;
     fastmq_publisher *publisher = NULL;
     fastmq_queue *queue = NULL;
     fastmq_subscription *subscription = NULL;
@@ -64,6 +67,10 @@ static int calls_of_the_child(const struct handles *h)
     wrong += MISUSED(fastmq_publisher_claim(h->publisher, 8, &room));
     wrong += MISUSED(fastmq_publisher_commit(h->publisher, 8));
     fastmq_publisher_abandon(h->publisher);
+    wrong += MISUSED(fastmq_listen(h->client, "tcp://127.0.0.1:0", NULL, &server));
+    wrong += MISUSED(fastmq_connect("unix:/nowhere/at/all", NULL, &client));
+    wrong += MISUSED(fastmq_publish(h->remote, subject, payload));
+    wrong += fastmq_server_url(h->server, 0) != NULL;
     wrong += MISUSED(fastmq_queue_open(h->client, NULL, &queue));
     wrong += MISUSED(fastmq_subscribe(h->client, subject, NULL, &subscription));
     wrong += MISUSED(fastmq_requester_open(h->client, NULL, &requester));
@@ -108,6 +115,8 @@ static void close_all(const struct handles *h)
     fastmq_publisher_close(h->publisher);
     fastmq_unsubscribe(h->subscription);
     fastmq_unsubscribe(h->by_thread);
+    fastmq_close(h->remote);
+    fastmq_server_close(h->server, FASTMQ_FOREVER);
     fastmq_close(h->client);
 }
 
@@ -177,6 +186,8 @@ static void fork_beside_open_handles(void)
     h.queue = fastmq_subscription_queue(h.subscription);
     h.publisher = open_publisher(h.client, "fork");
     h.requester = open_requester(h.client, "fork", 0);
+    NEED(fastmq_listen(h.client, "tcp://127.0.0.1:0", NULL, &h.server) == FASTMQ_OK);
+    NEED(fastmq_connect(fastmq_server_url(h.server, 0), NULL, &h.remote) == FASTMQ_OK);
     int fd = fastmq_fd(h.client);
     NEED(publish_number(h.client, "thread", 1) == FASTMQ_OK && gate_wait(&calls, 1));
     for (uint32_t i = 0; i < 2; i++) {
@@ -223,6 +234,8 @@ static void fork_beside_open_handles(void)
     CHECK_NUMBER(fastmq_fd(h.client), fd, "and the parent's fds are open");
     CHECK_STATUS(fastmq_reply_stream_send(h.stream, text("!")), FASTMQ_OK,
                  "its reply stream goes on");
+    NEED(publish_number(h.remote, "thread", 1) == FASTMQ_OK);
+    CHECK(gate_wait(&calls, 3), "and so do its server and the client of that");
     close_all(&h);
 }
 

@@ -112,6 +112,43 @@ AT(fastmq_requester_options, subject, 8);
 AT(fastmq_requester_options, wait, 24);
 AT(fastmq_requester_options, reserved, 28);
 
+SIZE(fastmq_connect_options, 104);
+AT(fastmq_connect_options, struct_size, 0);
+AT(fastmq_connect_options, flags, 4);
+AT(fastmq_connect_options, name, 8);
+AT(fastmq_connect_options, token, 24);
+AT(fastmq_connect_options, connect_timeout_ns, 40);
+AT(fastmq_connect_options, operation_timeout_ns, 48);
+AT(fastmq_connect_options, store_max, 56);
+AT(fastmq_connect_options, backoff_min_ns, 64);
+AT(fastmq_connect_options, backoff_max_ns, 72);
+AT(fastmq_connect_options, on_event, 80);
+AT(fastmq_connect_options, context, 88);
+AT(fastmq_connect_options, client, 96);
+
+SIZE(fastmq_listen_options, 64);
+AT(fastmq_listen_options, struct_size, 0);
+AT(fastmq_listen_options, flags, 4);
+AT(fastmq_listen_options, token, 8);
+AT(fastmq_listen_options, name, 24);
+AT(fastmq_listen_options, connections_max, 40);
+AT(fastmq_listen_options, subscriptions_max, 44);
+AT(fastmq_listen_options, wait, 48);
+AT(fastmq_listen_options, reserved, 52);
+AT(fastmq_listen_options, thread, 56);
+
+/* A view, as fastmq_message. */
+SIZE(fastmq_event, 88);
+AT(fastmq_event, kind, 0);
+AT(fastmq_event, flags, 4);
+AT(fastmq_event, status, 8);
+AT(fastmq_event, subscription_id, 12);
+AT(fastmq_event, count, 16);
+AT(fastmq_event, server, 24);
+AT(fastmq_event, subject, 40);
+AT(fastmq_event, detail, 56);
+AT(fastmq_event, reserved, 72);
+
 /* Structs that the library fills. */
 SIZE(fastmq_client_statistics, 144);
 AT(fastmq_client_statistics, struct_size, 0);

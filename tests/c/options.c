@@ -54,6 +54,24 @@ static fastmq_status try_many(fastmq_client *client, void *options)
     return status;
 }
 
+/* Nobody is there, so that the options are all that it can be about. */
+static fastmq_status try_connect(fastmq_client *client, void *options)
+{
+    fastmq_client *remote = NULL;
+    (void)client;
+    fastmq_status status = fastmq_connect("unix:/nowhere/at/all", options, &remote);
+    fastmq_close(remote);
+    return status == FASTMQ_UNAVAILABLE ? FASTMQ_OK : status;
+}
+
+static fastmq_status try_listen(fastmq_client *client, void *options)
+{
+    fastmq_server *server = NULL;
+    fastmq_status status = fastmq_listen(client, "tcp://127.0.0.1:0", options, &server);
+    fastmq_server_close(server, 0);
+    return status;
+}
+
 static fastmq_status try_publish(fastmq_client *client, void *options)
 {
     fastmq_outgoing *message = options;
@@ -86,6 +104,8 @@ static const struct subject_of_test structs[] = {
     {"fastmq_subscribe_options", try_subscribe, sizeof(fastmq_subscribe_options), 56, 0},
     {"fastmq_requester_options", try_requester, sizeof(fastmq_requester_options), 32, 0},
     {"fastmq_many_options", try_many, sizeof(fastmq_many_options), 24, 0},
+    {"fastmq_connect_options", try_connect, sizeof(fastmq_connect_options), 104, 0},
+    {"fastmq_listen_options", try_listen, sizeof(fastmq_listen_options), 64, 0},
     {"fastmq_outgoing", try_publish, sizeof(fastmq_outgoing), 104, 0},
     {"fastmq_thread_options", try_thread_setup, sizeof(fastmq_thread_options), 40, 0},
     {"fastmq_client_statistics", try_client_figures, sizeof(fastmq_client_statistics), 136, 1},

@@ -14,6 +14,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 # Structs that C++ fills or reads field by field; statistics are handed on as they are.
 STRUCTS = (
+    "fastmq_connect_options",
+    "fastmq_event",
+    "fastmq_listen_options",
     "fastmq_many_options",
     "fastmq_message",
     "fastmq_options",

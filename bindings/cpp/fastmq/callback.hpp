@@ -2,10 +2,12 @@
 #ifndef FASTMQ_CALLBACK_HPP
 #define FASTMQ_CALLBACK_HPP
 
+#include "duration.hpp"
 #include "message.hpp"
 #include "status.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <new>
 #include <type_traits>
@@ -15,12 +17,27 @@ namespace fastmq {
 
 #if FASTMQ_HAS_EXCEPTIONS
 /// Gets an exception that left a callback, and the message that the callback had, which is
-/// readable until it returns. It may run on any thread, and must not throw.
+/// readable until it returns; an empty one if the callback was told of an event. It may run on any
+/// thread, and must not throw.
 using exception_handler = void (*)(std::exception_ptr, message);
 
 namespace detail {
 inline std::atomic<exception_handler> on_exception{nullptr};
+
+// Cold and out of line: the call itself stays small.
+#if defined(__GNUC__)
+[[gnu::cold, gnu::noinline]]
+#endif
+inline void
+report(message got) noexcept
+{
+    const exception_handler handler = on_exception.load();
+    if (handler == nullptr) {
+        std::terminate();
+    }
+    handler(std::current_exception(), got);
 }
+} // namespace detail
 
 /// Sets what gets the exceptions that leave callbacks; one for the process. An exception cannot
 /// travel through the library, which is no C++: without a handler std::terminate is called, as for
@@ -59,6 +76,22 @@ public:
     }
 
 protected:
+    /// Calls `function`; an exception ends here, and `got` is what its handler gets.
+    template <class Callable, class Argument>
+    static void run(Callable &function, const Argument &argument, message got) noexcept
+    {
+#if FASTMQ_HAS_EXCEPTIONS
+        try {
+            function(argument);
+        } catch (...) {
+            report(got);
+        }
+#else
+        (void)got;
+        function(argument);
+#endif
+    }
+
     /// One call that is under way.
     struct call {
         const callback *of;
@@ -73,12 +106,40 @@ protected:
     /// calls only (through `end_`), so that a library that hides its symbols has its own list.
     static inline thread_local call *innermost = nullptr;
 
+    /// If calls of `self` are under way on this thread, tells the outermost that it is the last.
+    static bool leave_to_outermost(const callback *self) noexcept
+    {
+        call *outermost = nullptr;
+        for (call *at = innermost; at != nullptr; at = at->outer) {
+            outermost = at->of == self ? at : outermost;
+        }
+        if (outermost != nullptr) {
+            outermost->is_last = true;
+        }
+        return outermost != nullptr;
+    }
+
 private:
     static inline std::atomic<callback *> abandoned{nullptr};
 
     void (*end_)(callback *) noexcept;
     callback *next_abandoned_ = nullptr;
 };
+
+/// Closes by `close`, which waits for a callback that runs for at most `close_timeout`, and ends the
+/// callback; after a wait of the full time it may still run: better its memory stays.
+template <class Close>
+void close_with(callback &called, duration close_timeout, Close close) noexcept
+{
+    const auto start = std::chrono::steady_clock::now();
+    close();
+    const duration waited = std::chrono::steady_clock::now() - start;
+    if (waited < close_timeout) {
+        called.end();
+    } else {
+        called.abandon();
+    }
+}
 
 // Lambdas that capture references, pointers and numbers: a copy of it does what it does.
 template <class Function>
@@ -100,11 +161,11 @@ public:
         auto *self = static_cast<callback_of *>(context);
         if constexpr (is_plain_v<Function>) {
             const Function copy = self->function_;
-            run(copy, message(*raw));
+            run(copy, message(*raw), message(*raw));
         } else {
             call here{self, innermost, false};
             innermost = &here;
-            run(self->function_, message(*raw));
+            run(self->function_, message(*raw), message(*raw));
             innermost = here.outer;
             if (here.is_last) {
                 delete self;
@@ -113,48 +174,13 @@ public:
     }
 
 private:
-    template <class Callable> static void run(Callable &function, message got) noexcept
-    {
-#if FASTMQ_HAS_EXCEPTIONS
-        try {
-            function(got);
-        } catch (...) {
-            report(got);
-        }
-#else
-        function(got);
-#endif
-    }
-
     static void end_this(callback *self) noexcept
     {
         // Calls of a plain one are in no list: they use their copies.
-        call *outermost = nullptr;
-        for (call *at = innermost; at != nullptr; at = at->outer) {
-            outermost = at->of == self ? at : outermost;
-        }
-        if (outermost != nullptr) {
-            outermost->is_last = true;
-        } else {
+        if (!leave_to_outermost(self)) {
             delete static_cast<callback_of *>(self);
         }
     }
-
-#if FASTMQ_HAS_EXCEPTIONS
-    // Cold and out of line: the call itself stays small.
-#if defined(__GNUC__)
-    [[gnu::cold, gnu::noinline]]
-#endif
-    static void
-    report(message got) noexcept
-    {
-        const exception_handler handler = on_exception.load();
-        if (handler == nullptr) {
-            std::terminate();
-        }
-        handler(std::current_exception(), got);
-    }
-#endif
 
     Function function_;
 };

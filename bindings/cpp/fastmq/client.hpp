@@ -1,4 +1,4 @@
-// The broker in this process, and all that it opens.
+// The broker in this process, or a server's in another, and all that it opens.
 #ifndef FASTMQ_CLIENT_HPP
 #define FASTMQ_CLIENT_HPP
 
@@ -8,14 +8,17 @@
 #include "duration.hpp"
 #include "handle.hpp"
 #include "message.hpp"
+#include "options.hpp"
 #include "publisher.hpp"
 #include "queue.hpp"
 #include "reply_stream.hpp"
 #include "requester.hpp"
+#include "server.hpp"
 #include "status.hpp"
 #include "subscription.hpp"
 #include "threads.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -27,55 +30,17 @@
 
 namespace fastmq {
 
+class client;
+struct connect_options;
+
 /// Figures of a client since it was opened.
 using client_statistics = fastmq_client_statistics;
 
-/// Where time stamps come from: of messages (message::timestamp), but for those of claims, and of
-/// batches (batch::received).
-enum class timestamps : std::uint32_t {
-    none = FASTMQ_TIMESTAMPS_NONE,   ///< There are none, and they cost nothing.
-    clock = FASTMQ_TIMESTAMPS_CLOCK, ///< The host's clock.
-    tsc = FASTMQ_TIMESTAMPS_TSC,     ///< The processor's counter; where it is no clock, the host's.
-};
+namespace detail {
+inline result<client> connect_by(const char *urls, const connect_options &with,
+                                 fastmq_on_event on_event, void *context, callback *called);
 
-/// What the memory of a client's queues, blocks and latest values is. With any bit of it opening
-/// takes options::memory_max bytes, which must not be 0, and has the system put memory behind each
-/// page; handles, routes and copies of messages stay the allocator's. It is given back when the
-/// client and all that was opened with it are closed, open batches included.
-enum class memory : std::uint32_t {
-    on_demand = 0,                           ///< The allocator's, taken when it is needed.
-    prefault = FASTMQ_MEMORY_PREFAULT,       ///< There from the start, as with the other bits.
-    lock = FASTMQ_MEMORY_LOCK,               ///< Never written to a swap file; denied without the right.
-    huge_pages = FASTMQ_MEMORY_HUGE_PAGES,   ///< In huge pages; unsupported if there are none.
-};
-
-/// Both.
-constexpr memory operator|(memory a, memory b) noexcept
-{
-    return static_cast<memory>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
-}
-
-/// Options of a client; 0 is the default.
-struct options {
-    /// Cap on the bytes of lanes, blocks and latest values; 0: no cap.
-    std::uint64_t memory_max = 0;
-    /// Default capacity of a lane in bytes; 0: 8 MiB.
-    std::uint64_t queue_capacity = 0;
-    /// Largest payload; 0: 1 MiB; at most 64 MiB.
-    std::uint64_t payload_max = 0;
-    /// How readers wait.
-    fastmq::wait wait = fastmq::wait::balanced;
-    /// Library threads for delivery::thread; 0: 1.
-    std::uint32_t threads_max = 0;
-    /// How long close waits for running callbacks; zero: 5 s.
-    duration close_timeout = {};
-    /// What library threads are; opening tries it.
-    thread_options threads = {};
-    /// Whether messages and batches carry their time.
-    fastmq::timestamps timestamps = fastmq::timestamps::none;
-    /// What memory is.
-    fastmq::memory memory = fastmq::memory::on_demand;
-};
+} // namespace detail
 
 /// What client::dispatch found ready.
 class ready {
@@ -104,7 +69,8 @@ private:
     std::uint32_t bits_;
 };
 
-/// A broker in this process: fastmq::open. Const members are safe from any thread at the same time.
+/// A broker in this process, fastmq::open, or one of a server in another, fastmq::connect. Const
+/// members are safe from any thread at the same time.
 ///
 /// Closing it makes its other handles answer closed, ends library threads, and wakes receives that
 /// wait; it waits for running callbacks for at most close_timeout. Publishers, queues and the rest
@@ -115,6 +81,49 @@ private:
 class client : public detail::handle<fastmq_client, fastmq_close> {
 public:
     using handle::handle;
+
+    client(client &&other) noexcept
+        : handle(std::move(other)),
+          close_timeout_(other.close_timeout_),
+          events_(other.events_.exchange(nullptr))
+    {
+    }
+
+    /// Closes what it had and takes over the other's.
+    client &operator=(client &&other) noexcept
+    {
+        if (this != &other) {
+            close();
+            handle::operator=(std::move(other));
+            close_timeout_ = other.close_timeout_;
+            events_ = other.events_.exchange(nullptr);
+        }
+        return *this;
+    }
+
+    /// Closes it.
+    ~client() { close(); }
+
+    /// Closes it, once however often it is called. Safe from any thread, callbacks included.
+    void close() noexcept
+    {
+        auto *const told = events_.exchange(nullptr);
+        if (told == nullptr) {
+            handle::close();
+        } else {
+            detail::close_with(*told, close_timeout_, [this] { handle::close(); });
+        }
+    }
+
+    /// Gives the handle away: closing it is the caller's now. NULL if it was closed. A callback for
+    /// events keeps its captures for ever.
+    [[nodiscard]] fastmq_client *release() noexcept
+    {
+        if (auto *const told = events_.exchange(nullptr)) {
+            told->abandon();
+        }
+        return handle::release();
+    }
 
     /// Publishes a payload by subject to every subscription whose pattern matches, and to one
     /// member of each group. Each thread's messages keep their order. Does not block.
@@ -315,6 +324,22 @@ public:
                                                       static_cast<std::uint32_t>(said)));
     }
 
+    /// Serves other processes at `urls`: "unix:/path" or "tcp://host:port", with commas between
+    /// several; the host is an IP address or localhost, and port 0 takes a free one, which
+    /// server::url tells. A Unix socket is for this user alone. It listens when the call returns,
+    /// on a thread of its own.
+    /// Statuses: ok, invalid (a URL or an option), denied (other machines would reach it, and
+    /// insecure is not set), unsupported (the client is one of another server), io (an address is
+    /// in use, or the system refuses), closed, no_memory, misuse.
+    result<server> try_listen(const char *urls, const listen_options &options = {}) const
+    {
+        const auto thread = detail::to_raw(options.thread);
+        const auto wanted = detail::to_raw(options, thread);
+        fastmq_server *raw = nullptr;
+        const auto said = detail::to_status(fastmq_listen(get(), urls, &wanted, &raw));
+        return made<server>(said, raw);
+    }
+
     /// Stops taking messages and waits until every queue is empty and no callback runs, for at most
     /// `timeout`; then readers get end. A callback's own message does not count.
     /// Statuses: ok, timeout (the sentence says what still waits), closed, invalid, misuse.
@@ -473,6 +498,12 @@ public:
         detail::check(try_reply(token, answer, said));
     }
 
+    /// As try_listen.
+    [[nodiscard]] server listen(const char *urls, const listen_options &options = {}) const
+    {
+        return try_listen(urls, options).value();
+    }
+
     /// As try_drain.
     void drain(duration timeout) const { detail::check(try_drain(timeout)); }
 
@@ -488,11 +519,15 @@ public:
 
 private:
     friend result<client> try_open(const options &);
+    friend result<client> detail::connect_by(const char *, const connect_options &,
+                                             fastmq_on_event, void *, detail::callback *);
 
     /// What the library takes for close_timeout 0.
     static constexpr duration close_timeout_default = std::chrono::seconds(5);
 
-    client(fastmq_client *raw, duration close_timeout) noexcept : handle(raw)
+    client(fastmq_client *raw, duration close_timeout,
+           detail::callback *told = nullptr) noexcept
+        : handle(raw), events_(told)
     {
         close_timeout_ = close_timeout == duration() ? close_timeout_default : close_timeout;
     }
@@ -523,6 +558,8 @@ private:
 
     // Subscriptions with a callback know how long their end may take.
     duration close_timeout_ = close_timeout_default;
+    // What is told of the connection.
+    std::atomic<detail::callback *> events_{nullptr};
 };
 
 /// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
@@ -532,18 +569,8 @@ private:
 /// are no huge pages), io, no_memory.
 inline result<client> try_open(const options &with = {})
 {
-    fastmq_options wanted{};
-    wanted.struct_size = sizeof wanted;
-    wanted.memory_max = with.memory_max;
-    wanted.queue_capacity = with.queue_capacity;
-    wanted.payload_max = with.payload_max;
-    wanted.wait = static_cast<std::uint32_t>(with.wait);
-    wanted.threads_max = with.threads_max;
-    wanted.close_timeout_ns = with.close_timeout.count_ns();
     const auto threads = detail::to_raw(with.threads);
-    wanted.threads = &threads;
-    wanted.timestamps = static_cast<std::uint32_t>(with.timestamps);
-    wanted.memory = static_cast<std::uint32_t>(with.memory);
+    const auto wanted = detail::to_raw(with, threads);
     fastmq_client *raw = nullptr;
     const auto said = detail::to_status(fastmq_open(&wanted, &raw));
     if (said != status::ok) {

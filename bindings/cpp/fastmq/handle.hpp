@@ -56,10 +56,14 @@ public:
 
     /// Closes it, once however often it is called. Safe from any thread, also while others use
     /// the object (not while it is moved or destroyed): that is how a thread that waits is woken.
-    void close() noexcept
+    void close() noexcept { close_by(Close); }
+
+protected:
+    /// Closes it by another way than the destructor's.
+    template <class How> void close_by(How how) noexcept
     {
         if (raw_ != nullptr && !is_closed_.exchange(true, std::memory_order_relaxed)) {
-            Close(raw_);
+            how(raw_);
         }
     }
 

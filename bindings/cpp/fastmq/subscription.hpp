@@ -8,7 +8,6 @@
 #include "queue.hpp"
 #include "status.hpp"
 
-#include <chrono>
 #include <cstdint>
 #include <string_view>
 #include <utility>
@@ -101,15 +100,7 @@ public:
             ended->end();
             return;
         }
-        const auto start = std::chrono::steady_clock::now();
-        handle_.close();
-        const duration waited = std::chrono::steady_clock::now() - start;
-        // After a wait of the full time the callback may still run: better its memory stays.
-        if (waited < close_timeout_) {
-            ended->end();
-        } else {
-            ended->abandon();
-        }
+        detail::close_with(*ended, close_timeout_, [this] { handle_.close(); });
     }
 
     /// True if it is neither empty nor closed.

@@ -104,6 +104,6 @@ pub mod border {
     pub use fastmq_engine::driver::{
         core_count, fence, fork, pages, pin_current_thread, signals, sockets,
     };
-    pub use fastmq_engine::memory::allocation::{Allocator, try_box};
+    pub use fastmq_engine::memory::allocation::{Allocator, try_arc, try_box};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
 }

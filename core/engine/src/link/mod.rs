@@ -83,7 +83,7 @@ const SECOND: u64 = 1_000_000_000;
 pub enum Event<'a> {
     /// There is a connection; all subscriptions were asked for again.
     Connected {
-        /// Where to.
+        /// The server's name.
         server: &'a str,
         /// Not the first one: what was published since the last one broke has not come.
         is_again: bool,

@@ -1,0 +1,626 @@
+/* Processes: fastmq_listen and fastmq_connect, over a Unix socket and over TCP.
+ *
+ * The broker of these tests listens at a socket file in a directory of its own and at a free port
+ * of the loopback. Clients are in this process, and one is in a child that runs this program anew.
+ */
+/* valgrind */
+#define _GNU_SOURCE
+#include "steps.h"
+
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/* the server */
+
+struct served {
+    fastmq_client *broker;
+    fastmq_server *server;
+    char directory[64], socket[96], urls[160];
+    char url[2][96]; /* unix, tcp */
+};
+
+static void listen_again(struct served *served, const fastmq_listen_options *options)
+{
+    NEED(fastmq_listen(served->broker, served->urls, options, &served->server) == FASTMQ_OK);
+    for (size_t i = 0; i < 2; i++) {
+        const char *url = fastmq_server_url(served->server, i);
+        NEED(url != NULL);
+        snprintf(served->url[i], sizeof served->url[i], "%s", url);
+    }
+}
+
+static void serve(struct served *served, const fastmq_listen_options *options)
+{
+    snprintf(served->directory, sizeof served->directory, "/tmp/fastmq-remote-c-%d", (int)getpid());
+    NEED(mkdir(served->directory, 0700) == 0);
+    snprintf(served->socket, sizeof served->socket, "%s/mq", served->directory);
+    snprintf(served->urls, sizeof served->urls, "unix:%s, tcp://127.0.0.1:0", served->socket);
+    served->broker = open_client();
+    listen_again(served, options);
+}
+
+static void end(struct served *served)
+{
+    fastmq_server_close(served->server, PATIENCE);
+    fastmq_close(served->broker);
+    NEED(rmdir(served->directory) == 0);
+}
+
+static fastmq_client *connect_to(const char *url)
+{
+    fastmq_client *client = NULL;
+    NEED(fastmq_connect(url, NULL, &client) == FASTMQ_OK);
+    return client;
+}
+
+/* The number of the next message, and its batch if somebody wants it. */
+static uint32_t next_number(fastmq_subscription *subscription)
+{
+    fastmq_queue *queue = fastmq_subscription_queue(subscription);
+    fastmq_batch *batch = NULL;
+    size_t count = 0;
+    NEED(fastmq_receive(queue, 1, PATIENCE, &batch) == FASTMQ_OK);
+    uint32_t number = number_of(fastmq_batch_messages(batch, &count));
+    fastmq_batch_free(batch);
+    return number;
+}
+
+static void where_it_listens(void)
+{
+    struct served served;
+    struct stat file;
+    serve(&served, NULL);
+    CHECK(strncmp(served.url[0], "unix:/", 6) == 0 && strstr(served.urls, served.url[0]) != NULL,
+          "the first URL is the one that was asked for");
+    CHECK(strncmp(served.url[1], "tcp://127.0.0.1:", 16) == 0
+              && strcmp(served.url[1], "tcp://127.0.0.1:0") != 0,
+          "port 0 is one that was free");
+    CHECK(fastmq_server_url(served.server, 2) == NULL, "there is no third one");
+    CHECK(strstr(fastmq_last_error(), "index") != NULL, "and the sentence says so");
+    CHECK(stat(served.socket, &file) == 0 && S_ISSOCK(file.st_mode)
+              && (file.st_mode & 0777) == 0600,
+          "the socket file is for this user alone");
+    fastmq_server *second = NULL;
+    CHECK_STATUS(fastmq_listen(served.broker, served.url[1], NULL, &second), FASTMQ_IO,
+                 "an address in use is IO");
+    CHECK(second == NULL && strstr(fastmq_last_error(), "in use") != NULL, "and says so");
+    fastmq_server_close(served.server, 0);
+    CHECK(stat(served.socket, &file) != 0, "closing takes the socket file away");
+    CHECK_STATUS(publish_number(served.broker, "still.here", 1), FASTMQ_OK,
+                 "the broker stays open");
+    fastmq_close(served.broker);
+    NEED(rmdir(served.directory) == 0);
+}
+
+/* messages */
+
+/* Each of three publishes, and each of the three gets it all in order. */
+static void publish_and_subscribe(void)
+{
+    enum { EACH = 500 };
+    struct served served;
+    serve(&served, NULL);
+    fastmq_client *clients[3] = {served.broker, connect_to(served.url[0]),
+                                 connect_to(served.url[1])};
+    for (int from = 0; from < 3; from++) {
+        fastmq_subscription *heard[3];
+        int in_order = 1;
+        for (int to = 0; to < 3; to++) {
+            heard[to] = subscribe(clients[to], "number.*");
+        }
+        for (uint32_t i = 0; i < EACH; i++) {
+            NEED(publish_number(clients[from], "number.x", i) == FASTMQ_OK);
+        }
+        for (int to = 0; to < 3; to++) {
+            for (uint32_t i = 0; i < EACH; i++) {
+                in_order &= next_number(heard[to]) == i;
+            }
+            fastmq_unsubscribe(heard[to]);
+        }
+        CHECK(in_order, from == 0   ? "remote clients get what the local one publishes, in order"
+                        : from == 1 ? "all get what is published over a Unix socket"
+                                    : "all get what is published over TCP");
+    }
+    fastmq_close(clients[1]);
+    fastmq_close(clients[2]);
+    end(&served);
+}
+
+static void answer_number(const fastmq_message *message, void *context)
+{
+    uint32_t twice = 2 * number_of(message);
+    fastmq_reply(context, message->token, bytes(&twice, sizeof twice));
+}
+
+static uint32_t ask(fastmq_client *client, const char *subject, uint32_t number)
+{
+    uint32_t answer = 0;
+    size_t size = 0;
+    NEED(fastmq_request_into(client, text(subject), bytes(&number, sizeof number), PATIENCE,
+                             &answer, sizeof answer, &size) == FASTMQ_OK);
+    return answer;
+}
+
+static void request_and_reply(void)
+{
+    struct served served;
+    serve(&served, NULL);
+    fastmq_client *remote = connect_to(served.url[0]), *other = connect_to(served.url[1]);
+    fastmq_subscription *here = subscribe_call(served.broker, "ask.here", FASTMQ_DELIVERY_INLINE,
+                                               answer_number, served.broker);
+    fastmq_subscription *there = subscribe_call(remote, "ask.there", FASTMQ_DELIVERY_THREAD,
+                                                answer_number, remote);
+    CHECK_NUMBER(ask(remote, "ask.here", 21), 42, "a remote client asks the local responder");
+    CHECK_NUMBER(ask(served.broker, "ask.there", 4), 8, "a local one asks the remote responder");
+    CHECK_NUMBER(ask(other, "ask.there", 5), 10, "a remote one asks the other one's");
+    fastmq_outgoing question = outgoing("nobody", text("?"));
+    fastmq_batch *reply = NULL;
+    CHECK_STATUS(fastmq_request(remote, &question, PATIENCE, &reply), FASTMQ_NO_RESPONDER,
+                 "nobody listens, and the server says so");
+    fastmq_requester *requester = open_requester(remote, "ask.here", 64);
+    uint32_t right = 0;
+    for (uint32_t i = 0; i < 64; i++) {
+        NEED(fastmq_requester_submit(requester, bytes(&i, sizeof i), i, PATIENCE) == FASTMQ_OK);
+    }
+    for (size_t answers = 0, count = 0; answers < 64; answers += count) {
+        NEED(fastmq_requester_receive(requester, 64, PATIENCE, &reply) == FASTMQ_OK);
+        const fastmq_message *m = fastmq_batch_messages(reply, &count);
+        for (size_t i = 0; i < count; i++) {
+            right += m[i].status == FASTMQ_OK && number_of(&m[i]) == 2 * m[i].token;
+        }
+        fastmq_batch_free(reply);
+    }
+    CHECK_NUMBER(right, 64, "many requests in flight, each with its answer");
+    fastmq_requester_close(requester);
+    fastmq_unsubscribe(here);
+    fastmq_unsubscribe(there);
+    fastmq_close(other);
+    fastmq_close(remote);
+    end(&served);
+}
+
+/* What remote clients cannot do yet is refused, and not done by halves. */
+static void not_there_yet(void)
+{
+    struct served served;
+    serve(&served, NULL);
+    fastmq_client *remote = connect_to(served.url[0]);
+    fastmq_subscribe_options latest = {.struct_size = sizeof latest};
+    fastmq_subscription *subscription = NULL;
+    fastmq_outgoing message = outgoing("later", text("?"));
+    fastmq_batch *reply = NULL;
+    latest.policy = FASTMQ_POLICY_LATEST;
+    CHECK_STATUS(fastmq_subscribe(remote, text("later"), &latest, &subscription),
+                 FASTMQ_UNSUPPORTED, "a latest queue is UNSUPPORTED");
+    CHECK_STATUS(fastmq_request_many(remote, &message, 2, PATIENCE, &reply), FASTMQ_UNSUPPORTED,
+                 "so are several answers");
+    message.flags = FASTMQ_OUTGOING_KEEP_LAST;
+    CHECK_STATUS(fastmq_publish_message(remote, &message), FASTMQ_UNSUPPORTED,
+                 "and last values");
+    fastmq_close(remote);
+    end(&served);
+}
+
+/* callbacks and loops */
+
+static void count_call(const fastmq_message *message, void *context)
+{
+    (void)message;
+    gate_add(context, 1);
+}
+
+struct asking_inline {
+    fastmq_client *client;
+    fastmq_status asked, subscribed;
+    struct gate called;
+};
+
+/* On the link's own thread, which would wait for itself. */
+static void ask_inline(const fastmq_message *message, void *context)
+{
+    struct asking_inline *asking = context;
+    fastmq_outgoing question = outgoing("anybody", message->payload);
+    fastmq_batch *reply = NULL;
+    fastmq_subscription *subscription = NULL;
+    asking->asked = fastmq_request(asking->client, &question, PATIENCE, &reply);
+    asking->subscribed = fastmq_subscribe(asking->client, text("more"), NULL, &subscription);
+    gate_add(&asking->called, 1);
+}
+
+static void callbacks(void)
+{
+    struct served served;
+    struct gate by_thread = GATE_INIT;
+    struct asking_inline asking = {.called = GATE_INIT};
+    serve(&served, NULL);
+    fastmq_client *remote = asking.client = connect_to(served.url[0]);
+    fastmq_subscription *thread = subscribe_call(remote, "call", FASTMQ_DELIVERY_THREAD,
+                                                 count_call, &by_thread);
+    fastmq_subscription *here = subscribe_call(remote, "call", FASTMQ_DELIVERY_INLINE, ask_inline,
+                                               &asking);
+    NEED(publish_number(served.broker, "call", 1) == FASTMQ_OK);
+    CHECK(gate_wait(&by_thread, 1), "a callback on a library thread gets it");
+    CHECK(gate_wait(&asking.called, 1), "an inline one on the client's own thread");
+    CHECK_STATUS(asking.asked, FASTMQ_MISUSE, "which must not ask there");
+    CHECK_STATUS(asking.subscribed, FASTMQ_MISUSE, "nor subscribe");
+    fastmq_unsubscribe(thread);
+    fastmq_unsubscribe(here);
+    fastmq_close(remote);
+    end(&served);
+}
+
+static void foreign_loop(void)
+{
+    enum { MESSAGES = 100 };
+    struct served served;
+    struct gate calls = GATE_INIT;
+    serve(&served, NULL);
+    fastmq_client *remote = connect_to(served.url[1]);
+    fastmq_subscription *loop = subscribe_call(remote, "loop", FASTMQ_DELIVERY_DISPATCH,
+                                               count_call, &calls);
+    struct pollfd waited = {.fd = fastmq_fd(remote), .events = POLLIN};
+    NEED(waited.fd >= 0);
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        NEED(publish_number(served.broker, "loop", i) == FASTMQ_OK);
+    }
+    uint32_t ready = 0;
+    while (gate_count(&calls) < MESSAGES && poll(&waited, 1, (int)(PATIENCE / MILLISECOND)) == 1) {
+        NEED(fastmq_dispatch(remote, 16, 0, &ready) == FASTMQ_OK);
+    }
+    CHECK_NUMBER(gate_count(&calls), MESSAGES, "poll on the descriptor, then dispatch: all come");
+    /* The client's thread may have said once more that there is something. */
+    for (int i = 0; i < 100 && poll(&waited, 1, 0) == 1; i++) {
+        NEED(fastmq_dispatch(remote, 16, 0, &ready) == FASTMQ_OK);
+    }
+    CHECK_NUMBER(poll(&waited, 1, 0), 0, "then the descriptor is quiet");
+    fastmq_unsubscribe(loop);
+    fastmq_close(remote);
+    end(&served);
+}
+
+/* another process */
+
+/* The child: answers `child.double`, says so, and publishes what it hears on `to.child`. */
+static int be_the_child(const char *url)
+{
+    fastmq_connect_options options = {.struct_size = sizeof options};
+    fastmq_client *client = NULL;
+    fastmq_subscription *heard = NULL, *doubling = NULL;
+    fastmq_subscribe_options how = {.struct_size = sizeof how};
+    options.name = text("the child");
+    how.delivery = FASTMQ_DELIVERY_THREAD;
+    how.on_message = answer_number;
+    alarm(CHECK_WATCHDOG_SECONDS);
+    NEED(fastmq_connect(url, &options, &client) == FASTMQ_OK);
+    how.context = client;
+    NEED(fastmq_subscribe(client, text("child.double"), &how, &doubling) == FASTMQ_OK);
+    heard = subscribe(client, "to.child");
+    NEED(publish_number(client, "from.child", ask(client, "parent.double", 8)) == FASTMQ_OK);
+    for (uint32_t number = 1; number != 0;) {
+        number = next_number(heard);
+        NEED(publish_number(client, "from.child", number + 100) == FASTMQ_OK);
+    }
+    fastmq_unsubscribe(heard);
+    fastmq_unsubscribe(doubling);
+    fastmq_close(client);
+    return 0;
+}
+
+static void another_process(const char *program)
+{
+    struct served served;
+    int status = 0;
+    serve(&served, NULL);
+    fastmq_subscription *heard = subscribe(served.broker, "from.child");
+    fastmq_subscription *doubling = subscribe_call(served.broker, "parent.double",
+                                                   FASTMQ_DELIVERY_INLINE, answer_number,
+                                                   served.broker);
+    pid_t child = fork();
+    if (child == 0) {
+        execl(program, program, served.url[0], (char *)NULL);
+        _exit(127);
+    }
+    NEED(child > 0);
+    CHECK_NUMBER(next_number(heard), 16, "a process asks, and publishes the answer");
+    CHECK_NUMBER(ask(served.broker, "child.double", 30), 60, "it is asked, and answers");
+    int all = 1;
+    for (uint32_t i = 1; i <= 10; i++) {
+        NEED(publish_number(served.broker, "to.child", i) == FASTMQ_OK);
+        all &= next_number(heard) == i + 100;
+    }
+    CHECK(all, "messages go there and come back");
+    NEED(publish_number(served.broker, "to.child", 0) == FASTMQ_OK);
+    CHECK_NUMBER(next_number(heard), 100, "also what it publishes just before it ends");
+    NEED(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "and it ends in peace");
+    fastmq_outgoing question = outgoing("child.double", text("?"));
+    fastmq_batch *reply = NULL;
+    CHECK_STATUS(fastmq_request(served.broker, &question, PATIENCE, &reply), FASTMQ_NO_RESPONDER,
+                 "then nobody answers");
+    fastmq_unsubscribe(heard);
+    fastmq_unsubscribe(doubling);
+    end(&served);
+}
+
+/* events */
+
+struct told {
+    struct gate kinds[8];
+    fastmq_client *_Atomic to_close;
+    struct gate closed;
+    pthread_mutex_t mutex;
+    fastmq_event last;
+    char detail[256], server[96];
+};
+#define TOLD_INIT \
+    {.kinds = {GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, \
+               GATE_INIT}, .closed = GATE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER}
+
+static void on_event(const fastmq_event *event, void *context)
+{
+    struct told *told = context;
+    pthread_mutex_lock(&told->mutex);
+    told->last = *event;
+    snprintf(told->detail, sizeof told->detail, "%.*s", (int)event->detail.size,
+             (const char *)event->detail.data);
+    snprintf(told->server, sizeof told->server, "%.*s", (int)event->server.size,
+             (const char *)event->server.data);
+    pthread_mutex_unlock(&told->mutex);
+    if (event->kind < 8) {
+        gate_add(&told->kinds[event->kind], 1);
+    }
+    if (event->kind == FASTMQ_EVENT_DISCONNECTED && event->status == FASTMQ_CLOSED) {
+        gate_add(&told->closed, 1);
+    } else {
+        fastmq_close(atomic_exchange(&told->to_close, NULL));
+    }
+}
+
+static fastmq_connect_options telling(struct told *told)
+{
+    fastmq_connect_options options = {.struct_size = sizeof options};
+    options.on_event = on_event;
+    options.context = told;
+    options.backoff_min_ns = MILLISECOND;
+    options.backoff_max_ns = 50 * MILLISECOND;
+    return options;
+}
+
+static fastmq_event last_event(struct told *told)
+{
+    pthread_mutex_lock(&told->mutex);
+    fastmq_event last = told->last;
+    pthread_mutex_unlock(&told->mutex);
+    return last;
+}
+
+static void a_server_goes_and_comes_back(void)
+{
+    struct served served;
+    struct told told = TOLD_INIT;
+    fastmq_client *remote = NULL;
+    fastmq_listen_options listen = {.struct_size = sizeof listen};
+    listen.name = text("the server");
+    serve(&served, &listen);
+    fastmq_connect_options options = telling(&told);
+    NEED(fastmq_connect(served.url[0], &options, &remote) == FASTMQ_OK);
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_CONNECTED], 1), "the first connection is an event");
+    fastmq_event event = last_event(&told);
+    CHECK(event.flags == 0 && strcmp(told.server, "the server") == 0,
+          "which says whose, and that it is the first");
+    fastmq_subscription *heard = subscribe(remote, "events");
+
+    fastmq_server_close(served.server, PATIENCE);
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_DRAINING], 1), "the server says that it will close");
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_DISCONNECTED], 1), "and has closed");
+    CHECK_STATUS(publish_number(remote, "kept", 7), FASTMQ_OK, "a publish waits meanwhile");
+    fastmq_subscription *kept = subscribe(served.broker, "kept");
+    listen_again(&served, NULL);
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_CONNECTED], 2), "the client comes back by itself");
+    CHECK_NUMBER(next_number(kept), 7, "what waited arrives");
+    event = last_event(&told);
+    CHECK((event.flags & FASTMQ_EVENT_AGAIN) != 0 && event.count == 1,
+          "the event says that it is not the first, and how many subscriptions were asked for");
+    uint32_t answer = 0;
+    size_t size = 0;
+    NEED(fastmq_request_into(remote, text("nobody"), text(""), PATIENCE, &answer, sizeof answer,
+                             &size) == FASTMQ_NO_RESPONDER);
+    NEED(publish_number(served.broker, "events", 5) == FASTMQ_OK);
+    CHECK_NUMBER(next_number(heard), 5, "the subscription goes on");
+
+    fastmq_unsubscribe(kept);
+    fastmq_unsubscribe(heard);
+    fastmq_close(remote);
+    event = last_event(&told);
+    CHECK(event.kind == FASTMQ_EVENT_DISCONNECTED && event.status == FASTMQ_CLOSED,
+          "the last event has come when close returns, and says CLOSED");
+    end(&served);
+}
+
+static void a_callback_closes_its_client(void)
+{
+    struct told told = TOLD_INIT;
+    fastmq_client *remote = NULL;
+    fastmq_connect_options options = telling(&told);
+    options.flags = FASTMQ_CONNECT_LATER;
+    NEED(fastmq_connect("unix:/nowhere/at/all", &options, &remote) == FASTMQ_OK);
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_DISCONNECTED], 1),
+          "a client that connects later is told that nobody is there");
+    CHECK(strstr(told.detail, "/nowhere/at/all") != NULL, "and where");
+    atomic_store(&told.to_close, remote);
+    CHECK(gate_wait(&told.closed, 1), "closed inside the callback, there is one more event");
+    CHECK_STATUS(publish_number(remote, "a", 1), FASTMQ_MISUSE, "and the handle is closed");
+}
+
+/* refusals */
+
+static void says(fastmq_status got, fastmq_status expected, const char *part, const char *name)
+{
+    CHECK_STATUS(got, expected, name);
+    if (strstr(fastmq_last_error(), part) == NULL) {
+        printf("# \"%s\" lacks \"%s\"\n", fastmq_last_error(), part);
+        CHECK(0, "the sentence says why");
+    }
+}
+
+static void tokens(void)
+{
+    struct served served;
+    fastmq_listen_options listen = {.struct_size = sizeof listen};
+    fastmq_connect_options options = {.struct_size = sizeof options};
+    fastmq_client *client = NULL;
+    listen.token = text("open sesame");
+    listen.name = text("cave");
+    serve(&served, &listen);
+    says(fastmq_connect(served.url[0], NULL, &client), FASTMQ_DENIED, "token",
+         "no token is DENIED");
+    options.token = text("open barley");
+    says(fastmq_connect(served.url[1], &options, &client), FASTMQ_DENIED, "token",
+         "a wrong one too");
+    CHECK(client == NULL, "and there is no client");
+    options.token = text("open sesame");
+    CHECK_STATUS(fastmq_connect(served.url[1], &options, &client), FASTMQ_OK,
+                 "the right one opens");
+    fastmq_close(client);
+    end(&served);
+}
+
+static void connecting_fails(void)
+{
+    fastmq_client *client = NULL;
+    fastmq_connect_options options = {.struct_size = sizeof options};
+    says(fastmq_connect("unix:/nowhere/mq", NULL, &client), FASTMQ_UNAVAILABLE, "/nowhere/mq",
+         "no server is UNAVAILABLE");
+    says(fastmq_connect(NULL, NULL, &client), FASTMQ_INVALID, "urls is NULL", "no URL is INVALID");
+    says(fastmq_connect("unix:/a", NULL, NULL), FASTMQ_INVALID, "out is NULL", "so is no out");
+    says(fastmq_connect("", NULL, &client), FASTMQ_INVALID, "empty", "an empty one");
+    says(fastmq_connect("http://a", NULL, &client), FASTMQ_INVALID, "http://a", "a foreign one");
+    says(fastmq_connect("unix:/a,tcp://b", NULL, &client), FASTMQ_INVALID, "tcp://b",
+         "a bad one among good ones");
+    says(fastmq_connect("unix:/\xff", NULL, &client), FASTMQ_INVALID, "UTF-8",
+         "one that is no text");
+    options.flags = 1U << 31;
+    says(fastmq_connect("unix:/a", &options, &client), FASTMQ_INVALID, "flags", "an unknown flag");
+    options.flags = 0;
+    options.name = bytes("\xff", 1);
+    says(fastmq_connect("unix:/a", &options, &client), FASTMQ_INVALID, "name",
+         "a name that is none");
+    options.name = text("two\nlines");
+    says(fastmq_connect("unix:/a", &options, &client), FASTMQ_INVALID, "name", "or has two lines");
+    options.name = bytes(NULL, 0);
+    options.token = bytes(NULL, 4);
+    says(fastmq_connect("unix:/a", &options, &client), FASTMQ_INVALID, "token",
+         "a token at NULL");
+    options.token = bytes(NULL, 0);
+    options.backoff_min_ns = 2;
+    options.backoff_max_ns = 1;
+    says(fastmq_connect("unix:/a", &options, &client), FASTMQ_INVALID, "backoff",
+         "pauses that shrink");
+    options.backoff_min_ns = options.backoff_max_ns = 0;
+    fastmq_options broker = {.struct_size = sizeof broker, .wait = 99};
+    options.client = &broker;
+    says(fastmq_connect("unix:/a", &options, &client), FASTMQ_INVALID, "wait",
+         "options of the broker");
+    CHECK(client == NULL, "nothing was opened");
+}
+
+static void listening_fails(void)
+{
+    fastmq_client *broker = open_client();
+    fastmq_server *server = NULL;
+    fastmq_listen_options options = {.struct_size = sizeof options};
+    const char *loopback = "tcp://127.0.0.1:0";
+    says(fastmq_listen(broker, NULL, NULL, &server), FASTMQ_INVALID, "urls is NULL",
+         "no URL is INVALID");
+    says(fastmq_listen(broker, loopback, NULL, NULL), FASTMQ_INVALID, "out is NULL",
+         "so is no out");
+    says(fastmq_listen(NULL, loopback, NULL, &server), FASTMQ_INVALID, "client is NULL",
+         "and no client");
+    says(fastmq_listen(broker, "", NULL, &server), FASTMQ_INVALID, "address", "an empty one");
+    says(fastmq_listen(broker, "tcp://127.0.0.1:0,pigeon:7", NULL, &server), FASTMQ_INVALID,
+         "pigeon:7", "a bad one among good ones");
+    says(fastmq_listen(broker, "tcp://0.0.0.0:0", NULL, &server), FASTMQ_DENIED, "insecure",
+         "an open address is DENIED");
+    options.flags = FASTMQ_LISTEN_INSECURE;
+    CHECK_STATUS(fastmq_listen(broker, "tcp://0.0.0.0:0", &options, &server), FASTMQ_OK,
+                 "unless it is allowed");
+    fastmq_server_close(server, 0);
+    options.flags = 2;
+    says(fastmq_listen(broker, loopback, &options, &server), FASTMQ_INVALID, "flags",
+         "an unknown flag is INVALID");
+    options.flags = 0;
+    options.wait = 99;
+    says(fastmq_listen(broker, loopback, &options, &server), FASTMQ_INVALID, "wait",
+         "so is an unknown way to wait");
+    options.wait = 0;
+    fastmq_thread_options thread = {.struct_size = sizeof thread, .scheduling = 99};
+    options.thread = &thread;
+    says(fastmq_listen(broker, loopback, &options, &server), FASTMQ_INVALID, "scheduling",
+         "and an unknown scheduling");
+    CHECK(server == NULL, "nothing was opened");
+    fastmq_close(broker);
+}
+
+/* handles */
+
+static void handles(void)
+{
+    struct served served;
+    fastmq_server *server = NULL;
+    serve(&served, NULL);
+    fastmq_client *remote = connect_to(served.url[0]);
+    says(fastmq_listen(remote, "tcp://127.0.0.1:0", NULL, &server), FASTMQ_UNSUPPORTED, "connect",
+         "a client of a server does not listen");
+    says(fastmq_listen((fastmq_client *)served.server, served.url[0], NULL, &server),
+         FASTMQ_MISUSE, "client", "a server is no client");
+    CHECK(fastmq_server_url((fastmq_server *)remote, 0) == NULL, "nor is a client a server");
+    CHECK(fastmq_server_url(NULL, 0) == NULL, "NULL has no URL");
+    fastmq_server_close(NULL, 0);
+
+    fastmq_server_close(served.server, PATIENCE);
+    CHECK(fastmq_server_url(served.server, 0) == NULL, "nor has a server that was closed");
+    fastmq_server_close(served.server, 0);
+    CHECK(strstr(fastmq_last_error(), "closed already") != NULL, "closing twice is seen");
+
+    listen_again(&served, NULL);
+    fastmq_close(served.broker);
+    CHECK(fastmq_server_url(served.server, 0) == NULL
+              && strstr(fastmq_last_error(), "closed") != NULL,
+          "the end of a client is that of its server");
+    struct stat file;
+    CHECK(stat(served.socket, &file) != 0, "which listens no more");
+    fastmq_client *late = NULL;
+    CHECK_STATUS(fastmq_connect(served.url[0], NULL, &late), FASTMQ_UNAVAILABLE, "to anybody");
+    fastmq_server_close(served.server, 0);
+    CHECK_STATUS(fastmq_listen(served.broker, served.url[0], NULL, &server), FASTMQ_MISUSE,
+                 "a closed client does not listen");
+
+    fastmq_close(remote);
+    CHECK_STATUS(publish_number(remote, "a", 1), FASTMQ_MISUSE, "a closed remote client is closed");
+    fastmq_close(remote);
+    CHECK(strstr(fastmq_last_error(), "closed already") != NULL, "closing it twice is seen");
+    NEED(rmdir(served.directory) == 0);
+}
+
+int main(int count, char **arguments)
+{
+    if (count > 1) {
+        return be_the_child(arguments[1]);
+    }
+    check_begin();
+    where_it_listens();
+    publish_and_subscribe();
+    request_and_reply();
+    not_there_yet();
+    callbacks();
+    foreign_loop();
+    another_process(arguments[0]);
+    a_server_goes_and_comes_back();
+    a_callback_closes_its_client();
+    tokens();
+    connecting_fails();
+    listening_fails();
+    handles();
+    return check_end();
+}
