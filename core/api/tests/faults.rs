@@ -149,6 +149,20 @@ fn a_killed_server_leaves_every_request_with_one_fate_and_comes_back() {
     let _ = std::fs::remove_file(&path);
 }
 
+/// The kernel holds the port of a killed server for some milliseconds after its process has gone.
+#[test]
+fn a_killed_server_starts_again_at_its_port_at_once() {
+    let mut process = Process::start("tcp://127.0.0.1:0", &[]);
+    let url = process.urls[0].clone();
+    for _ in 0..5 {
+        let client = Client::connect(&url, ConnectOptions::default()).unwrap();
+        echoes(&client, b"before");
+        process.kill();
+        process = Process::start(&url, &[]);
+        client.close();
+    }
+}
+
 #[test]
 fn six_thousand_connections_meet_a_limit_of_five_thousand() {
     let crowd = with_descriptors("$(ulimit -Hn)")

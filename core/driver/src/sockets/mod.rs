@@ -47,7 +47,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 pub use address::Address;
 pub use network::{Faults, SimulatedNetwork};
 pub use simulated::SimulatedSockets;
-pub use socket::{Credentials, Socket};
+pub use socket::{Credentials, Socket, is_answered};
 pub use tier::{Opened, PassedOver, Report, Tier, VARIABLE, open, open_movable, open_tier};
 pub use waiting::{Waited, Waker};
 

@@ -1,9 +1,7 @@
 //! A server: a thread with a shard, the addresses that it listens at, and its end.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -205,21 +203,16 @@ fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
 
 /// Removes a socket file that nobody listens at any more.
 fn remove_stale(path: &Path) -> Result<()> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-    if !is_socket {
-        return Ok(());
+    match sockets::is_answered(path) {
+        Some(false) => fs::remove_file(path)
+            .map_err(|error| io_error("cannot remove a stale socket file", &error)),
+        Some(true) => Err(Error::with(
+            &Fault(Status::Io, "the address is in use"),
+            format_args!("{} is in use: another server answers there", path.display()),
+        )),
+        // Whatever is there, the listen says so.
+        None => Ok(()),
     }
-    let says = match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return fs::remove_file(path)
-                .map_err(|error| io_error("cannot remove a stale socket file", &error));
-        }
-        // Whoever is there refuses for another reason; the listen says so too.
-        Err(_) => return Ok(()),
-        Ok(_) => format!("{} is in use: another server answers there", path.display()),
-    };
-    let fault = &Fault(Status::Io, "the address is in use");
-    Err(Error::with(fault, format_args!("{says}")))
 }
 
 fn io_error(doing: &str, error: &io::Error) -> Error {
@@ -284,14 +277,7 @@ fn start(
     let mut shard = Shard::new(broker, opened.sockets, options)?;
     let mut bound = Vec::new();
     for address in addresses {
-        let listening = shard.listen(address);
-        let listening = listening.and_then(|listening| {
-            if let Address::Unix(path) = address {
-                fs::set_permissions(path, Permissions::from_mode(0o600))?;
-            }
-            Ok(listening)
-        });
-        match listening {
+        match shard.listen(address) {
             Ok(address) => bound.push(address),
             Err(error) => {
                 remove_made(&addresses[..bound.len()]);
