@@ -1,18 +1,18 @@
-"""The rows of the table of `make bench` and the bars they are held to.
+"""The rows of the table of `make bench` and the bars they are held to: the embedded broker's.
 
 A row says which command of which program measures it. Units follow the programs' lines: rates are
-better when higher, everything else when lower. Not here: running and printing (run.py).
+better when higher, everything else when lower. Not here: the rows of the server (server_rows.py),
+running and printing (run.py).
 """
 
 from dataclasses import dataclass
 
 FLOOR, FASTMQ, CROSSBEAM, ZMQ = "floor", "fastmq", "crossbeam", "zmq"
-PROGRAMS = (FLOOR, CROSSBEAM, FASTMQ, ZMQ)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """`of` is what is compared: value, a program's name (ratio to it in the same round), p50's
+    """`of` is what is compared: value, p99, a program's name (ratio to it in the same round), p50's
     ratio to another row as `row:NAME`."""
 
     kind: str  # must or reach
@@ -23,6 +23,8 @@ class Bar:
     def __str__(self):
         if self.of == "value":
             return f"{self.kind} {self.relation} {self.limit:g}"
+        if self.of == "p99":
+            return f"{self.kind} p99 {self.relation} {self.limit:g}"
         what = self.of.removeprefix("row:")
         return f"{self.kind} {self.relation} {self.limit:g}× {what}"
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """`make bench`: the programs in turn, one table, the bars, and the raw lines on disk.
 
-Every round runs, for each row, floor, crossbeam, FAST MQ and zmq one after the other, so that each
+Every round runs, for each row, floor, FAST MQ and its peers one after the other, so that each
 comparison is between neighbours in time, and a short cache-line ping-pong before and after. One
-run at a time on a machine: a lock file. Not here: what is measured (rows.py), how (floor/, c/),
-building (benches/Makefile).
+run at a time on a machine: a lock file. Not here: what is measured (rows.py, server_rows.py), how
+(programs.py, floor/, c/), building (benches/Makefile).
 """
 
 import argparse
@@ -19,56 +19,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rows import CROSSBEAM, FASTMQ, FLOOR, PROGRAMS, ROWS, ZMQ
+import peers
+from programs import BUILD, PROGRAMS, ROOT, left_out, measure, ping_pong
+from rows import FASTMQ, FLOOR, ROWS
+from server_rows import SERVER_ROWS
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build" / "benches"
 LOCK_FILE = "/tmp/fastmq-bench.lock"
 NEAR_NS_MAX = 130
-RUN_SECONDS_MAX = 120
-MISSING = {
-    FASTMQ: "build/lib is not built; run `make build`, then `make -C benches`",
-    ZMQ: "libzmq was not there (Debian: libzmq3-dev, pkg-config); then `make -C benches`",
-}
-HEADINGS = ("case", "unit", "FAST MQ", "floor", "ratio", "crossbeam", "zmq", "near", "bars")
-
-
-def command_of(program, words, options):
-    """The argument list of one measured run, or None when the program is not built."""
-    binary = {FASTMQ: "fastmq-bench", ZMQ: "zmq-inproc"}.get(program, "fastmq-floor")
-    path = BUILD / binary
-    if not path.exists():
-        return None
-    prefix = [program] if binary == "fastmq-floor" else []
-    return [str(path), *options, *prefix, *words]
-
-
-def left_out(programs, rows):
-    """A line for each program that the rows ask for and that is not built."""
-    wanted = [p for p in programs if any(p in row.commands for row in rows)]
-    return [f"left out: {p}: {MISSING[p]}" for p in wanted if command_of(p, [], []) is None]
-
-
-def measure(program, words, options):
-    """One run: (unit, value, rest of the line), or the reason why there is none."""
-    command = command_of(program, words, options)
-    if command is None:
-        return None
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {RUN_SECONDS_MAX} s"
-    lines = done.stdout.strip().splitlines()
-    if done.returncode != 0 or len(lines) != 1:
-        error = done.stderr.strip().splitlines()
-        return error[-1] if error else f"ended with {done.returncode} and {len(lines)} lines"
-    fields = lines[0].split(",")
-    try:
-        return fields[3], float(fields[4]), fields[5:]
-    except (IndexError, ValueError):
-        return f"not a line of results: {lines[0]}"
+SETS = {"engine": ROWS, "server": SERVER_ROWS}
 
 
 class Results:
@@ -90,8 +48,9 @@ class Results:
         self.samples.setdefault((row.name, program), {})[round_index] = (value, rest)
         is_near = not row.crosses_cores or ping_pong_ns <= NEAR_NS_MAX
         self.near.setdefault(row.name, {})[round_index] = is_near
-        case, param = row.commands[program]
+        case, *words = row.commands[program]
         rest = (rest + ["", "", ""])[:3]
+        param = f'"{" ".join(words)}"'
         line = [str(round_index + 1), f'"{row.name}"', program, case, param, unit, f"{value:g}"]
         self.raw.append(",".join([*line, *rest, f"{ping_pong_ns:.1f}"]))
 
@@ -121,6 +80,10 @@ class Results:
         if of == "value":
             ours = self.values(row.name, FASTMQ)
             return statistics.median(ours) if ours else None
+        if of == "p99":
+            samples = self.samples.get((row.name, FASTMQ), {})
+            tails = [samples[r][1] for r in self.rounds(row.name) if r in samples]
+            return statistics.median(float(tail[1]) for tail in tails) if tails else None
         return self.ratio(row.name, of)
 
 
@@ -155,13 +118,16 @@ def bar_cell(results, row):
             verdict = "not judged: far placement"
         else:
             verdict = "met" if bar.holds(figure) else "MISSED"
-        is_plain = bar.of == "value" or figure is None
+        is_plain = bar.of in ("value", "p99") or figure is None
         texts.append(f"{bar}: {verdict}" if is_plain else f"{bar}: {verdict} ({figure:.2f})")
     return "; ".join(texts)
 
 
 def table(results, rows):
-    lines = [HEADINGS]
+    others = [p for p in PROGRAMS if any(p in row.commands for row in rows)]
+    others = [p for p in others if p not in (FASTMQ, FLOOR)]
+    headings = ("case", "unit", "FAST MQ", "floor", "ratio", *others, "near", "bars")
+    lines = [headings]
     for row in rows:
         ratio = results.ratio(row.name, FLOOR)
         near = results.near.get(row.name, {})
@@ -173,13 +139,12 @@ def table(results, rows):
                 cell(results, row, FASTMQ),
                 cell(results, row, FLOOR),
                 f"{ratio:.2f}×" if ratio else "–",
-                cell(results, row, CROSSBEAM),
-                cell(results, row, ZMQ),
+                *(cell(results, row, program) for program in others),
                 near_text,
                 bar_cell(results, row),
             )
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     texts = [" | ".join(t.ljust(w) for t, w in zip(line, widths)) for line in lines]
     texts = [f"| {text} |" for text in texts]
     texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -215,6 +180,7 @@ def environment(command):
         "rustc": first_line(["rustc", "--version"]),
         "cc": first_line(["cc", "--version"]),
         "libzmq": first_line(["pkg-config", "--modversion", "libzmq"]),
+        **{name: peers.version_of(name) for name in peers.NAMES},
         "load average at the start": " ".join(f"{x:.2f}" for x in os.getloadavg()),
     }
     return "".join(f"{name}: {value}\n" for name, value in facts.items())
@@ -239,6 +205,7 @@ def parse_arguments():
     parser.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--ms", type=int, help="length of one run (default 300, quick 100)")
     parser.add_argument("--quick", action="store_true", help="few rows, short runs, 3 rounds")
+    parser.add_argument("--set", choices=SETS, help="the rows of the engine, or of the server")
     parser.add_argument("--only", type=re.compile, help="rows whose name matches this expression")
     parser.add_argument(
         "--patience", type=int, default=5, help="ping-pongs to wait for near before a row (5)"
@@ -260,15 +227,8 @@ def parse_arguments():
     return arguments
 
 
-def ping_pong():
-    """Nanoseconds for a cache line to the other core and back, infinite when unknown."""
-    result = measure(FLOOR, ["ping-pong", "line"], ["--ms", "60"])
-    return result[1] if isinstance(result, tuple) else float("inf")
-
-
 def run_rounds(arguments, rows, programs):
     results = Results()
-    options = ["--ms", str(arguments.ms), "--warm-up-ms", str(max(arguments.ms // 4, 10))]
     for round_index in range(arguments.runs):
         round_ns = []
         before_ns = ping_pong()
@@ -283,7 +243,8 @@ def run_rounds(arguments, rows, programs):
             measured = []
             for program in programs:
                 if program in row.commands:
-                    measured.append((program, measure(program, row.commands[program], options)))
+                    result = measure(program, row.commands[program], arguments.ms)
+                    measured.append((program, result))
             after_ns = ping_pong() if row.crosses_cores else before_ns
             if row.crosses_cores:
                 round_ns.append(after_ns)
@@ -303,16 +264,18 @@ def run_rounds(arguments, rows, programs):
 def main():
     arguments = parse_arguments()
     programs = [p for p in PROGRAMS if p in arguments.programs.split(",")]
-    rows = [r for r in ROWS if any(p in r.commands for p in programs)]
+    sets = [SETS[arguments.set]] if arguments.set else SETS.values()
+    rows = [r for rows in sets for r in rows if any(p in r.commands for p in programs)]
     if arguments.quick:
         rows = [r for r in rows if r.is_quick]
     if arguments.only:
         rows = [r for r in rows if arguments.only.search(r.name)]
     if not rows:
-        sys.exit("run.py: no row matches; the names are in benches/rows.py")
+        sys.exit("run.py: no row matches; the names are in benches/rows.py and server_rows.py")
     if not (BUILD / "fastmq-floor").exists():
         sys.exit("run.py: build/benches/fastmq-floor is missing; run `make -C benches`")
-    is_partial = arguments.quick or arguments.only is not None or len(programs) < len(PROGRAMS)
+    is_part = arguments.only or arguments.set or len(programs) < len(PROGRAMS)
+    is_partial = bool(arguments.quick or is_part)
     with open(LOCK_FILE, "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

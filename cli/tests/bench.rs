@@ -103,6 +103,18 @@ fn nobody_has_to_spin_or_to_sleep() {
 }
 
 #[test]
+fn the_server_has_the_tier_that_it_is_given() {
+    let rows = rows("round-trip --responder broker --driver best,epoll --rounds 1");
+    let names: Vec<&str> = rows.iter().map(name).collect();
+    // In one process there is no tier to choose.
+    assert_eq!(names.len(), 1 + 2 * 2, "{names:?}");
+    let on_epoll = names
+        .iter()
+        .filter(|name| name.ends_with(", server on epoll"));
+    assert_eq!(on_epoll.count(), 2, "{names:?}");
+}
+
+#[test]
 fn a_picture_is_drawn_beside_the_table() {
     let name = format!("fastmq-plot-{}.svg", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -156,5 +168,6 @@ fn what_makes_no_sense_is_refused() {
     );
     let nobody = "round-trip --over tcp --responder third --client frames --server tcp://[::1]:1";
     check(nobody, "Connection refused");
+    check("--driver kqueue", "uring-basic");
     check("inline --load-core 99999", "99999");
 }

@@ -13,9 +13,10 @@ use std::thread;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, value_parser};
+use fastmq::border::sockets;
 use fastmq::{Client, ConnectOptions, Delivery, Options, Server, ServerOptions, SubscribeOptions};
 
-use super::plan::{Core, Maker, Over, Plan, Protocol, Responder, Row, Waiting};
+use super::plan::{Core, Maker, Over, Plan, Protocol, Responder, Row, Tier, Waiting};
 use super::{asking, game, peers, pin, pub_sub};
 
 /// What the hidden command is called.
@@ -40,8 +41,12 @@ pub(super) struct Serving {
 
 impl Child {
     /// Starts a part and waits until it is ready; the line that it says then.
-    fn start(words: &[&str]) -> io::Result<(Self, String)> {
-        let mut process = Command::new(env::current_exe()?)
+    fn start(words: &[String], tier: Tier) -> io::Result<(Self, String)> {
+        let mut command = Command::new(env::current_exe()?);
+        if tier != Tier::Best {
+            command.env(sockets::VARIABLE, tier.name());
+        }
+        let mut process = command
             .arg(COMMAND)
             .args(words)
             .stdin(Stdio::piped())
@@ -100,11 +105,8 @@ pub(super) fn server(plan: &Plan, row: &Row) -> io::Result<Serving> {
         _ => "tcp://127.0.0.1:0".to_owned(),
     };
     let core = plan.cores.server;
-    let (child, url) = Child::start(
-        &words(plan, row, "server", &listen, core)
-            .each_ref()
-            .map(String::as_str),
-    )?;
+    let words = words(plan, row, "server", &listen, core);
+    let (child, url) = Child::start(&words, row.tier)?;
     Ok(Serving {
         url,
         child: Some(child),
@@ -114,7 +116,7 @@ pub(super) fn server(plan: &Plan, row: &Row) -> io::Result<Serving> {
 /// A part in a process of its own that uses a server.
 pub(super) fn third(plan: &Plan, row: &Row, part: &str, url: &str) -> io::Result<Child> {
     let words = words(plan, row, part, url, plan.cores.third);
-    Ok(Child::start(&words.each_ref().map(String::as_str))?.0)
+    Ok(Child::start(&words, Tier::Best)?.0)
 }
 
 /// The process that plays the other side of a row: the server itself, or a third one.

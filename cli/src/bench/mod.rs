@@ -29,7 +29,9 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use fastmq::border::{pin_current_thread, sockets};
 
-use plan::{Case, Core, Maker, Over, Plan, Protocol, Responder, Row, SIZE_MAX, SIZE_MIN, Waiting};
+use plan::{
+    Case, Core, Maker, Over, Plan, Protocol, Responder, Row, SIZE_MAX, SIZE_MIN, Tier, Waiting,
+};
 use report::{Figure, Line};
 
 /// Longest time that one row may take in one round.
@@ -94,6 +96,12 @@ pub(crate) fn command() -> Command {
                 words(Waiting::ALL, Waiting::name),
                 "adaptive",
                 "How server and load wait",
+            ),
+            list(
+                "driver",
+                words(Tier::ALL, Tier::name),
+                "best",
+                "Tier of the sockets of the server that the bench starts",
             ),
             list(
                 "outstanding",

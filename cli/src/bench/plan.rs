@@ -127,6 +127,20 @@ words! {
     }
 }
 
+words! {
+    /// Which tier of the driver the server's sockets have.
+    Tier {
+        /// The best that there is.
+        Best = "best",
+        /// A completion ring.
+        Uring = "uring",
+        /// A ring that knows no provided buffers.
+        UringBasic = "uring-basic",
+        /// Calls on ready sockets.
+        Epoll = "epoll",
+    }
+}
+
 impl Waiting {
     pub(super) fn profile(self) -> Profile {
         match self {
@@ -187,6 +201,7 @@ pub(super) struct Plan {
     pub(super) responders: Vec<Responder>,
     pub(super) makers: Vec<Maker>,
     pub(super) waits: Vec<Waiting>,
+    pub(super) tiers: Vec<Tier>,
     pub(super) outstanding: Vec<u32>,
     /// Requests a second, of the case `latency`.
     pub(super) rates: Vec<u32>,
@@ -214,6 +229,7 @@ pub(super) struct Row {
     pub(super) responder: Responder,
     pub(super) maker: Maker,
     pub(super) wait: Waiting,
+    pub(super) tier: Tier,
     /// Requests in flight, requests a second, connections: by its case.
     pub(super) amount: u32,
     pub(super) size: usize,
@@ -248,7 +264,11 @@ impl Row {
             Case::Game => format!(", {} players", self.amount),
             _ => String::new(),
         };
-        name + &format!(", {} B, {}", self.size, self.wait)
+        name += &format!(", {} B, {}", self.size, self.wait);
+        match self.tier {
+            Tier::Best => name,
+            tier => name + &format!(", server on {tier}"),
+        }
     }
 }
 
@@ -282,6 +302,7 @@ impl Plan {
             responders: many(arguments, "responder"),
             makers: many(arguments, "client"),
             waits: many(arguments, "wait"),
+            tiers: many(arguments, "driver"),
             outstanding: many(arguments, "outstanding"),
             rates: many(arguments, "rate"),
             connections: many(arguments, "connections"),
@@ -311,33 +332,43 @@ impl Plan {
     /// The lines of the table: everything with everything, where that makes sense.
     pub(super) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
+        let mut add = |row: Row| {
+            if self.makes_sense(&row) {
+                rows.push(row);
+            }
+        };
         for &case in &self.cases {
             for &over in &self.overs {
                 for &responder in &self.responders {
                     for &maker in &self.makers {
                         for &wait in &self.waits {
-                            self.sizes_of(case, responder, |amount, size| {
-                                let mut row = Row {
-                                    case,
-                                    protocol: self.protocol,
-                                    over,
-                                    responder,
-                                    maker,
-                                    wait,
-                                    amount,
-                                    size,
-                                };
-                                if self.makes_sense(&row) {
-                                    if matches!(case, Case::FanOut | Case::Game) {
-                                        // The library has a thread for each connection.
-                                        row.maker = Maker::Frames;
-                                    }
-                                    rows.push(row);
-                                }
-                            });
+                            for &tier in &self.tiers {
+                                self.sizes_of(case, responder, |amount, size| {
+                                    add(Row {
+                                        case,
+                                        protocol: self.protocol,
+                                        over,
+                                        responder,
+                                        maker,
+                                        wait,
+                                        tier,
+                                        amount,
+                                        size,
+                                    });
+                                });
+                            }
                         }
                     }
                 }
+            }
+        }
+        for row in &mut rows {
+            if matches!(row.case, Case::FanOut | Case::Game) {
+                // The library has a thread for each connection.
+                row.maker = Maker::Frames;
+            }
+            if !self.has_tier(row) {
+                row.tier = Tier::Best;
             }
         }
         rows
@@ -360,6 +391,12 @@ impl Plan {
         }
     }
 
+    /// Whether the tier of the server is ours to choose: somebody else's has its own, and one
+    /// process has no sockets.
+    fn has_tier(&self, row: &Row) -> bool {
+        self.server.is_none() && row.over != Over::Embedded
+    }
+
     fn makes_sense(&self, row: &Row) -> bool {
         let is_ours = self.server.is_none();
         if row.protocol != Protocol::Fastmq {
@@ -371,6 +408,9 @@ impl Plan {
             return is_comparable && !is_ours && row.maker == Maker::Frames;
         }
         let is_first = row.maker == self.makers[0];
+        if !self.has_tier(row) && row.tier != self.tiers[0] {
+            return false;
+        }
         if row.over == Over::Embedded {
             // One process, and nothing to make frames for.
             return is_ours

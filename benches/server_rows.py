@@ -1,0 +1,135 @@
+"""The rows of the server, and the bars they are held to: `make bench ARGS="--set server"`.
+
+The server has one shard on core 0, the load is on core 1, whoever answers in a third process is
+there too. "by frames" is loaded by the bench's own frames, "by library" by the client library: the
+first shows what the server can do, the second what a user has. Peers get the load "by frames".
+Not here: running and printing (run.py).
+"""
+
+from peers import MOSQUITTO, NATS, REDIS
+from rows import FASTMQ, FLOOR, Row, must, reach
+
+PEERS = (NATS, REDIS, MOSQUITTO)
+CASES = {"broker": "in the broker", "third": "routed to a third process"}
+
+
+def bench(case, over, *words):
+    return ["bench", case, "--over", over, *words]
+
+
+def request_reply_rows():
+    bars = {
+        ("unix", "broker", 512): (8.6, 12),
+        ("unix", "broker", 4096): (12, 20),
+        ("tcp", "broker", 4096): (12, 20),
+        ("tcp", "third", 4096): (4, 8.6),
+        ("tcp", "third", 16384): (8.6, 13),
+    }
+    for (over, responder, outstanding), (least, wished) in bars.items():
+        for client in ("frames", "library"):
+            words = ["--responder", responder, "--client", client]
+            words += ["--outstanding", str(outstanding)]
+            commands = {FASTMQ: bench("request-reply", over, *words)}
+            if responder == "broker":
+                commands[FLOOR] = ["socket-echo", f"{over}/{outstanding}/spin"]
+            row_bars = (must("value", ">=", least), reach("value", ">=", wished))
+            name = f"{over}, {CASES[responder]}, {outstanding} outstanding, by {client}"
+            is_quick = client == "frames" and outstanding == 4096
+            yield Row(name, commands, row_bars, is_quick=is_quick)
+
+
+def round_trip_rows():
+    bars = {"unix": (8, 15, 5.5), "tcp": (15, 30, 10)}
+    for over, (p50, p99, wished) in bars.items():
+        for client in ("frames", "library"):
+            words = ["--responder", "broker", "--client", client]
+            busy_bars = (
+                must("value", "<=", p50),
+                must("p99", "<=", p99),
+                reach("value", "<=", wished),
+            )
+            commands = {
+                FLOOR: ["socket-round-trip", f"{over}/spin"],
+                FASTMQ: bench("round-trip", over, *words, "--wait", "busy"),
+            }
+            name = f"{over}, round trip, busy-poll, by {client}"
+            yield Row(name, commands, busy_bars, is_quick=client == "frames")
+            commands = {
+                FLOOR: ["socket-round-trip", f"{over}/sleep"],
+                FASTMQ: bench("round-trip", over, *words, "--wait", "parked"),
+            }
+            parked_bars = (must(FLOOR, "<=", 1.3), reach(FLOOR, "<=", 1.1))
+            yield Row(f"{over}, round trip, parked, by {client}", commands, parked_bars)
+
+
+def many_rows():
+    for over, least, wished in (("unix", 8, 12), ("tcp", 1.8, 2.5)):
+        words = ["--connections", "1000", "--burst", "16", "--size", "64"]
+        bars = (must("value", ">=", least), reach("value", ">=", wished))
+        name = f"{over}, fan-out to 1000 connections, 64 B, 16 messages a tick"
+        yield Row(name, {FASTMQ: bench("fan-out", over, *words)}, bars)
+    words = ["--players", "2000", "--rooms", "100", "--ticks", "20", "--responder", "broker"]
+    bars = (must("p99", "<=", 15_000), reach("p99", "<=", 5_000))
+    name = "tcp, game of 2000 players in 100 rooms at 20 Hz"
+    yield Row(name, {FASTMQ: bench("game", "tcp", *words)}, bars)
+
+
+def peer_rows():
+    words = ["--responder", "third", "--outstanding", "1000"]
+    commands = {FASTMQ: bench("request-reply", "tcp", *words, "--client", "frames")}
+    commands |= {peer: ["request-reply", *words] for peer in PEERS}
+    bars = (must(NATS, ">=", 4), reach(NATS, ">=", 8))
+    yield Row("tcp, routed to a third process, 1000 outstanding", commands, bars, is_quick=True)
+    for size, bars in ((16, (must(NATS, ">=", 5), reach(NATS, ">=", 10))), (1024, ())):
+        words = ["--responder", "load", "--outstanding", "4096", "--size", str(size)]
+        commands = {FASTMQ: bench("pub-sub", "tcp", *words, "--client", "frames")}
+        commands |= {peer: ["pub-sub", *words] for peer in PEERS}
+        name = f"tcp, pub/sub through the server, {size} B"
+        yield Row(name, commands, bars, is_quick=size == 16)
+    words = ["--responder", "third"]
+    commands = {FASTMQ: bench("round-trip", "tcp", *words, "--client", "frames")}
+    commands |= {peer: ["round-trip", *words] for peer in PEERS}
+    yield Row("tcp, round trip routed to a third process", commands)
+
+
+def tier_rows():
+    """The tiers below io_uring as it is now, each against it."""
+    cases = (
+        ("tcp, in the broker, 4096 outstanding", (0.5, 0.8), "request-reply", "tcp"),
+        ("unix, in the broker, 4096 outstanding", (0.5, 0.8), "request-reply", "unix"),
+        ("tcp, fan-out to 1000 connections", (0.5, 0.55), "fan-out", "tcp"),
+        ("unix, fan-out to 1000 connections", (0.5, 0.55), "fan-out", "unix"),
+    )
+    for title, (basic, epoll), case, over in cases:
+        if case == "fan-out":
+            words = ["--connections", "1000", "--burst", "16", "--size", "64"]
+        else:
+            words = ["--responder", "broker", "--client", "frames", "--outstanding", "4096"]
+        first = f"{title}, on uring"
+        for tier, least in (("uring", None), ("uring-basic", basic), ("epoll", epoll)):
+            bars = (must(f"row:{first}", ">=", least),) if least else ()
+            commands = {FASTMQ: bench(case, over, *words, "--driver", tier)}
+            yield Row(f"{title}, on {tier}", commands, bars)
+
+
+def life_rows():
+    rows = (
+        ("idle server, resident", "idle", 6, 2),
+        ("idle connection, resident, of 10,000", "connection", 2048, 512),
+        ("start to the first greeted connection", "start", 20, 5),
+        ("size of the program, stripped", "size", 6, 4),
+    )
+    for name, what, most, wished in rows:
+        commands = {program: ["life", what] for program in (FASTMQ, *PEERS)}
+        bars = (must("value", "<=", most), reach("value", "<=", wished))
+        yield Row(name, commands, bars, crosses_cores=False, is_quick=what != "connection")
+
+
+SERVER_ROWS = (
+    *request_reply_rows(),
+    *round_trip_rows(),
+    *many_rows(),
+    *peer_rows(),
+    *tier_rows(),
+    *life_rows(),
+)
