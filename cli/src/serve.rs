@@ -1,15 +1,19 @@
 //! `fastmq serve`: a broker that other processes use, until SIGTERM or SIGINT.
 
 use std::io::{self, Write};
+use std::num::NonZero;
+use std::thread;
 
 use crate::remote::URL_DEFAULT;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use fastmq::border::signals::EndSignals;
-use fastmq::{Client, Options, ServerOptions, log};
+use fastmq::{Client, Options, SHARDS_MAX, ServerOptions, log};
 
 /// How long a drain waits for the clients, at most.
 const DRAIN_SECONDS_MAX: u64 = 3600;
 const SECOND_NS: u64 = 1_000_000_000;
+/// Threads if nobody says, at most; one on machines of one or two cores.
+const SHARDS_DEFAULT_MAX: usize = 16;
 
 /// The command line.
 pub(crate) fn command() -> Command {
@@ -32,9 +36,24 @@ pub(crate) fn command() -> Command {
         .help("How long clients have to finish after SIGTERM or SIGINT")
         .default_value("10")
         .value_parser(value_parser!(u64).range(0..=DRAIN_SECONDS_MAX));
+    let shards = Arg::new("shards")
+        .long("shards")
+        .help(
+            "Threads that serve connections [default: one for each core, at most 16; 1 on one or \
+             two cores]",
+        )
+        .value_parser(value_parser!(u32).range(1..=i64::from(SHARDS_MAX)));
     Command::new("serve")
         .about("Serves other processes until SIGTERM or SIGINT")
-        .args([listen, token_file, insecure, drain])
+        .args([listen, token_file, insecure, drain, shards])
+}
+
+/// One thread for each core, but one alone where there are no more than two: clients need some.
+fn shards_default() -> u32 {
+    match thread::available_parallelism().map_or(1, NonZero::get) {
+        ..=2 => 1,
+        cores => cores.min(SHARDS_DEFAULT_MAX) as u32,
+    }
 }
 
 /// Serves until it is asked to end.
@@ -44,6 +63,10 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> crate::failure
         token: match arguments.get_one::<String>("token-file") {
             Some(path) => crate::remote::token_in(path)?,
             None => Vec::new(),
+        },
+        shards: match arguments.get_one("shards") {
+            Some(shards) => *shards,
+            None => shards_default(),
         },
         is_insecure_allowed: arguments.get_flag("insecure"),
         ..ServerOptions::default()

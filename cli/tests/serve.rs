@@ -24,7 +24,8 @@ fn path(name: &str) -> PathBuf {
 fn it_listens_until_it_is_asked_to_end() {
     let socket = path("serve");
     let url = format!("unix:{}", socket.display());
-    let mut child = fastmq(&["--listen", &url, "--listen", "tcp://127.0.0.1:0"]);
+    let urls = ["--listen", &url, "--listen", "tcp://127.0.0.1:0"];
+    let mut child = fastmq(&[&urls[..], &["--shards", "2"]].concat());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || lines.next().unwrap().unwrap();
     assert_eq!(next(), format!("listening at {url}"));

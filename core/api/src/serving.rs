@@ -14,7 +14,7 @@ pub struct Server {
 }
 
 impl Client {
-    /// Serves other processes at `urls`, on a thread of its own: `unix:PATH` and
+    /// Serves other processes at `urls`, on threads of its own (one by default): `unix:PATH` and
     /// `tcp://HOST:PORT`, where HOST is an IP address or `localhost`, and port 0 takes a free one.
     ///
     /// Local and remote users see one another. A Unix socket is for this user alone (mode 0600);
@@ -31,9 +31,10 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// INVALID: a URL, no URL, a name above 255 bytes or a token above 4,096. DENIED: other
-    /// machines would reach it, and `is_insecure_allowed` is not set. UNSUPPORTED: this is a client
-    /// of another server. IO: an address is in use, or the system refuses. CLOSED, NO_MEMORY.
+    /// INVALID: a URL, no URL, a name above 255 bytes, a token above 4,096, or no shard or more
+    /// than [`SHARDS_MAX`](crate::SHARDS_MAX). DENIED: other machines would reach it,
+    /// and `is_insecure_allowed` is not set. UNSUPPORTED: this is a client of another server. IO:
+    /// an address is in use, or the system refuses. CLOSED, NO_MEMORY.
     pub fn listen(&self, urls: &[&str], options: ServerOptions) -> Result<Server> {
         let addresses: Result<Vec<_>> = urls.iter().map(|url| server::address_of(url)).collect();
         let server = server::Server::listen(self.broker(), &addresses?, options)?;

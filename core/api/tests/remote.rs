@@ -12,12 +12,21 @@ const PATIENCE_NS: u64 = 30_000_000_000;
 
 /// A broker that listens at a socket file of its own and by TCP, and where.
 fn serve(name: &str) -> (Client, Server, Vec<String>) {
+    serve_by(1, name)
+}
+
+/// The same with several threads.
+fn serve_by(shards: u32, name: &str) -> (Client, Server, Vec<String>) {
     let broker = Client::open(Options::default()).unwrap();
     let file = format!("fastmq-{name}-{}.sock", std::process::id());
     let path = std::env::temp_dir().join(file);
     let unix = format!("unix:{}", path.display());
     let urls = [unix.as_str(), "tcp://127.0.0.1:0"];
-    let server = broker.listen(&urls, ServerOptions::default()).unwrap();
+    let options = ServerOptions {
+        shards,
+        ..ServerOptions::default()
+    };
+    let server = broker.listen(&urls, options).unwrap();
     let urls = server.urls();
     (broker, server, urls)
 }
@@ -40,7 +49,11 @@ fn numbers(subscription: &fastmq::Subscription, count: usize) -> Vec<u64> {
 
 #[test]
 fn local_and_remote_clients_see_one_another() {
-    let (local, server, urls) = serve("heard");
+    [1, 2, 3].into_iter().for_each(all_see_one_another);
+}
+
+fn all_see_one_another(shards: u32) {
+    let (local, server, urls) = serve_by(shards, "heard");
     assert_eq!(urls.len(), 2);
     let remote: Vec<Client> = urls.iter().map(|url| connect(url)).collect();
     let everybody = [&local, &remote[0], &remote[1]];
@@ -75,7 +88,11 @@ fn local_and_remote_clients_see_one_another() {
 
 #[test]
 fn requests_cross_two_connections_and_know_their_fate() {
-    let (local, server, urls) = serve("asked");
+    [1, 2, 3].into_iter().for_each(ask_across);
+}
+
+fn ask_across(shards: u32) {
+    let (local, server, urls) = serve_by(shards, "asked");
     let asker = connect(&urls[0]);
     let responder = connect(&urls[1]);
     let answering = responder.clone();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 
 use fastmq_engine::driver::sockets::Address;
-use fastmq_engine::server::{Server, ServerOptions};
+use fastmq_engine::server::{SHARDS_MAX, Server, ServerOptions};
 use fastmq_engine::{Broker, Requester, RequesterOptions, Status};
 use fastmq_wire::Kind;
 
@@ -97,14 +97,26 @@ fn tcp() -> Address {
 }
 
 fn serve(broker: &Arc<Broker>, addresses: &[Address]) -> Server {
-    Server::listen(broker, addresses, ServerOptions::default()).unwrap()
+    serve_by(1, broker, addresses)
+}
+
+fn serve_by(shards: u32, broker: &Arc<Broker>, addresses: &[Address]) -> Server {
+    let options = ServerOptions {
+        shards,
+        ..ServerOptions::default()
+    };
+    Server::listen(broker, addresses, options).unwrap()
 }
 
 #[test]
 fn clients_of_unix_tcp_and_this_process_see_one_another() {
+    [1, 3].into_iter().for_each(all_see_one_another);
+}
+
+fn all_see_one_another(shards: u32) {
     let broker = open();
     let unix = Address::Unix(path("both"));
-    let server = serve(&broker, &[unix.clone(), tcp()]);
+    let server = serve_by(shards, &broker, &[unix.clone(), tcp()]);
     let addresses = server.addresses().to_vec();
     assert_eq!(addresses[0], unix);
     let (mut one, mut two) = (
@@ -172,10 +184,14 @@ fn clients_of_unix_tcp_and_this_process_see_one_another() {
 
 #[test]
 fn many_threads_publish_and_a_client_gets_all_in_order() {
+    [1, 3].into_iter().for_each(publish_by_threads);
+}
+
+fn publish_by_threads(shards: u32) {
     const THREADS: u64 = 3;
     const EACH: u64 = 20_000;
     let broker = open();
-    let server = serve(&broker, &[Address::Unix(path("order"))]);
+    let server = serve_by(shards, &broker, &[Address::Unix(path("order"))]);
     let mut caller = Caller::connect(&server.addresses()[0]);
     caller.peer.subscribe_as(1, "t.*", 1, 0);
     assert_eq!(caller.next(), Heard::Ack(1_000_001));
@@ -212,8 +228,12 @@ fn many_threads_publish_and_a_client_gets_all_in_order() {
 
 #[test]
 fn a_client_that_breaks_leaves_nothing_and_nobody_else_notices() {
+    [1, 3].into_iter().for_each(break_many);
+}
+
+fn break_many(shards: u32) {
     let broker = open();
-    let server = serve(&broker, &[tcp()]);
+    let server = serve_by(shards, &broker, &[tcp()]);
     let mut stays = Caller::connect(&server.addresses()[0]);
     stays.subscribe(1, "a");
     for round in 0..20 {
@@ -234,8 +254,12 @@ fn a_client_that_breaks_leaves_nothing_and_nobody_else_notices() {
 
 #[test]
 fn a_close_tells_the_clients_and_waits_for_them() {
+    [1, 3].into_iter().for_each(close_while_connected);
+}
+
+fn close_while_connected(shards: u32) {
     let broker = open();
-    let server = serve(&broker, &[tcp()]);
+    let server = serve_by(shards, &broker, &[tcp()]);
     let mut caller = Caller::connect(&server.addresses()[0]);
     let thread = thread::spawn(move || server.close(20 * SECOND));
     assert_eq!(caller.next(), Heard::Drain);
@@ -244,7 +268,7 @@ fn a_close_tells_the_clients_and_waits_for_them() {
     drop(caller);
     thread.join().unwrap();
     // Without an answer it says CLOSE itself.
-    let server = serve(&broker, &[tcp()]);
+    let server = serve_by(shards, &broker, &[tcp()]);
     let mut caller = Caller::connect(&server.addresses()[0]);
     let thread = thread::spawn(move || server.close(0));
     assert_eq!(
@@ -290,6 +314,19 @@ fn addresses_are_checked() {
         ..ServerOptions::default()
     };
     assert_eq!(refused(&tcp(), long).status(), Status::Invalid);
+    for shards in [0, SHARDS_MAX + 1] {
+        let options = ServerOptions {
+            shards,
+            ..ServerOptions::default()
+        };
+        assert_eq!(refused(&tcp(), options).status(), Status::Invalid);
+    }
+    // What hinders the first shard ends the others.
+    let options = ServerOptions {
+        shards: 3,
+        ..ServerOptions::default()
+    };
+    assert_eq!(refused(&taken, options).status(), Status::Io);
 }
 
 #[test]

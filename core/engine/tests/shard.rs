@@ -1,4 +1,4 @@
-//! A shard and its clients over a simulated network: a seed decides how bytes are cut and delayed,
+//! Shards and their clients over a simulated network: a seed decides how bytes are cut and delayed,
 //! who reads slowly, who breaks, and what everybody does.
 //!
 //! A failure names its seed; `FASTMQ_SEED` repeats that one alone.
@@ -58,7 +58,8 @@ struct World {
     driver: Arc<SimulatedDriver>,
     network: SimulatedNetwork,
     broker: Arc<Broker>,
-    shard: Shard,
+    /// The first one accepts.
+    shards: Vec<Shard>,
     address: Address,
     sockets: SimulatedSockets,
     clients: Vec<Client>,
@@ -80,6 +81,26 @@ fn faults(random: &mut SplitMix64) -> Faults {
     }
 }
 
+/// Shards of one server on a simulated network, which listens.
+fn open_shards(
+    broker: &Arc<Broker>,
+    network: &SimulatedNetwork,
+    config: &Config,
+    options: &ServerOptions,
+    count: u64,
+    address: &Address,
+) -> Vec<Shard> {
+    let open = |_| {
+        let sockets = SimulatedSockets::new(network, config);
+        Shard::new(broker, Box::new(sockets), options.clone()).unwrap()
+    };
+    let mut shards: Vec<Shard> = (0..count).map(open).collect();
+    let others: Vec<_> = shards[1..].iter().map(Shard::inbox).collect();
+    shards[0].spread_over(&others);
+    shards[0].listen(address).unwrap();
+    shards
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
@@ -90,14 +111,13 @@ impl World {
             connections_max: 32,
             ..Config::default()
         };
-        let sockets = SimulatedSockets::new(&network, &config);
         let options = ServerOptions {
             connections_max: 16,
             ..ServerOptions::default()
         };
-        let mut shard = Shard::new(&broker, Box::new(sockets), options).unwrap();
         let address = Address::Unix("/simulated".into());
-        shard.listen(&address).unwrap();
+        let count = 1 + seed % 3;
+        let shards = open_shards(&broker, &network, &config, &options, count, &address);
         let sockets = SimulatedSockets::new(&network, &config);
         let local = subscribe(&broker, "n.*");
         Self {
@@ -105,7 +125,7 @@ impl World {
             driver,
             network,
             broker,
-            shard,
+            shards,
             address,
             sockets,
             clients: Vec::new(),
@@ -239,7 +259,9 @@ impl World {
 
     /// Moves bytes, and time if nothing else moves.
     fn turn(&mut self, may_wait: bool) {
-        self.shard.turn(0, &|| false).unwrap();
+        for shard in &mut self.shards {
+            shard.turn(0, &|| false).unwrap();
+        }
         let waited = self.sockets.wait(0, 0, &mut |_| false);
         waited.unwrap();
         let mut is_quiet = true;
@@ -294,7 +316,9 @@ impl World {
         }
         self.look_at_local();
         let most = BUFFERED_MAX * 32;
-        assert!(self.shard.buffered_bytes() < most, "memory is bounded");
+        for shard in &mut self.shards {
+            assert!(shard.buffered_bytes() < most, "memory is bounded");
+        }
         let now_ns = self.driver.monotonic_ns();
         if !is_quiet {
             self.active_ns = now_ns;
@@ -449,9 +473,11 @@ fn run(seed: u64) -> (u64, u64) {
     world.settle();
     world.check();
     let now_ns = world.driver.monotonic_ns();
-    world.shard.drain(now_ns + SECOND);
+    for shard in &mut world.shards {
+        shard.drain(now_ns + SECOND);
+    }
     let end_ns = now_ns + SECOND + 3 * server::LINGER_NS;
-    while !world.shard.is_done() {
+    while !world.shards.iter().all(Shard::is_done) {
         assert!(world.driver.monotonic_ns() < end_ns, "the drain ends");
         world.turn(true);
     }
@@ -486,22 +512,39 @@ fn whatever_the_network_does_promises_hold() {
     }
 }
 
-#[test]
-fn one_connection_too_many_is_told_and_the_others_go_on() {
+/// A world without faults and clients.
+fn still(options: &ServerOptions, shards: u64) -> World {
     let mut world = World::new(1);
     world.network = SimulatedNetwork::new(&world.driver, 1, Faults::default());
     let config = Config {
-        connections_max: 32,
+        connections_max: 128,
         ..Config::default()
     };
-    let sockets = SimulatedSockets::new(&world.network, &config);
+    let (broker, network) = (&world.broker, &world.network);
+    world.shards = open_shards(broker, network, &config, options, shards, &world.address);
+    world.sockets = SimulatedSockets::new(network, &config);
+    world
+}
+
+impl World {
+    fn counts(&self) -> Vec<u32> {
+        self.shards.iter().map(Shard::connection_count).collect()
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_told_and_the_others_go_on() {
+    for shards in 1..=3 {
+        one_too_many(shards);
+    }
+}
+
+fn one_too_many(shards: u64) {
     let options = ServerOptions {
         connections_max: 2,
         ..ServerOptions::default()
     };
-    world.shard = Shard::new(&world.broker, Box::new(sockets), options).unwrap();
-    world.shard.listen(&world.address).unwrap();
-    world.sockets = SimulatedSockets::new(&world.network, &config);
+    let mut world = still(&options, shards);
     for _ in 0..2 {
         world.connect();
     }
@@ -525,21 +568,81 @@ fn one_connection_too_many_is_told_and_the_others_go_on() {
     while world.driver.monotonic_ns() < until_ns {
         world.turn(true);
     }
-    assert_eq!(world.shard.connection_count(), 2);
+    assert_eq!(world.counts().iter().sum::<u32>(), 2);
+    // Far too many are closed without a word.
+    for _ in 0..2 + server::CONNECTIONS_REFUSED_MAX {
+        world.connect();
+    }
+    (0..20).for_each(|_| world.turn(true));
+    let told = |it: &&Client| it.name > 3 && it.is_leaving;
+    let told = world.clients.iter().chain(&world.gone).filter(told).count();
+    assert_eq!(told as u32, server::CONNECTIONS_REFUSED_MAX);
+    let speechless = |it: &&Client| it.name > 3 && !it.is_leaving;
+    assert_eq!(world.gone.iter().filter(speechless).count(), 2);
+}
+
+#[test]
+fn connections_are_spread_evenly_and_what_they_say_crosses_shards() {
+    let mut world = still(&ServerOptions::default(), 3);
+    for _ in 0..6 {
+        world.connect_with(Limits::default());
+        (0..20).for_each(|_| world.turn(true));
+    }
+    assert_eq!(world.counts(), [2, 2, 2]);
+    for client in &mut world.clients {
+        client.peer.subscribe_as(1, "n.*", BACKPRESSURE, 0);
+    }
+    (0..20).for_each(|_| world.turn(true));
+    for number in 0..100_u64 {
+        for client in &mut world.clients {
+            let subject = format!("n.{}", client.name);
+            client.peer.publish(0, &subject, &number.to_le_bytes());
+        }
+    }
+    (0..50).for_each(|_| world.turn(true));
+    for client in &world.clients {
+        assert_eq!(client.seen.len(), 6);
+        assert!(
+            client
+                .seen
+                .values()
+                .all(|seen| *seen == (0..100).collect::<Vec<_>>())
+        );
+    }
+    let statistics = world.broker.statistics();
+    assert_eq!(statistics.published, 600);
+    assert_eq!(statistics.delivered, 600 * 7);
+    // Whoever comes takes the place of whoever has left.
+    let client = &world.clients[1];
+    world.sockets.close(client.id);
+    (0..20).for_each(|_| world.turn(true));
+    assert_eq!(world.counts(), [2, 1, 2]);
+    world.connect_with(Limits::default());
+    (0..20).for_each(|_| world.turn(true));
+    assert_eq!(world.counts(), [2, 2, 2]);
+}
+
+#[test]
+fn a_shard_that_has_ended_is_given_no_connection() {
+    let mut world = still(&ServerOptions::default(), 2);
+    let first = world.shards.remove(0);
+    drop(std::mem::replace(&mut world.shards, vec![first]));
+    for _ in 0..3 {
+        world.connect_with(Limits::default());
+    }
+    (0..20).for_each(|_| world.turn(true));
+    assert_eq!(world.counts(), [3]);
+    assert!(
+        world
+            .clients
+            .iter()
+            .all(|it| !it.is_gone && it.is_connected)
+    );
 }
 
 /// A world without faults, and a client for each of `limits`, which are ready.
 fn calm(limits: &[Limits]) -> World {
-    let mut world = World::new(1);
-    world.network = SimulatedNetwork::new(&world.driver, 1, Faults::default());
-    let config = Config {
-        connections_max: 32,
-        ..Config::default()
-    };
-    let sockets = SimulatedSockets::new(&world.network, &config);
-    world.shard = Shard::new(&world.broker, Box::new(sockets), ServerOptions::default()).unwrap();
-    world.shard.listen(&world.address).unwrap();
-    world.sockets = SimulatedSockets::new(&world.network, &config);
+    let mut world = still(&ServerOptions::default(), 1);
     for limits in limits {
         world.connect_with(*limits);
     }

@@ -1,16 +1,18 @@
-//! How queues tell a shard that they have something.
+//! What comes to a shard from other threads: queues that have something, and connections.
 //!
 //! A queue that was found empty is armed for a task ([`Place::is_ready_or_wakes`]): the first
 //! writer after that calls the [`Nudge`], which lists the queue once and wakes the shard if it
 //! sleeps.
 //!
+//! The shard that accepts gives a connection to the one that has the fewest ([`place`]).
+//!
 //! [`Place::is_ready_or_wakes`]: crate::place::Place
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Wake;
 
-use fastmq_driver::sockets;
+use fastmq_driver::sockets::{self, Socket};
 use fastmq_memory::sync::{Mutex, lock};
 
 /// A session of a shard; `serial` is not used twice.
@@ -29,12 +31,30 @@ pub(super) enum Source {
     Feed(u32),
 }
 
-/// Queues of one shard that have something.
+/// A connection for another shard than the one that has accepted it.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) socket: Socket,
+    /// Names it among all of the server.
+    pub(super) serial: u64,
+}
+
+/// What one shard is given by others. Opaque: it names the shard that it is given to.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub struct Inbox {
     listed: Mutex<Listed>,
     is_filled: AtomicBool,
+    /// Connections of the shard, those that it is about to take with them.
+    connections: AtomicU32,
     waker: Option<sockets::Waker>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox")
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Default)]
@@ -42,6 +62,9 @@ struct Listed {
     nudges: Vec<Arc<Nudge>>,
     /// How many there are: room for all, so that listing needs no memory.
     count: usize,
+    arrived: Vec<Arrived>,
+    /// The shard has ended.
+    is_closed: bool,
 }
 
 impl Inbox {
@@ -58,15 +81,68 @@ impl Inbox {
         self.is_filled.load(Ordering::SeqCst)
     }
 
-    /// Moves what is listed to `to`. A queue may be listed again from here on.
-    pub(super) fn take(&self, to: &mut Vec<Arc<Nudge>>) {
+    /// Moves what is listed to `to`, and new connections to `arrived`. A queue may be listed again
+    /// from here on.
+    pub(super) fn take(&self, to: &mut Vec<Arc<Nudge>>, arrived: &mut Vec<Arrived>) {
         if !self.is_filled.swap(false, Ordering::SeqCst) {
             return;
         }
         let from = to.len();
-        to.append(&mut lock(&self.listed).nudges);
+        {
+            let mut listed = lock(&self.listed);
+            to.append(&mut listed.nudges);
+            arrived.append(&mut listed.arrived);
+        }
         for nudge in &to[from..] {
             nudge.is_listed.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Connections that the shard has, or is about to have.
+    pub(super) fn connection_count(&self) -> u32 {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// There is one more.
+    pub(super) fn count_in(&self) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// There is one less.
+    pub(super) fn count_out(&self) {
+        self.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Gives the shard a connection. Gives it back if the shard has ended, or without memory.
+    pub(super) fn hand_over(&self, arrived: Arrived) -> Result<(), Arrived> {
+        {
+            let mut listed = lock(&self.listed);
+            if listed.is_closed || listed.arrived.try_reserve(1).is_err() {
+                return Err(arrived);
+            }
+            self.count_in();
+            listed.arrived.push(arrived);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// The shard ends: what it was given and has not taken is closed.
+    pub(super) fn close(&self, nudges: &mut Vec<Arc<Nudge>>) {
+        let arrived = {
+            let mut listed = lock(&self.listed);
+            listed.is_closed = true;
+            // Queues that are listed know the list.
+            nudges.append(&mut listed.nudges);
+            std::mem::take(&mut listed.arrived)
+        };
+        drop(arrived);
+    }
+
+    fn wake(&self) {
+        self.is_filled.store(true, Ordering::SeqCst);
+        if let Some(waker) = &self.waker {
+            waker.wake();
         }
     }
 }
@@ -114,11 +190,13 @@ impl Wake for Nudge {
         }
         let inbox = self.inbox.clone();
         lock(&inbox.listed).nudges.push(self);
-        inbox.is_filled.store(true, Ordering::SeqCst);
-        if let Some(waker) = &inbox.waker {
-            waker.wake();
-        }
+        inbox.wake();
     }
+}
+
+/// Which of several shards gets one more connection: the first of those that have the fewest.
+pub(super) fn place(shards: &[Arc<Inbox>]) -> Option<&Arc<Inbox>> {
+    shards.iter().min_by_key(|inbox| inbox.connection_count())
 }
 
 #[cfg(test)]
@@ -135,12 +213,12 @@ mod tests {
         nudge.clone().wake();
         assert!(inbox.is_filled());
         let mut taken = Vec::new();
-        inbox.take(&mut taken);
+        inbox.take(&mut taken, &mut Vec::new());
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].source, Source::Feed(3));
         assert!(!inbox.is_filled());
         nudge.wake();
-        inbox.take(&mut taken);
+        inbox.take(&mut taken, &mut Vec::new());
         assert_eq!(taken.len(), 2);
     }
 }

@@ -1,4 +1,8 @@
-//! A server: a thread with a shard, the addresses that it listens at, and its end.
+//! A server: a thread for each shard, the addresses that it listens at, and its end.
+//!
+//! The first shard accepts all connections and gives them to whichever has the fewest, itself
+//! among them. So it starts last, when there is somebody to give to, and whatever hinders one of
+//! them to start ends those that have.
 
 use std::fs;
 use std::io;
@@ -15,25 +19,44 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::log::{self, Level};
 use crate::thread_options::set_up_thread;
 
+use super::inbox::Inbox;
 use super::shard::Shard;
-use super::{CONNECTIONS_REFUSED_MAX, LINGER_NS, ServerOptions};
+use super::{CONNECTIONS_REFUSED_MAX, LINGER_NS, SHARDS_MAX, ServerOptions};
 
-/// What the handle asks of the thread.
+/// What the handle asks of the threads.
 const RUN: u32 = 0;
 const DRAIN: u32 = 1;
-/// How long the thread goes on after a drain has ended, for the last bytes.
+/// How long a thread goes on after a drain has ended, for the last bytes.
 const LAST_NS: u64 = LINGER_NS * 2;
 
-/// Between a handle and its thread.
+/// Between a handle and its threads.
 #[derive(Default)]
 struct Control {
     command: AtomicU32,
     drain_ns: AtomicU64,
 }
 
-/// What the thread says once it listens.
+/// What a thread needs to begin, and says when it has.
+struct Start {
+    broker: Arc<Broker>,
+    options: ServerOptions,
+    control: Arc<Control>,
+    instance: u64,
+    /// Where the first one listens.
+    addresses: Vec<Address>,
+    /// The shards that the first one gives connections to.
+    others: Vec<Arc<Inbox>>,
+}
+
 struct Ready {
     addresses: Vec<Address>,
+    inbox: Arc<Inbox>,
+    waker: sockets::Waker,
+}
+
+/// A shard's thread.
+struct Running {
+    thread: Thread,
     waker: sockets::Waker,
 }
 
@@ -41,8 +64,7 @@ struct Ready {
 pub struct Server {
     broker: Arc<Broker>,
     control: Arc<Control>,
-    waker: sockets::Waker,
-    thread: Option<Thread>,
+    running: Vec<Running>,
     addresses: Vec<Address>,
     paths: Vec<PathBuf>,
 }
@@ -56,14 +78,15 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts a thread that serves connections to `broker` at `addresses`.
+    /// Starts threads that serve connections to `broker` at `addresses`, one for each shard.
     ///
     /// A Unix socket is made for this user alone (mode 0600); a socket file that nobody answers at
     /// is replaced.
     ///
     /// # Errors
     /// DENIED: a TCP address that other machines reach, without `is_insecure_allowed`. INVALID: no
-    /// address, a name above 255 bytes, a token above 4,096. UNSUPPORTED: the broker is a remote
+    /// address, a name above 255 bytes, a token above 4,096, no shard or more than
+    /// [`SHARDS_MAX`]. UNSUPPORTED: the broker is a remote
     /// client. IO: an address is in use, or the system refuses. CLOSED, NO_MEMORY.
     pub fn listen(
         broker: &Arc<Broker>,
@@ -80,36 +103,63 @@ impl Server {
                 remove_stale(path)?;
             }
         }
-        let control = Arc::new(Control::default());
-        let (say, hear) = mpsc::channel();
-        let body = {
-            let (broker, control) = (broker.clone(), control.clone());
-            let addresses = addresses.to_vec();
-            move || run(&broker, &addresses, options, &control, &say)
+        let mut server = Self {
+            broker: broker.clone(),
+            control: Arc::default(),
+            running: Vec::new(),
+            addresses: Vec::new(),
+            paths: Vec::new(),
         };
-        let thread = broker.driver().spawn("shard-0", Box::new(body));
-        let thread =
-            thread.map_err(|error| io_error("cannot start the server's thread", &error))?;
-        let gone = Error::new(&Fault(Status::Internal, "the server's thread has ended"));
-        let ready = match hear.recv().unwrap_or(Err(gone)) {
-            Ok(ready) => ready,
-            Err(error) => {
-                let _ = thread.join();
-                return Err(error);
-            }
-        };
+        let instance = broker.driver().random();
+        let mut others = Vec::new();
+        for index in (0..options.shards).rev() {
+            let is_first = index == 0;
+            let start = Start {
+                broker: broker.clone(),
+                options: options.clone(),
+                control: server.control.clone(),
+                instance,
+                addresses: match is_first {
+                    true => addresses.to_vec(),
+                    false => Vec::new(),
+                },
+                others: match is_first {
+                    true => std::mem::take(&mut others),
+                    false => Vec::new(),
+                },
+            };
+            let ready = server.start(index, start)?;
+            server.addresses = ready.addresses;
+            others.insert(0, ready.inbox);
+        }
         let paths = addresses.iter().filter_map(|address| match address {
             Address::Unix(path) => Some(path.clone()),
             Address::Tcp(_) => None,
         });
-        Ok(Self {
-            broker: broker.clone(),
-            control,
-            waker: ready.waker,
-            thread: Some(thread),
-            addresses: ready.addresses,
-            paths: paths.collect(),
-        })
+        server.paths = paths.collect();
+        Ok(server)
+    }
+
+    /// Starts the thread of a shard, and returns when that has started, or why it has not.
+    fn start(&mut self, index: u32, start: Start) -> Result<Ready> {
+        let (say, hear) = mpsc::channel();
+        let body = move || run(&start, &say);
+        let name = format!("shard-{index}");
+        let thread = self.broker.driver().spawn(&name, Box::new(body));
+        let thread =
+            thread.map_err(|error| io_error("cannot start a thread of the server", &error))?;
+        let gone = Error::new(&Fault(Status::Internal, "a thread of the server has ended"));
+        match hear.recv().unwrap_or(Err(gone)) {
+            Ok(ready) => {
+                let waker = ready.waker.clone();
+                self.running.push(Running { thread, waker });
+                Ok(ready)
+            }
+            Err(error) => {
+                let _ = thread.join();
+                Err(error)
+            }
+        }
     }
 
     /// Where it listens, in the order in which it was asked; port 0 is the one that was free.
@@ -124,20 +174,27 @@ impl Server {
     }
 
     fn end(&mut self, timeout_ns: u64) {
-        let Some(thread) = self.thread.take() else {
+        if self.running.is_empty() {
             return;
-        };
+        }
         let now_ns = self.broker.driver().monotonic_ns();
         let drain_ns = now_ns.saturating_add(timeout_ns);
         self.control.drain_ns.store(drain_ns, Ordering::Relaxed);
         self.control.command.store(DRAIN, Ordering::SeqCst);
-        self.waker.wake();
-        if thread.is_current() {
-            // A handler that the thread calls: it ends when that has returned.
+        self.running.iter().for_each(|it| it.waker.wake());
+        let running = std::mem::take(&mut self.running);
+        if running.iter().any(|it| it.thread.is_current()) {
+            // A handler that such a thread calls: they end when that has returned.
             return;
         }
-        if thread.join().is_err() {
-            log::write(Level::Error, "server", "the server's thread has panicked");
+        for Running { thread, .. } in running {
+            if thread.join().is_err() {
+                log::write(
+                    Level::Error,
+                    "server",
+                    "a thread of the server has panicked",
+                );
+            }
         }
         for path in &self.paths {
             let _ = fs::remove_file(path);
@@ -179,6 +236,9 @@ fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
     if options.token.len() > 4096 {
         return wrong(&Fault(Status::Invalid, "a token has at most 4,096 bytes"));
     }
+    if !(1..=SHARDS_MAX).contains(&options.shards) {
+        return wrong(&Fault(Status::Invalid, "a server has 1 to 64 shards"));
+    }
     for address in addresses {
         if let Address::Tcp(tcp) = address
             && !tcp.ip().is_loopback()
@@ -219,15 +279,12 @@ fn io_error(doing: &str, error: &io::Error) -> Error {
     Error::with_io(&Fault(Status::Io, "the server cannot listen"), doing, error)
 }
 
-/// The thread.
-fn run(
-    broker: &Arc<Broker>,
-    addresses: &[Address],
-    options: ServerOptions,
-    control: &Control,
-    say: &mpsc::Sender<Result<Ready>>,
-) {
-    let mut shard = match start(broker, addresses, options) {
+/// A thread.
+fn run(start: &Start, say: &mpsc::Sender<Result<Ready>>) {
+    let Start {
+        broker, control, ..
+    } = start;
+    let mut shard = match open_shard(start) {
         Ok((shard, ready)) => {
             let _ = say.send(Ok(ready));
             shard
@@ -242,7 +299,7 @@ fn run(
     loop {
         let look = || end_ns == FOREVER_NS && is_asked();
         if let Err(error) = shard.turn(end_ns, &look) {
-            let text = format!("the server ends, as its sockets fail: {error}");
+            let text = format!("a shard of the server ends, as its sockets fail: {error}");
             log::write(Level::Error, "server", &text);
             return;
         }
@@ -257,11 +314,8 @@ fn run(
     }
 }
 
-fn start(
-    broker: &Arc<Broker>,
-    addresses: &[Address],
-    options: ServerOptions,
-) -> Result<(Shard, Ready)> {
+fn open_shard(start: &Start) -> Result<(Shard, Ready)> {
+    let (addresses, options) = (&start.addresses, start.options.clone());
     set_up_thread(&options.thread)?;
     let spare = CONNECTIONS_REFUSED_MAX;
     let config = Config {
@@ -269,12 +323,17 @@ fn start(
         ..Config::default()
     };
     let opened = sockets::open(&config).map_err(|error| io_error("cannot open sockets", &error))?;
-    for passed in &opened.report.passed_over {
-        let text = format!("sockets without {}: {}", passed.tier.name(), passed.why);
-        log::write(Level::Info, "server", &text);
+    // The others would say the same.
+    if !addresses.is_empty() {
+        for passed in &opened.report.passed_over {
+            let text = format!("sockets without {}: {}", passed.tier.name(), passed.why);
+            log::write(Level::Info, "server", &text);
+        }
     }
     let waker = opened.sockets.waker();
-    let mut shard = Shard::new(broker, opened.sockets, options)?;
+    let mut shard = Shard::new(&start.broker, opened.sockets, options)?;
+    shard.set_instance(start.instance);
+    shard.spread_over(&start.others);
     let mut bound = Vec::new();
     for address in addresses {
         match shard.listen(address) {
@@ -285,8 +344,12 @@ fn start(
             }
         }
     }
-    let addresses = bound;
-    Ok((shard, Ready { addresses, waker }))
+    let ready = Ready {
+        addresses: bound,
+        inbox: shard.inbox(),
+        waker,
+    };
+    Ok((shard, ready))
 }
 
 /// Removes the socket files of a server that does not start.

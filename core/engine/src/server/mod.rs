@@ -13,11 +13,11 @@
 //! | `feed.rs`, `delivering.rs` | its subscriptions, and what they bring |
 //! | `outlets.rs` | what goes to them past their queues |
 //! | `parts.rs` | what the sessions of a shard share |
-//! | `inbox.rs` | how a queue tells the shard that it is ready |
+//! | `inbox.rs` | what comes to a shard from other threads |
 //! | `owed.rs` | the requests that it has to answer |
 //! | `shard.rs` | sockets, sessions and the turn of the loop |
 //! | `address.rs` | URLs of listeners |
-//! | `listen.rs` | one thread with a shard, its addresses, its end |
+//! | `listen.rs` | a thread for each shard, their addresses, their end |
 //!
 //! **Bounds.** Everything a connection can make this side keep has a limit below. Not here: shared
 //! memory, presence, several answers and reply streams; their capabilities are not offered.
@@ -39,7 +39,7 @@ mod shard;
 use fastmq_driver::scheduling::ThreadOptions;
 
 pub use address::address_of;
-pub use inbox::SessionKey;
+pub use inbox::{Inbox, SessionKey};
 pub use listen::Server;
 pub use parts::Parts;
 pub use session::Session;
@@ -47,7 +47,9 @@ pub use shard::Shard;
 
 use crate::wait::Profile;
 
-/// Connections of one shard.
+/// Shards of one server.
+pub const SHARDS_MAX: u32 = 64;
+/// Connections of one server.
 pub const CONNECTIONS_MAX_DEFAULT: u32 = 65_536;
 /// Connections above the limit that are told so; what comes beyond them is closed without a word.
 pub const CONNECTIONS_REFUSED_MAX: u32 = 64;
@@ -87,13 +89,15 @@ pub struct ServerOptions {
     pub name: String,
     /// Whether it may listen beyond this machine, where its bytes can be read by others.
     pub is_insecure_allowed: bool,
-    /// Connections at once.
+    /// Threads that serve connections, at most [`SHARDS_MAX`]; each connection has one of them.
+    pub shards: u32,
+    /// Connections at once, of all shards together.
     pub connections_max: u32,
     /// Subscriptions of one connection.
     pub subscriptions_max: u32,
-    /// How its thread waits.
+    /// How its threads wait.
     pub wait: Profile,
-    /// What its thread is.
+    /// What its threads are.
     pub thread: ThreadOptions,
 }
 
@@ -103,6 +107,7 @@ impl Default for ServerOptions {
             token: Vec::new(),
             name: String::new(),
             is_insecure_allowed: false,
+            shards: 1,
             connections_max: CONNECTIONS_MAX_DEFAULT,
             subscriptions_max: SUBSCRIPTIONS_MAX_DEFAULT,
             wait: Profile::default(),

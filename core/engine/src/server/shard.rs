@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use fastmq_driver::FOREVER_NS;
 use fastmq_driver::sockets::{
-    Address, Completion, ConnectionId, ConnectionOptions, ListenerId, SendMode, Sending, Sockets,
-    Waited,
+    Address, Completion, ConnectionId, ConnectionOptions, ListenerId, SendMode, Sending, Socket,
+    Sockets, Waited,
 };
 use fastmq_memory::allocation::try_box;
 use fastmq_wire::State;
@@ -22,10 +22,10 @@ use crate::error::Result;
 use crate::log::{self, Level};
 use crate::wait::Spin;
 
-use super::inbox::{Inbox, Nudge, SessionKey, Source};
+use super::inbox::{self, Arrived, Inbox, Nudge, SessionKey, Source};
 use super::parts::Parts;
 use super::session::Session;
-use super::{LINGER_NS, ServerOptions};
+use super::{CONNECTIONS_REFUSED_MAX, LINGER_NS, ServerOptions};
 
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
@@ -53,10 +53,12 @@ pub struct Shard {
     sockets: Box<dyn Sockets>,
     parts: Parts,
     connections: Vec<Option<Connection>>,
-    open: u32,
+    /// All shards of the server, itself first, if this is the one that accepts.
+    shards: Vec<Arc<Inbox>>,
     next_serial: u64,
     listeners: Vec<ListenerId>,
     nudges: Vec<Arc<Nudge>>,
+    arrived: Vec<Arrived>,
     times: BinaryHeap<Reverse<(u64, u32, u64)>>,
     spin: Spin,
     /// When a drain ends.
@@ -66,7 +68,7 @@ pub struct Shard {
 impl std::fmt::Debug for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shard")
-            .field("open", &self.open)
+            .field("connections", &self.connection_count())
             .finish_non_exhaustive()
     }
 }
@@ -84,13 +86,14 @@ impl Shard {
     ) -> Result<Self> {
         let inbox = Inbox::new(Some(sockets.waker()));
         Ok(Self {
+            shards: vec![inbox.clone()],
             parts: Parts::over(broker, options, inbox)?,
             sockets,
             connections: Vec::new(),
-            open: 0,
             next_serial: 1,
             listeners: Vec::new(),
             nudges: Vec::new(),
+            arrived: Vec::new(),
             times: BinaryHeap::new(),
             spin: Spin::default(),
             drain_ns: None,
@@ -107,14 +110,29 @@ impl Shard {
         self.sockets.local_address(listener)
     }
 
-    /// Connections that are open.
+    /// Where other threads reach this shard.
+    pub fn inbox(&self) -> Arc<Inbox> {
+        self.parts.inbox.clone()
+    }
+
+    /// Has this shard, which listens, spread connections over others of the same server, too.
+    pub fn spread_over(&mut self, others: &[Arc<Inbox>]) {
+        self.shards.extend_from_slice(others);
+    }
+
+    /// Which run of the server this is: the same for all of its shards.
+    pub fn set_instance(&mut self, instance: u64) {
+        self.parts.instance = instance;
+    }
+
+    /// Connections that are open, or given to this shard.
     pub fn connection_count(&self) -> u32 {
-        self.open
+        self.parts.inbox.connection_count()
     }
 
     /// Whether a drain has ended, and every connection.
     pub fn is_done(&self) -> bool {
-        self.drain_ns.is_some() && self.open == 0
+        self.drain_ns.is_some() && self.connection_count() == 0
     }
 
     /// Takes no more connections, tells those that are there, and closes them at `deadline_ns`.
@@ -164,7 +182,7 @@ impl Shard {
         }
         self.parts.read_clock();
         self.take_completions();
-        self.take_nudges();
+        self.take_inbox();
         self.take_times();
         let mut touched = std::mem::take(&mut self.parts.touched);
         for index in touched.drain(..) {
@@ -195,16 +213,7 @@ impl Shard {
                         self.parts.put_back(session);
                     }
                 }
-                Completion::Accepted { socket, .. } => {
-                    let adopted = self.sockets.adopt(socket, ConnectionOptions::default());
-                    match adopted {
-                        Ok(id) => self.accept(id),
-                        Err(_) => {
-                            let says = "a connection is closed: there are too many by far";
-                            log::write(Level::Warn, "server", says);
-                        }
-                    }
-                }
+                Completion::Accepted { socket, .. } => self.spread(socket),
                 Completion::AcceptPaused { error, .. } => {
                     let text = format!("no connection can be accepted for now: {error}");
                     log::write(Level::Warn, "server", &text);
@@ -251,11 +260,52 @@ impl Shard {
         }
     }
 
-    fn accept(&mut self, id: ConnectionId) {
+    /// Gives an accepted connection to the shard that it is to be one of.
+    fn spread(&mut self, socket: Socket) {
+        let count: u32 = self.shards.iter().map(|it| it.connection_count()).sum();
+        let max = self.parts.options.connections_max;
+        if count >= max.saturating_add(CONNECTIONS_REFUSED_MAX) {
+            return say_too_many();
+        }
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let arrived = Arrived { socket, serial };
+        // Who is too many is told here.
+        let shard = match count < max {
+            true => inbox::place(&self.shards),
+            false => None,
+        };
+        let arrived = match shard {
+            Some(shard) if !Arc::ptr_eq(shard, &self.parts.inbox) => {
+                match shard.hand_over(arrived) {
+                    Ok(()) => return,
+                    Err(arrived) => arrived,
+                }
+            }
+            _ => arrived,
+        };
+        self.parts.inbox.count_in();
+        self.adopt(arrived, count >= max);
+    }
+
+    /// Takes a connection that was counted.
+    fn adopt(&mut self, arrived: Arrived, is_refused: bool) {
+        let Arrived { socket, serial } = arrived;
+        match self.sockets.adopt(socket, ConnectionOptions::default()) {
+            Ok(id) => self.accept(id, serial, is_refused),
+            Err(_) => {
+                self.parts.inbox.count_out();
+                say_too_many();
+            }
+        }
+    }
+
+    fn accept(&mut self, id: ConnectionId, serial: u64, is_refused: bool) {
         let index = id.index();
         if index >= self.connections.len() {
             let missing = index + 1 - self.connections.len();
             if self.connections.try_reserve(missing).is_err() || !self.parts.reserve(index + 1) {
+                self.parts.inbox.count_out();
                 self.sockets.close(id);
                 return;
             }
@@ -263,18 +313,17 @@ impl Shard {
         }
         let key = SessionKey {
             index: index as u32,
-            serial: self.next_serial,
+            serial,
         };
-        self.next_serial += 1;
-        let session = match self.open < self.parts.options.connections_max {
-            true => Session::new(&self.parts, key),
-            false => Session::refused(&self.parts, key),
+        let session = match is_refused {
+            false => Session::new(&self.parts, key),
+            true => Session::refused(&self.parts, key),
         };
         let Ok(mut session) = try_box(session) else {
+            self.parts.inbox.count_out();
             self.sockets.close(id);
             return;
         };
-        self.open += 1;
         self.connections[index] = Some(Connection {
             id,
             serial: key.serial,
@@ -300,13 +349,18 @@ impl Shard {
             if let Some(mut session) = self.parts.take_session(id.index() as u32) {
                 session.on_end(&mut self.parts);
             }
-            self.open -= 1;
+            self.parts.inbox.count_out();
         }
     }
 
-    fn take_nudges(&mut self) {
+    fn take_inbox(&mut self) {
         let mut nudges = std::mem::take(&mut self.nudges);
-        self.parts.inbox.take(&mut nudges);
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.parts.inbox.take(&mut nudges, &mut arrived);
+        for arrived in arrived.drain(..) {
+            self.adopt(arrived, false);
+        }
+        self.arrived = arrived;
         for nudge in nudges.drain(..) {
             let SessionKey { index, serial } = nudge.session;
             let Some(mut session) = self.parts.take_session(index) else {
@@ -361,7 +415,7 @@ impl Shard {
 
     /// Drops entries whose connection has another time by now, once there are many.
     fn sweep_times(&mut self) {
-        if self.times.len() <= TIMES_SPARE + 4 * self.open as usize {
+        if self.times.len() <= TIMES_SPARE + 4 * self.connection_count() as usize {
             return;
         }
         let connections = &self.connections;
@@ -450,9 +504,14 @@ impl Drop for Shard {
                 session.on_end(&mut self.parts);
             }
         }
-        // Queues that are listed know the list.
-        self.parts.inbox.take(&mut self.nudges);
+        self.parts.inbox.close(&mut self.nudges);
     }
+}
+
+#[cold]
+fn say_too_many() {
+    let says = "a connection is closed: there are too many by far";
+    log::write(Level::Warn, "server", says);
 }
 
 impl Connection {
