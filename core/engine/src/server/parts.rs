@@ -17,9 +17,9 @@ use super::inbox::Inbox;
 use super::outlets::Outlets;
 use super::session::Session;
 
-/// Vectors for bytes to send that are kept for the next connection, and the largest of them.
-const POOL_MAX: usize = 64;
-const POOL_BYTES_MAX: usize = 1 << 20;
+/// Bytes of vectors that are kept for what connections say next, and of the largest of them.
+const POOL_BYTES_MAX: usize = 8 << 20;
+const POOLED_BYTES_MAX: usize = 1 << 20;
 /// Payloads of answers that inline responders leave where they are taken from; larger ones are
 /// kept for a moment.
 const REPLY_BYTES: usize = 1024;
@@ -42,7 +42,7 @@ pub struct Parts {
     pub(super) sessions: Vec<Option<Box<Session>>>,
     /// Sessions that have something to do or to say in this turn, each once.
     pub(super) touched: Vec<u32>,
-    pub(super) pool: Vec<Vec<u8>>,
+    pub(super) pool: Pool,
     /// The queues of their subscriptions.
     pub(super) outlets: Outlets,
     known: u64,
@@ -83,7 +83,7 @@ impl Parts {
             is_draining: false,
             sessions: Vec::new(),
             touched: Vec::new(),
-            pool: Vec::new(),
+            pool: Pool::default(),
             outlets: Outlets::default(),
             known: 0,
             waiting: Vec::new(),
@@ -170,14 +170,6 @@ impl Parts {
         }
     }
 
-    /// Keeps a vector for whoever needs one next.
-    pub(super) fn keep_vector(&mut self, vector: Vec<u8>) {
-        let is_fit = (1..=POOL_BYTES_MAX).contains(&vector.capacity());
-        if is_fit && self.pool.len() < POOL_MAX {
-            self.pool.push(vector);
-        }
-    }
-
     /// Has a session tried again when a connection of this shard has room.
     #[inline(always)]
     pub(super) fn wait_for_room(&mut self, session: &mut Session) {
@@ -220,9 +212,36 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// Vectors that nobody uses, so that an idle connection needs none and a busy one grows none.
+#[derive(Default)]
+pub(super) struct Pool {
+    vectors: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Pool {
+    /// Keeps a vector, which is empty.
+    #[inline]
+    pub(super) fn keep(&mut self, vector: Vec<u8>) {
+        let bytes = vector.capacity();
+        let is_fit = (1..=POOLED_BYTES_MAX).contains(&bytes);
+        if is_fit && self.bytes + bytes <= POOL_BYTES_MAX && self.vectors.try_reserve(1).is_ok() {
+            self.bytes += bytes;
+            self.vectors.push(vector);
+        }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let vector = self.vectors.pop()?;
+        self.bytes -= vector.capacity();
+        Some(vector)
+    }
+}
+
 /// See [`Parts::touch`].
 #[inline]
-pub(super) fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Vec<Vec<u8>>) {
+pub(super) fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Pool) {
     if session.is_touched {
         return;
     }
@@ -230,7 +249,7 @@ pub(super) fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Ve
     touched.push(session.key.index);
     let out = session.outgoing();
     if out.capacity() == 0
-        && let Some(vector) = pool.pop()
+        && let Some(vector) = pool.take()
     {
         *out = vector;
     }

@@ -229,7 +229,7 @@ impl Shard {
                     buffer,
                     result,
                 } => {
-                    self.parts.keep_vector(buffer);
+                    self.parts.pool.keep(buffer);
                     self.with(connection, |known, session, parts| {
                         known.is_sending = false;
                         if result.is_err() {
@@ -454,9 +454,9 @@ impl Shard {
                 }
             }
             bytes.clear();
-            self.parts.keep_vector(bytes);
+            self.parts.pool.keep(bytes);
         } else if session.outgoing().is_empty() {
-            self.parts.keep_vector(std::mem::take(session.outgoing()));
+            self.parts.pool.keep(std::mem::take(session.outgoing()));
         }
         let now_ns = self.parts.now_ns;
         let is_over = session.state() != State::Ready && session.state() != State::Waiting;
