@@ -6,6 +6,8 @@ SONAME := libfastmq.so.0
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
 SECONDS ?= 600
+# rustup target add it; only x86-64 and aarch64 are tried.
+STATIC_TARGET ?= $(shell uname -m)-unknown-linux-musl
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 CFLAGS ?= -O2 -g
@@ -18,13 +20,14 @@ BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 INSTALL_NAMES = PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' \
-	INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' DESTDIR='$(DESTDIR)' \
+	INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' UNITDIR='$(UNITDIR)' DESTDIR='$(DESTDIR)' \
 	VERSION='$(VERSION)' SONAME='$(SONAME)'
 SUPPORT := $(wildcard tests/support/*.h tests/c/*.h examples/c/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test bench soak header header-check vectors audit fmt clean
+.PHONY: help setup run build static test bench soak header header-check vectors audit fmt clean
 .PHONY: install uninstall abi-check abi-accept
 
 help: ## this list
@@ -45,6 +48,12 @@ build: ## release build: build/lib, build/bin
 	@ln -sf $(SONAME) build/lib/libfastmq.so
 	@install -m 644 $(RELEASE)/libfastmq_c.a build/lib/libfastmq.a
 	@install -m 755 $(RELEASE)/fastmq build/bin/fastmq
+
+static: ## the command as one file without libraries: build/static/fastmq, by musl
+	cargo build --locked --release -p fastmq-cli --target $(STATIC_TARGET)
+	@mkdir -p build/static
+	@install -m 755 $(TARGET)/$(STATIC_TARGET)/release/fastmq build/static/fastmq
+	@strip build/static/fastmq
 
 test: ## all tests and checks; STAGES="tidy rust" runs some of them
 	@python3 tests/stages/run.py $(STAGES)

@@ -2,13 +2,13 @@
 # Installs what `make build` has made, or takes it away: `make install`, `make uninstall`. Both walk
 # over the one list below, so that they cannot drift apart.
 #
-# From the environment: PREFIX, BINDIR, LIBDIR, INCLUDEDIR, MANDIR (absolute), DESTDIR (goes in front
+# From the environment: PREFIX, BINDIR, LIBDIR, INCLUDEDIR, MANDIR, UNITDIR (absolute), DESTDIR (goes in front
 # of each), VERSION, SONAME.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 action=$1
 : "${DESTDIR:=}"
-for directory in "$PREFIX" "$BINDIR" "$LIBDIR" "$INCLUDEDIR" "$MANDIR"; do
+for directory in "$PREFIX" "$BINDIR" "$LIBDIR" "$INCLUDEDIR" "$MANDIR" "$UNITDIR"; do
     if [[ $directory != /* ]]; then
         echo "$directory is no absolute path; PREFIX and the other directories must be" >&2
         exit 2
@@ -40,7 +40,7 @@ link() {
 fill() {
     local from_lib
     from_lib=$(realpath -m --relative-to="$LIBDIR" "$INCLUDEDIR")
-    sed -e "s|@PREFIX@|$PREFIX|g" -e "s|@LIBDIR@|$LIBDIR|g" -e "s|@INCLUDEDIR@|$INCLUDEDIR|g" \
+    sed -e "s|@PREFIX@|$PREFIX|g" -e "s|@BINDIR@|$BINDIR|g" -e "s|@LIBDIR@|$LIBDIR|g" -e "s|@INCLUDEDIR@|$INCLUDEDIR|g" \
         -e "s|@VERSION@|$VERSION|g" -e "s|@SONAME@|$SONAME|g" \
         -e "s|@INCLUDE_FROM_LIB@|$from_lib|g" "$1" >"$work/filled"
     put 644 "$work/filled" "$2"
@@ -60,6 +60,8 @@ fill packaging/fastmq.pc.in "$LIBDIR/pkgconfig/fastmq.pc"
 fill packaging/cmake/fastmq-config.cmake.in "$LIBDIR/cmake/fastmq/fastmq-config.cmake"
 fill packaging/cmake/fastmq-config-version.cmake.in \
     "$LIBDIR/cmake/fastmq/fastmq-config-version.cmake"
+fill packaging/fastmq.service "$UNITDIR/fastmq.service"
+put 644 packaging/fastmq.socket "$UNITDIR/fastmq.socket"
 fill packaging/man/fastmq.1 "$MANDIR/man1/fastmq.1"
 fill packaging/man/fastmq.3 "$MANDIR/man3/fastmq.3"
 # say TARGET ARGUMENT...: what the command writes about itself.
@@ -69,7 +71,7 @@ say() {
     [ "$action" = uninstall ] || build/bin/fastmq "$@" >"$work/said"
     put 644 "$work/said" "$target"
 }
-for name in serve pub sub request reply; do
+for name in serve pub sub request reply config; do
     say "$MANDIR/man1/fastmq-$name.1" man $name
 done
 say "$PREFIX/share/bash-completion/completions/fastmq" completions bash

@@ -1,5 +1,5 @@
 //! The `fastmq` command: what version this is, what this machine offers, how fast it goes, a
-//! server, and clients of one for the shell.
+//! server, its configuration, and clients of one for the shell.
 //!
 //! It uses the crate `fastmq` as any program would; the bench also `fastmq-wire`, to load servers
 //! with frames of its own. Each command stands in a module of its own and writes to standard
@@ -8,13 +8,17 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod config;
+mod configuration;
 mod doctor;
 mod failure;
+mod notify;
 mod output;
 mod publish;
 mod remote;
 mod reply;
 mod request;
+mod root;
 mod serve;
 mod shell;
 mod subscribe;
@@ -42,6 +46,7 @@ fn command() -> Command {
         .subcommand(subscribe::command())
         .subcommand(request::command())
         .subcommand(reply::command())
+        .subcommand(config::command())
         .subcommand(shell::completions())
         .subcommand(shell::man())
 }
@@ -57,6 +62,7 @@ fn run(out: &mut dyn Write, matches: &ArgMatches) -> Outcome {
         Some(("sub", arguments)) => subscribe::run(out, arguments)?,
         Some(("request", arguments)) => request::run(out, arguments)?,
         Some(("reply", arguments)) => reply::run(arguments)?,
+        Some(("config", arguments)) => config::run(out, arguments)?,
         Some(("completions", arguments)) => shell::run_completions(out, command(), arguments)?,
         Some(("man", arguments)) => shell::run_man(out, command(), arguments)?,
         _ => {}

@@ -1,6 +1,5 @@
 //! The server that a command talks to.
 
-use std::fs;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,26 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::{Arg, ArgMatches, value_parser};
 use fastmq::{Client, ConnectOptions, Event, Message, Status, headers::Headers};
 
+use crate::configuration::{self, Configuration, Part};
 use crate::failure::{Failure, Outcome, code};
 
-/// Where a server listens and a client looks for it if nobody says.
-pub(crate) const URL_DEFAULT: &str = "tcp://127.0.0.1:4860";
 /// The longest time that an option takes: a year.
 const SECONDS_MAX: f64 = 366.0 * 86_400.0;
 const SECOND_NS: f64 = 1e9;
 
 /// The options of each command that talks to a server.
-pub(crate) fn arguments() -> [Arg; 2] {
-    let server = Arg::new("server")
-        .long("server")
-        .short('s')
-        .value_name("URL")
-        .help("The server, or several with commas: unix:PATH, tcp://HOST:PORT [env: FASTMQ_URL]");
-    let token_file = Arg::new("token-file")
-        .long("token-file")
-        .value_name("FILE")
-        .help("What the server wants to know, in a file [env: FASTMQ_TOKEN_FILE]");
-    [server, token_file]
+pub(crate) fn arguments() -> impl Iterator<Item = Arg> {
+    configuration::arguments(Part::Client)
 }
 
 /// A connection and what was lost on it.
@@ -47,14 +36,8 @@ struct Lost {
 impl Remote {
     /// Connects, and says on standard error what happens to the connection later.
     pub(crate) fn connect(arguments: &ArgMatches) -> Outcome<Self> {
-        let given = arguments.get_one::<String>("server").cloned();
-        let url = given.or_else(|| variable("FASTMQ_URL"));
-        let url = url.unwrap_or_else(|| URL_DEFAULT.to_owned());
-        let given = arguments.get_one::<String>("token-file").cloned();
-        let token = match given.or_else(|| variable("FASTMQ_TOKEN_FILE")) {
-            Some(path) => token_in(&path)?,
-            None => Vec::new(),
-        };
+        let configuration = Configuration::load(Part::Client, arguments)?;
+        let (url, token) = (configuration.text("url"), configuration.token()?);
         let lost = Arc::new(Lost::default());
         let events = lost.clone();
         let options = ConnectOptions {
@@ -63,8 +46,8 @@ impl Remote {
             on_event: Some(Arc::new(move |event: &Event<'_>| tell(event, &events))),
             ..ConnectOptions::default()
         };
-        let client = Client::connect(&url, options);
-        let client = client.map_err(|error| Failure::from(error).about(&url))?;
+        let client = Client::connect(url, options);
+        let client = client.map_err(|error| Failure::from(error).about(url))?;
         Ok(Self { client, lost })
     }
 
@@ -81,10 +64,6 @@ impl Remote {
             code => Err(Failure::told(code as u8)),
         }
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn tell(event: &Event<'_>, lost: &Lost) {
@@ -126,17 +105,6 @@ fn tell(event: &Event<'_>, lost: &Lost) {
 /// Says something beside the command's output.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "fastmq: {text}");
-}
-
-/// The secret in a file.
-pub(crate) fn token_in(path: &str) -> Outcome<Vec<u8>> {
-    let explain = |error: io::Error| Failure::usage(format!("{path}: {error}"));
-    let mut token = fs::read(path).map_err(explain)?;
-    token.truncate(token.trim_ascii_end().len());
-    match token.is_empty() {
-        true => Err(Failure::usage(format!("{path} is empty: it has no token"))),
-        false => Ok(token),
-    }
 }
 
 /// An option that is a number of seconds, with a fraction if you like.

@@ -1,97 +1,136 @@
 //! `fastmq serve`: a broker that other processes use, until SIGTERM or SIGINT.
 
 use std::io::{self, Write};
-use std::num::NonZero;
-use std::thread;
+use std::sync::Arc;
 
-use crate::remote::URL_DEFAULT;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use fastmq::border::signals::EndSignals;
-use fastmq::{Client, Options, SHARDS_MAX, ServerOptions, log};
+use clap::{ArgMatches, Command};
+use fastmq::border::descriptors;
+use fastmq::border::signals::{Signals, Wish};
+use fastmq::{Client, Options, Server, ServerChanges, ServerOptions, log};
 
-/// How long a drain waits for the clients, at most.
-const DRAIN_SECONDS_MAX: u64 = 3600;
+use crate::configuration::{Configuration, Part, Value, WAITS, arguments};
+use crate::failure::Outcome;
+use crate::notify;
+use crate::remote::note;
+use crate::root::DataRoot;
+
 const SECOND_NS: u64 = 1_000_000_000;
-/// Threads if nobody says, at most; one on machines of one or two cores.
-const SHARDS_DEFAULT_MAX: usize = 16;
 
 /// The command line.
 pub(crate) fn command() -> Command {
-    let listen = Arg::new("listen")
-        .long("listen")
-        .value_name("URL")
-        .help("unix:PATH or tcp://HOST:PORT; may be given several times")
-        .action(ArgAction::Append)
-        .default_value(URL_DEFAULT);
-    let token_file = Arg::new("token-file")
-        .long("token-file")
-        .value_name("FILE")
-        .help("What clients must know: the content of this file, without white space at its end");
-    let insecure = Arg::new("insecure")
-        .long("insecure")
-        .help("Listen where other machines reach it, though all is sent in the clear")
-        .action(ArgAction::SetTrue);
-    let drain = Arg::new("drain-seconds")
-        .long("drain-seconds")
-        .help("How long clients have to finish after SIGTERM or SIGINT")
-        .default_value("10")
-        .value_parser(value_parser!(u64).range(0..=DRAIN_SECONDS_MAX));
-    let shards = Arg::new("shards")
-        .long("shards")
-        .help(
-            "Threads that serve connections [default: one for each core, at most 16; 1 on one or \
-             two cores]",
-        )
-        .value_parser(value_parser!(u32).range(1..=i64::from(SHARDS_MAX)));
     Command::new("serve")
         .about("Serves other processes until SIGTERM or SIGINT")
-        .args([listen, token_file, insecure, drain, shards])
-}
-
-/// One thread for each core, but one alone where there are no more than two: clients need some.
-fn shards_default() -> u32 {
-    match thread::available_parallelism().map_or(1, NonZero::get) {
-        ..=2 => 1,
-        cores => cores.min(SHARDS_DEFAULT_MAX) as u32,
-    }
+        .args(arguments(Part::Server))
 }
 
 /// Serves until it is asked to end.
-pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> crate::failure::Outcome {
-    let ends = EndSignals::hold_back()?;
-    let options = ServerOptions {
-        token: match arguments.get_one::<String>("token-file") {
-            Some(path) => crate::remote::token_in(path)?,
-            None => Vec::new(),
-        },
-        shards: match arguments.get_one("shards") {
-            Some(shards) => *shards,
-            None => shards_default(),
-        },
-        is_insecure_allowed: arguments.get_flag("insecure"),
-        ..ServerOptions::default()
+pub(crate) fn run(out: &mut dyn Write, matches: &ArgMatches) -> Outcome {
+    let signals = Signals::hold_back()?;
+    let mut configuration = Configuration::load(Part::Server, matches)?;
+    set_log(&configuration)?;
+    let mut server_options = server_options(&configuration)?;
+    let sockets = descriptors::take_inherited()?;
+    server_options.sockets = sockets.into_iter().map(Arc::new).collect();
+    let _data_root = DataRoot::take(&configuration)?;
+    // A descriptor for each connection; what an administrator allows at most is the limit.
+    if let Err(error) = descriptors::raise_limit() {
+        note(&format!("the limit of open files stays as it is: {error}"));
+    }
+    let urls = match server_options.sockets.is_empty() || !configuration.is_default("listen") {
+        true => configuration.get("listen").map_or(&[][..], Value::texts),
+        // Whoever started us listens instead.
+        false => &[],
     };
-    let hook = log::hook(|level, target, text| {
-        let _ = writeln!(io::stderr(), "fastmq: {level:?}: {target}: {text}");
-    });
-    log::set(log::Level::Info as u32, Some(hook?));
-    let urls: Vec<&str> = arguments
-        .get_many::<String>("listen")
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
-    let client = Client::open(Options::default())?;
-    let server = client.listen(&urls, options)?;
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let client = Client::open(options(&configuration))?;
+    let server = client.listen(&urls, server_options)?;
     for url in server.urls() {
         writeln!(out, "listening at {url}")?;
     }
     out.flush()?;
-    ends.wait()?;
+    notify::say(&format!(
+        "READY=1\nSTATUS=listening at {}",
+        server.urls().join(", ")
+    ));
+    while signals.wait()? == Wish::Reload {
+        notify::say_reloading();
+        match reload(matches, &configuration, &server) {
+            Ok(again) => configuration = again,
+            Err(failure) => note(&format!("all stays as it is: {}", failure.text())),
+        }
+        writeln!(out, "reloaded")?;
+        out.flush()?;
+        notify::say("READY=1");
+    }
+    notify::say("STOPPING=1\nSTATUS=waiting for clients to finish");
     writeln!(out, "draining")?;
     out.flush()?;
-    let seconds = arguments.get_one::<u64>("drain-seconds").copied();
-    server.close(seconds.unwrap_or(0) * SECOND_NS);
+    server.close(configuration.number("drain_seconds") * SECOND_NS);
     client.close();
     Ok(())
+}
+
+/// Reads the configuration again, and takes over what can be.
+fn reload(matches: &ArgMatches, before: &Configuration, server: &Server) -> Outcome<Configuration> {
+    let after = Configuration::load(Part::Server, matches)?;
+    let options = server_options(&after)?;
+    server.change(&ServerChanges {
+        token: options.token,
+        subscriptions_max: options.subscriptions_max,
+    })?;
+    set_log(&after)?;
+    for (new, old) in after.entries().iter().zip(before.entries()) {
+        if new.value != old.value && !new.setting.is_reloaded {
+            note(&format!(
+                "{} is {} from the next start on",
+                new.setting.key,
+                new.show()
+            ));
+        }
+    }
+    Ok(after)
+}
+
+fn set_log(configuration: &Configuration) -> Outcome {
+    let level = match configuration.text("log") {
+        "error" => log::Level::Error as u32,
+        "warn" => log::Level::Warn as u32,
+        "info" => log::Level::Info as u32,
+        "debug" => log::Level::Debug as u32,
+        _ => 0,
+    };
+    let hook = log::hook(|level, target, text| {
+        let _ = writeln!(io::stderr(), "fastmq: {level:?}: {target}: {text}");
+    });
+    log::set(level, Some(hook?));
+    Ok(())
+}
+
+fn wait(configuration: &Configuration) -> fastmq::Profile {
+    let name = configuration.text("wait");
+    let found = WAITS.iter().find(|(known, _)| *known == name);
+    found.map_or_else(fastmq::Profile::default, |(_, profile)| *profile)
+}
+
+fn options(configuration: &Configuration) -> Options {
+    Options {
+        memory_max: configuration.number("memory_max"),
+        payload_max: configuration.number("payload_max"),
+        queue_capacity: configuration.number("queue_capacity"),
+        ..Options::default()
+    }
+}
+
+fn server_options(configuration: &Configuration) -> Outcome<ServerOptions> {
+    let number = |key| u32::try_from(configuration.number(key)).unwrap_or(u32::MAX);
+    Ok(ServerOptions {
+        token: configuration.token()?,
+        name: configuration.text("name").to_owned(),
+        shards: number("shards"),
+        is_insecure_allowed: configuration.is_true("insecure"),
+        connections_max: number("connections_max"),
+        subscriptions_max: number("subscriptions_max"),
+        wait: wait(configuration),
+        ..ServerOptions::default()
+    })
 }

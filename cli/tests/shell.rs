@@ -218,6 +218,7 @@ fn completions_and_man_pages_name_every_command() {
         "sub",
         "request",
         "reply",
+        "config",
         "completions",
         "man",
     ];

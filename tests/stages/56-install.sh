@@ -21,16 +21,17 @@ is_empty() { [ -z "$(find "$1" ! -type d)" ]; }
 
 check "make install" make --no-print-directory install PREFIX="$prefix"
 for file in bin/fastmq lib/libfastmq.so.0 lib/libfastmq.so lib/libfastmq.a include/fastmq.h \
-    include/fastmq.hpp share/man/man1/fastmq{,-serve,-pub,-sub,-request,-reply}.1 \
+    include/fastmq.hpp share/man/man1/fastmq{,-serve,-pub,-sub,-request,-reply,-config}.1 \
     share/man/man3/fastmq.3 share/bash-completion/completions/fastmq \
-    share/zsh/site-functions/_fastmq share/fish/vendor_completions.d/fastmq.fish; do
+    share/zsh/site-functions/_fastmq share/fish/vendor_completions.d/fastmq.fish \
+    lib/systemd/system/fastmq.service lib/systemd/system/fastmq.socket; do
     check "$file is there and readable" test -r "$prefix/$file"
 done
 check "the links lead to the library" \
     test "$(readlink "$prefix/lib/libfastmq.so") $(readlink "$prefix/lib/libfastmq.so.0")" \
     = "libfastmq.so.0 libfastmq.so.$(make -s --eval='v: ; @echo $(VERSION)' v)"
 check "the installed command runs" quietly "$prefix/bin/fastmq" version
-for name in fastmq{,-serve,-pub,-sub,-request,-reply}.1 fastmq.3; do
+for name in fastmq{,-serve,-pub,-sub,-request,-reply,-config}.1 fastmq.3; do
     page=$(find "$prefix/share/man" -name "$name")
     if command -v groff >/dev/null; then
         check "$name is a page without a warning" \
@@ -43,6 +44,13 @@ done
 check "fastmq.3 names functions that exist" \
     test -z "$(grep -oE '\bfastmq_[a-z_]+( \(\)|\()' packaging/man/fastmq.3 | tr -d ' ()' |
         sort -u | grep -vxFf ffi/symbols.txt)"
+units=("$prefix"/lib/systemd/system/fastmq.{service,socket})
+check "nothing is left to fill in the units" test -z "$(grep -oh '@[A-Z_]*@' "${units[@]}")"
+if command -v systemd-analyze >/dev/null; then
+    check "systemd takes the units" quietly systemd-analyze verify --man=no "${units[@]}"
+else
+    skip "systemd takes the units" "systemd-analyze is not installed"
+fi
 commands=$(build/bin/fastmq --help | sed -nE 's/^  ([a-z]+)  .*/\1/p')
 documented=$(sed -nE 's/^\.B ([a-z]+)$/\1/p' packaging/man/fastmq.1)
 check "fastmq.1 names the commands" test "$commands" = "$documented"

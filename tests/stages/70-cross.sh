@@ -110,4 +110,14 @@ else
     except=(tests/c/no_memory.c)
     because="it refuses the requests of a shared library, by glibc's names"
     cross $musl
+    # Less optimized than `make static` has it: what is checked here is that it needs nothing.
+    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+    export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=0
+    check "make static" make --no-print-directory static STATIC_TARGET=$musl
+    check "the static command needs no library" \
+        eval '! readelf -d build/static/fastmq | grep -q NEEDED'
+    check "and has no interpreter" eval '! readelf -l build/static/fastmq | grep -q INTERP'
+    check "and runs" eval 'build/static/fastmq version >/dev/null'
+    check "and is smaller than 6 MB" test "$(stat -c %s build/static/fastmq)" -lt 6000000
+    check "and is answered by its own server" bash tests/stages/static.sh build/static/fastmq
 fi

@@ -74,7 +74,7 @@ pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::presence::{HEADER_SUBSCRIPTION, SUBJECT_JOINED, SUBJECT_LEFT};
-pub use fastmq_engine::server::{SHARDS_MAX, ServerOptions};
+pub use fastmq_engine::server::{Changes as ServerChanges, SHARDS_MAX, ServerOptions};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::timestamps::Timestamps;
@@ -102,7 +102,7 @@ pub const FOREVER_NS: u64 = u64::MAX;
 pub mod border {
     pub use fastmq_engine::any::wait_any;
     pub use fastmq_engine::driver::{
-        core_count, fence, fork, pages, pin_current_thread, signals, sockets,
+        core_count, descriptors, fence, fork, pages, pin_current_thread, signals, sockets,
     };
     pub use fastmq_engine::memory::allocation::{Allocator, try_arc, try_box};
     pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};

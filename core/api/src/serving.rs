@@ -1,7 +1,7 @@
 //! A client that listens: other processes use its broker by the native protocol.
 
 use fastmq_engine::Result;
-use fastmq_engine::server::{self, ServerOptions};
+use fastmq_engine::server::{self, Changes as ServerChanges, ServerOptions};
 
 use crate::client::Client;
 
@@ -31,8 +31,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// INVALID: a URL, no URL, a name above 255 bytes, a token above 4,096, or no shard or more
-    /// than [`SHARDS_MAX`](crate::SHARDS_MAX). DENIED: other machines would reach it,
+    /// INVALID: a URL, no URL and no socket, a name above 255 bytes, a token above 4,096, or no
+    /// shard or more than [`SHARDS_MAX`](crate::SHARDS_MAX). DENIED: other machines would reach it,
     /// and `is_insecure_allowed` is not set. UNSUPPORTED: this is a client of another server. IO:
     /// an address is in use, or the system refuses. CLOSED, NO_MEMORY.
     pub fn listen(&self, urls: &[&str], options: ServerOptions) -> Result<Server> {
@@ -47,6 +47,14 @@ impl Server {
     pub fn urls(&self) -> Vec<String> {
         let addresses = self.server.addresses().iter();
         addresses.map(ToString::to_string).collect()
+    }
+
+    /// Takes over a token and a limit, without a break for those who are connected.
+    ///
+    /// # Errors
+    /// INVALID: a token above 4,096 bytes.
+    pub fn change(&self, changes: &ServerChanges) -> Result<()> {
+        self.server.change(changes)
     }
 
     /// Takes no more connections, asks the clients to finish, and closes when they have gone or

@@ -13,6 +13,7 @@
 
 mod clock;
 mod counters;
+pub mod descriptors;
 mod event;
 pub mod fence;
 pub mod fork;

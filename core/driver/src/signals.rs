@@ -1,4 +1,5 @@
-//! Being asked to end: SIGTERM and SIGINT, waited for in place of a handler.
+//! Being asked to end or to look at the configuration again: signals that are waited for in place
+//! of a handler.
 //!
 //! For programs of our own, whose main thread has nothing else to do. A library in somebody else's
 //! process leaves signals alone.
@@ -6,13 +7,22 @@
 use core::mem::MaybeUninit;
 use std::io;
 
-/// Both signals, held back from this thread and those that it starts afterwards.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGTERM, SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// The three signals, held back from this thread and those that it starts afterwards.
 #[derive(Debug)]
-pub struct EndSignals {
+pub struct Signals {
     set: libc::sigset_t,
 }
 
-impl EndSignals {
+impl Signals {
     /// Holds them back; call it before other threads are started.
     ///
     /// # Errors
@@ -23,7 +33,7 @@ impl EndSignals {
         unsafe { libc::sigemptyset(set.as_mut_ptr()) };
         // SAFETY: `sigemptyset` has made it a set.
         let mut set = unsafe { set.assume_init() };
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             // SAFETY: `set` is a set, and the number is a signal's.
             unsafe { libc::sigaddset(&raw mut set, signal) };
         }
@@ -41,13 +51,14 @@ impl EndSignals {
     ///
     /// # Errors
     /// What `sigwait` says, which is nothing here.
-    pub fn wait(&self) -> io::Result<()> {
+    pub fn wait(&self) -> io::Result<Wish> {
         let mut signal = 0;
         // SAFETY: `set` is a set, and `signal` is written to by the call alone.
         let error = unsafe { libc::sigwait(&raw const self.set, &raw mut signal) };
-        match error {
-            0 => Ok(()),
-            error => Err(io::Error::from_raw_os_error(error)),
+        match (error, signal) {
+            (0, libc::SIGHUP) => Ok(Wish::Reload),
+            (0, _) => Ok(Wish::End),
+            (error, _) => Err(io::Error::from_raw_os_error(error)),
         }
     }
 }

@@ -248,7 +248,7 @@ pub trait Sockets {
     /// Accepts connections of a socket that listens already: one that the service manager made.
     ///
     /// # Errors
-    /// No place for a listener.
+    /// No place for a listener. `InvalidInput`: it is no stream socket that listens.
     fn adopt_listener(&mut self, socket: OwnedFd) -> io::Result<ListenerId>;
 
     /// Where a listener listens; tells the port that was free.

@@ -312,6 +312,7 @@ impl<P: Poller> Sockets for ReadinessSockets<P> {
     }
 
     fn adopt_listener(&mut self, socket: OwnedFd) -> io::Result<ListenerId> {
+        socket::check_listening(&socket)?;
         self.add_listener(socket)
     }
 

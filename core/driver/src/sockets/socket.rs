@@ -148,6 +148,17 @@ pub fn is_answered(path: &Path) -> Option<bool> {
     }
 }
 
+/// Whether a socket that somebody else has made is one that connections can be accepted of.
+pub(super) fn check_listening(fd: &OwnedFd) -> io::Result<()> {
+    let option = |name| get_option::<libc::c_int>(fd, libc::SOL_SOCKET, name);
+    let is_stream = option(libc::SO_TYPE).is_ok_and(|kind| kind == libc::SOCK_STREAM);
+    if is_stream && option(libc::SO_ACCEPTCONN).is_ok_and(|is_listening| is_listening != 0) {
+        return Ok(());
+    }
+    let says = "the descriptor is no stream socket that listens";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, says))
+}
+
 /// Takes one connection that waits; `WouldBlock` if none does.
 pub(super) fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;

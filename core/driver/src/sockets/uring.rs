@@ -304,6 +304,7 @@ impl Sockets for UringSockets {
     }
 
     fn adopt_listener(&mut self, socket: OwnedFd) -> io::Result<ListenerId> {
+        socket::check_listening(&socket)?;
         self.add_listener(socket)
     }
 

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 
 use fastmq_driver::sockets::{self, Address, Config};
 use fastmq_driver::{FOREVER_NS, Thread};
+use fastmq_memory::sync::{Mutex, lock};
 
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
@@ -21,7 +22,7 @@ use crate::thread_options::set_up_thread;
 
 use super::inbox::Inbox;
 use super::shard::Shard;
-use super::{CONNECTIONS_REFUSED_MAX, LINGER_NS, SHARDS_MAX, ServerOptions};
+use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, SHARDS_MAX, ServerOptions};
 
 /// What the handle asks of the threads.
 const RUN: u32 = 0;
@@ -34,6 +35,9 @@ const LAST_NS: u64 = LINGER_NS * 2;
 struct Control {
     command: AtomicU32,
     drain_ns: AtomicU64,
+    /// How often there were changes.
+    version: AtomicU32,
+    changes: Mutex<Changes>,
 }
 
 /// What a thread needs to begin, and says when it has.
@@ -46,6 +50,13 @@ struct Start {
     addresses: Vec<Address>,
     /// The shards that the first one gives connections to.
     others: Vec<Arc<Inbox>>,
+}
+
+impl Start {
+    /// Whether this is the one that accepts.
+    fn is_first(&self) -> bool {
+        !self.addresses.is_empty() || !self.options.sockets.is_empty()
+    }
 }
 
 struct Ready {
@@ -85,7 +96,7 @@ impl Server {
     ///
     /// # Errors
     /// DENIED: a TCP address that other machines reach, without `is_insecure_allowed`. INVALID: no
-    /// address, a name above 255 bytes, a token above 4,096, no shard or more than
+    /// address and no socket, a name above 255 bytes, a token above 4,096, no shard or more than
     /// [`SHARDS_MAX`]. UNSUPPORTED: the broker is a remote
     /// client. IO: an address is in use, or the system refuses. CLOSED, NO_MEMORY.
     pub fn listen(
@@ -114,9 +125,16 @@ impl Server {
         let mut others = Vec::new();
         for index in (0..options.shards).rev() {
             let is_first = index == 0;
+            let sockets = match is_first {
+                true => options.sockets.clone(),
+                false => Vec::new(),
+            };
             let start = Start {
                 broker: broker.clone(),
-                options: options.clone(),
+                options: ServerOptions {
+                    sockets,
+                    ..options.clone()
+                },
                 control: server.control.clone(),
                 instance,
                 addresses: match is_first {
@@ -167,6 +185,18 @@ impl Server {
         &self.addresses
     }
 
+    /// Takes changes over, without a break for those who are connected.
+    ///
+    /// # Errors
+    /// INVALID: a token above 4,096 bytes.
+    pub fn change(&self, changes: &Changes) -> Result<()> {
+        check_token(&changes.token)?;
+        lock(&self.control.changes).clone_from(changes);
+        self.control.version.fetch_add(1, Ordering::SeqCst);
+        self.running.iter().for_each(|it| it.waker.wake());
+        Ok(())
+    }
+
     /// Takes no more connections, asks the clients to finish, and closes when they have gone or
     /// after `timeout_ns`. Blocks until then.
     pub fn close(mut self, timeout_ns: u64) {
@@ -215,13 +245,13 @@ static REMOTE: Fault = Fault(
 
 fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
     let wrong = |says| Err(Error::new(says));
-    if addresses.is_empty() {
+    if addresses.is_empty() && options.sockets.is_empty() {
         return wrong(&Fault(
             Status::Invalid,
             "a server needs an address to listen at",
         ));
     }
-    if addresses.len() > sockets::LISTENERS_MAX as usize {
+    if addresses.len() + options.sockets.len() > sockets::LISTENERS_MAX as usize {
         return wrong(&Fault(
             Status::Invalid,
             "a server listens at 64 addresses at most",
@@ -233,18 +263,27 @@ fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
             "a server's name has at most 255 bytes",
         ));
     }
-    if options.token.len() > 4096 {
-        return wrong(&Fault(Status::Invalid, "a token has at most 4,096 bytes"));
-    }
+    check_token(&options.token)?;
     if !(1..=SHARDS_MAX).contains(&options.shards) {
         return wrong(&Fault(Status::Invalid, "a server has 1 to 64 shards"));
     }
-    for address in addresses {
-        if let Address::Tcp(tcp) = address
-            && !tcp.ip().is_loopback()
-            && !options.is_insecure_allowed
-        {
-            return Err(Error::with(
+    let mut addresses = addresses.iter();
+    addresses.try_for_each(|address| check_reach(address, options))
+}
+
+fn check_token(token: &[u8]) -> Result<()> {
+    let says = &Fault(Status::Invalid, "a token has at most 4,096 bytes");
+    match token.len() {
+        ..=4096 => Ok(()),
+        _ => Err(Error::new(says)),
+    }
+}
+
+/// Whether so many may reach an address.
+fn check_reach(address: &Address, options: &ServerOptions) -> Result<()> {
+    match address {
+        Address::Tcp(tcp) if !tcp.ip().is_loopback() && !options.is_insecure_allowed => {
+            Err(Error::with(
                 &Fault(
                     Status::Denied,
                     "an address that other machines reach would carry everything in the clear; \
@@ -255,10 +294,10 @@ fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
                      token too, in the clear; listen at 127.0.0.1 or [::1], or allow it by \
                      `insecure`"
                 ),
-            ));
+            ))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Removes a socket file that nobody listens at any more.
@@ -296,12 +335,18 @@ fn run(start: &Start, say: &mpsc::Sender<Result<Ready>>) {
     };
     let is_asked = || control.command.load(Ordering::SeqCst) != RUN;
     let mut end_ns = FOREVER_NS;
+    let mut version = 0;
     loop {
-        let look = || end_ns == FOREVER_NS && is_asked();
+        let latest = || control.version.load(Ordering::SeqCst);
+        let look = || end_ns == FOREVER_NS && (is_asked() || latest() != version);
         if let Err(error) = shard.turn(end_ns, &look) {
             let text = format!("a shard of the server ends, as its sockets fail: {error}");
             log::write(Level::Error, "server", &text);
             return;
+        }
+        if latest() != version {
+            version = latest();
+            shard.change(&lock(&control.changes));
         }
         if end_ns == FOREVER_NS && is_asked() {
             let drain_ns = control.drain_ns.load(Ordering::Relaxed);
@@ -324,14 +369,14 @@ fn open_shard(start: &Start) -> Result<(Shard, Ready)> {
     };
     let opened = sockets::open(&config).map_err(|error| io_error("cannot open sockets", &error))?;
     // The others would say the same.
-    if !addresses.is_empty() {
+    if start.is_first() {
         for passed in &opened.report.passed_over {
             let text = format!("sockets without {}: {}", passed.tier.name(), passed.why);
             log::write(Level::Info, "server", &text);
         }
     }
     let waker = opened.sockets.waker();
-    let mut shard = Shard::new(&start.broker, opened.sockets, options)?;
+    let mut shard = Shard::new(&start.broker, opened.sockets, options.clone())?;
     shard.set_instance(start.instance);
     shard.spread_over(&start.others);
     let mut bound = Vec::new();
@@ -343,6 +388,12 @@ fn open_shard(start: &Start) -> Result<(Shard, Ready)> {
                 return Err(io_error(&format!("cannot listen at {address}"), &error));
             }
         }
+    }
+    for socket in &options.sockets {
+        let adopted = socket.try_clone().and_then(|it| shard.adopt_listener(it));
+        let adopted = adopted.map_err(|error| io_error("cannot listen at a socket", &error));
+        let checked = adopted.and_then(|address| check_reach(&address, &options).map(|()| address));
+        bound.push(checked.inspect_err(|_| remove_made(addresses))?);
     }
     let ready = Ready {
         addresses: bound,

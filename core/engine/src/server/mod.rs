@@ -36,6 +36,9 @@ mod publishing;
 mod session;
 mod shard;
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use fastmq_driver::scheduling::ThreadOptions;
 
 pub use address::address_of;
@@ -99,6 +102,18 @@ pub struct ServerOptions {
     pub wait: Profile,
     /// What its threads are.
     pub thread: ThreadOptions,
+    /// Sockets that listen already, which a service manager has made, to accept at beside the
+    /// addresses. Their files are left alone.
+    pub sockets: Vec<Arc<OwnedFd>>,
+}
+
+/// What a server that runs takes over.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// As [`ServerOptions::token`], for those who connect from now on.
+    pub token: Vec<u8>,
+    /// As [`ServerOptions::subscriptions_max`], for what is subscribed from now on.
+    pub subscriptions_max: u32,
 }
 
 impl Default for ServerOptions {
@@ -112,6 +127,7 @@ impl Default for ServerOptions {
             subscriptions_max: SUBSCRIPTIONS_MAX_DEFAULT,
             wait: Profile::default(),
             thread: ThreadOptions::default(),
+            sockets: Vec::new(),
         }
     }
 }

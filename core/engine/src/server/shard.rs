@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fastmq_driver::FOREVER_NS;
@@ -25,7 +26,7 @@ use crate::wait::Spin;
 use super::inbox::{self, Arrived, Inbox, Nudge, SessionKey, Source};
 use super::parts::Parts;
 use super::session::Session;
-use super::{CONNECTIONS_REFUSED_MAX, LINGER_NS, ServerOptions};
+use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions};
 
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
@@ -108,6 +109,23 @@ impl Shard {
         let listener = self.sockets.listen(address)?;
         self.listeners.push(listener);
         self.sockets.local_address(listener)
+    }
+
+    /// Starts to accept connections of a socket that listens already.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn adopt_listener(&mut self, socket: OwnedFd) -> io::Result<Address> {
+        let listener = self.sockets.adopt_listener(socket)?;
+        self.listeners.push(listener);
+        self.sockets.local_address(listener)
+    }
+
+    /// Takes over what may change while it runs, for what comes from now on.
+    pub fn change(&mut self, changes: &Changes) {
+        let options = &mut self.parts.options;
+        options.token.clone_from(&changes.token);
+        options.subscriptions_max = changes.subscriptions_max;
     }
 
     /// Where other threads reach this shard.
