@@ -21,7 +21,7 @@ use fastmq_wire::State;
 use crate::broker::Broker;
 use crate::error::Result;
 use crate::log::{self, Level};
-use crate::wait::Spin;
+use crate::wait::{Profile, Spin};
 
 use super::inbox::{self, Arrived, Inbox, Nudge, SessionKey, Source};
 use super::parts::Parts;
@@ -187,7 +187,8 @@ impl Shard {
             false => 0,
         };
         let profile = self.parts.options.wait;
-        let spin_ns = match self.parts.broker.driver().may_spin() {
+        let may_spin = self.parts.broker.driver().may_spin();
+        let spin_ns = match may_spin || profile == Profile::BusyPoll {
             true => self.spin.budget_ns(profile),
             false => 0,
         };
