@@ -32,6 +32,8 @@ def request_reply_rows():
             commands = {FASTMQ: bench("request-reply", over, *words)}
             if responder == "broker":
                 commands[FLOOR] = ["socket-echo", f"{over}/{outstanding}/spin"]
+            else:
+                commands[FLOOR] = ["socket-routed", f"{over}/{outstanding}"]
             row_bars = (must("value", ">=", least), reach("value", ">=", wished))
             name = f"{over}, {CASES[responder]}, {outstanding} outstanding, by {client}"
             is_quick = client == "frames" and outstanding == 4096
@@ -67,7 +69,8 @@ def many_rows():
         words = ["--connections", "1000", "--burst", "16", "--size", "64"]
         bars = (must("value", ">=", least), reach("value", ">=", wished))
         name = f"{over}, fan-out to 1000 connections, 64 B, 16 messages a tick"
-        yield Row(name, {FASTMQ: bench("fan-out", over, *words)}, bars)
+        floor = ["socket-fan-out", f"{over}/1000/16"]
+        yield Row(name, {FLOOR: floor, FASTMQ: bench("fan-out", over, *words)}, bars)
     words = ["--players", "2000", "--rooms", "100", "--ticks", "20", "--responder", "broker"]
     bars = (must("p99", "<=", 15_000), reach("p99", "<=", 5_000))
     name = "tcp, game of 2000 players in 100 rooms at 20 Hz"

@@ -22,7 +22,7 @@ use crate::epoll::{self, SPIN};
 use crate::report::{Percentiles, Plan, percentiles, rate};
 use crate::ring::pin;
 
-const FRAME_BYTES: usize = 48;
+pub(crate) const FRAME_BYTES: usize = 48;
 pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Who echoes.
@@ -57,7 +57,7 @@ pub(crate) fn tier(name: &str) -> Result<Tier, String> {
 }
 
 /// A stream of either family.
-trait Stream: Read + Write + AsRawFd + Send + Into<OwnedFd> {
+pub(crate) trait Stream: Read + Write + AsRawFd + Send + Into<OwnedFd> {
     fn set_blocking(&self, is_blocking: bool) -> io::Result<()>;
 }
 
@@ -136,7 +136,7 @@ fn with_client<T>(
     over(pair, server, wait, body)
 }
 
-fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
+pub(crate) fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
     Ok((ours, listener.accept()?.0))
@@ -216,7 +216,7 @@ fn serve(tier: Tier, stream: OwnedFd, wait: Wait) -> io::Result<()> {
 }
 
 /// The client's side, of whatever family.
-trait Window {
+pub(crate) trait Window {
     fn in_flight(&self) -> u64;
 
     fn send(&mut self, count: u64);
@@ -225,8 +225,8 @@ trait Window {
     fn receive(&mut self) -> u64;
 }
 
-struct Client<S> {
-    stream: S,
+pub(crate) struct Client<S> {
+    pub(crate) stream: S,
     output: Vec<u8>,
     buffer: Vec<u8>,
     /// Bytes of the buffer that are the beginning of a frame.
@@ -236,7 +236,7 @@ struct Client<S> {
 }
 
 impl<S: Stream> Client<S> {
-    fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
             output: Vec::new(),

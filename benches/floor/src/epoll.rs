@@ -1,4 +1,5 @@
-//! A bare echo server on epoll, one connection: what the sockets of the product are compared with.
+//! epoll, and a bare echo server on it for one connection: what the product's sockets are compared
+//! with.
 //!
 //! One read into a large buffer, one write of all of it, `epoll_wait` without a time-out while it
 //! spins and with one when it sleeps. No part of the product: the unsafe code is its own.
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 use crate::echo::{BUFFER_BYTES, Wait};
 
 /// How long a sleep lasts at most: it looks whether it should stop.
-const SLEEP_MS: i32 = 50;
+pub(crate) const SLEEP_MS: i32 = 50;
+/// Events of one call.
+const EVENTS_MAX: usize = 256;
 
 /// Echoes until the peer ends or `stop` is set.
 pub(crate) fn serve<S: Read + Write + AsRawFd>(
@@ -19,7 +22,8 @@ pub(crate) fn serve<S: Read + Write + AsRawFd>(
     wait: Wait,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let epoll = watch(&stream)?;
+    let mut epoll = Epoll::new()?;
+    epoll.add(&stream, 0)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut idle_since: Option<Instant> = None;
     while !stop.load(Ordering::Relaxed) {
@@ -29,7 +33,7 @@ pub(crate) fn serve<S: Read + Write + AsRawFd>(
             (Wait::Spin(spin), Some(since)) => since.elapsed() < spin,
         };
         let timeout_ms = if may_spin { 0 } else { SLEEP_MS };
-        if !is_ready(&epoll, timeout_ms)? {
+        if epoll.wait(timeout_ms)? == 0 {
             idle_since.get_or_insert_with(Instant::now);
             continue;
         }
@@ -52,36 +56,56 @@ pub(crate) fn serve<S: Read + Write + AsRawFd>(
     Ok(())
 }
 
-fn watch(stream: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut interest = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
-        u64: 0,
-    };
-    let (add, stream) = (libc::EPOLL_CTL_ADD, stream.as_raw_fd());
-    // SAFETY: both descriptors are open and `interest` is alive for the call.
-    match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), add, stream, &raw mut interest) } {
-        0 => Ok(epoll),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// Descriptors that are watched for something to read, level triggered.
+pub(crate) struct Epoll {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
 }
 
-fn is_ready(epoll: &OwnedFd, timeout_ms: i32) -> io::Result<bool> {
-    let mut event = libc::epoll_event { events: 0, u64: 0 };
-    // SAFETY: `event` is one writable event, as the count says.
-    let count = unsafe { libc::epoll_wait(epoll.as_raw_fd(), &raw mut event, 1, timeout_ms) };
-    if count >= 0 {
-        return Ok(count > 0);
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointer is passed.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            // SAFETY: the kernel has just made this descriptor for us.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX],
+        })
     }
-    match io::Error::last_os_error() {
-        error if error.kind() == ErrorKind::Interrupted => Ok(false),
-        error => Err(error),
+
+    pub(crate) fn add(&mut self, stream: &impl AsRawFd, key: u64) -> io::Result<()> {
+        let mut interest = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: key,
+        };
+        let (add, stream) = (libc::EPOLL_CTL_ADD, stream.as_raw_fd());
+        // SAFETY: both descriptors are open and `interest` is alive for the call.
+        match unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), add, stream, &raw mut interest) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// How many are ready, which [`ready`](Self::ready) names.
+    pub(crate) fn wait(&mut self, timeout_ms: i32) -> io::Result<usize> {
+        let (events, count) = (self.events.as_mut_ptr(), self.events.len() as i32);
+        // SAFETY: so many events are writable there.
+        let count = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events, count, timeout_ms) };
+        if let Ok(count) = usize::try_from(count) {
+            return Ok(count);
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        }
+    }
+
+    /// The key of one that is ready.
+    pub(crate) fn ready(&self, index: usize) -> usize {
+        self.events[index].u64 as usize
     }
 }
 

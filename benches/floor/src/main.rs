@@ -10,10 +10,12 @@ mod channel;
 mod echo;
 #[allow(unsafe_code)]
 mod epoll;
+mod fan_out;
 mod inline_dispatch;
 mod latest;
 mod one_way;
 mod ping_pong;
+mod relay;
 mod report;
 mod request_reply;
 #[allow(unsafe_code)]
@@ -45,6 +47,8 @@ const USAGE: &str = "usage: fastmq-floor [--ms N] [--warm-up-ms N] PROGRAM CASE 
   floor latest (string|handle)/(wall|thread)
   floor socket-echo (unix|tcp)/OUTSTANDING/(spin|sleep)
   floor socket-round-trip (unix|tcp)/(spin|sleep)
+  floor socket-routed (unix|tcp)/OUTSTANDING
+  floor socket-fan-out (unix|tcp)/CONNECTIONS/MESSAGES
   sockets socket-echo (uring|uring-basic|epoll)/(unix|tcp)/OUTSTANDING/(spin|sleep)
   sockets socket-round-trip (uring|uring-basic|epoll)/(unix|tcp)/(spin|sleep)
   crossbeam round-trip spin
@@ -120,6 +124,14 @@ fn run(arguments: &[String]) -> Result<Row, String> {
             let (outstanding, wait) = (number(outstanding)?, Wait::of(how)?);
             let value = echo::run(plan, Server::Bare, family, outstanding, wait)?;
             ("M frames/s", value)
+        }
+        ("floor", "socket-routed", [family, outstanding]) => {
+            ("M pairs/s", relay::run(plan, family, number(outstanding)?)?)
+        }
+        ("floor", "socket-fan-out", [family, connections, messages]) => {
+            let (connections, messages) = (number(connections)?, number(messages)?);
+            let value = fan_out::run(plan, family, connections, messages)?;
+            ("M deliveries/s", value)
         }
         ("sockets", "socket-echo", [tier, family, outstanding, how]) => {
             let server = Server::Sockets(echo::tier(tier)?);
@@ -221,6 +233,10 @@ mod tests {
             "floor socket-echo unix/64/spin",
             "floor socket-echo tcp/64/sleep",
             "floor socket-round-trip unix/sleep",
+            "floor socket-routed unix/64",
+            "floor socket-routed tcp/4096",
+            "floor socket-fan-out unix/20/4",
+            "floor socket-fan-out tcp/3/16",
             "sockets socket-echo epoll/tcp/64/spin",
             "sockets socket-echo epoll/unix/64/sleep",
             "sockets socket-round-trip epoll/tcp/spin",
