@@ -77,7 +77,7 @@ def command_of(name, path, port, directory):
         lines = f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
         file.write_text(f"{lines}set_tcp_nodelay true\nuser root\n", encoding="utf-8")
         return [path, "-c", str(file)]
-    return [path, "serve", "--listen", f"tcp://127.0.0.1:{port}"]
+    return [path, "serve", "--listen", f"tcp://127.0.0.1:{port}", "--shards", "1"]
 
 
 class Server:

@@ -57,7 +57,7 @@ fn messages_go_one_way_everywhere() {
 
 #[test]
 fn every_listener_gets_every_tick() {
-    let rows = rows("fan-out --connections 3,20 --burst 4 --rounds 1");
+    let rows = rows("fan-out --connections 3,20 --burst 4 --rounds 1 --shards 2");
     assert_eq!(rows.len(), 2 * 2);
     for row in rows {
         let a_tick = 4 * if name(&row).contains(" 3 ") { 3 } else { 20 };
@@ -153,6 +153,7 @@ fn what_makes_no_sense_is_refused() {
     check("--outstanding 65536", "1..=65535");
     check("--seconds 0", "more than 0");
     check("--seconds 61", "at most 60");
+    check("--shards 65", "1..=64");
     check("--rounds 0", "1..=100");
     check("--server-core first", "a core's number");
     check("--over embedded --responder third", "no row is left");

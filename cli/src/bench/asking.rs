@@ -100,7 +100,7 @@ pub(super) fn warm_up(plan: &Plan) -> Duration {
 }
 
 fn by_library(plan: &Plan, row: &Row, url: &str) -> io::Result<Figure> {
-    let options = child::connecting(row.wait);
+    let options = child::connecting(row.load_wait);
     let client = Client::connect(url, options).map_err(io::Error::other)?;
     let figure = match row.case {
         Case::RoundTrip => one_by_one(plan, row, &client),
@@ -301,7 +301,7 @@ fn by_frames(plan: &Plan, row: &Row, url: &str) -> io::Result<Figure> {
         answered: 0,
         is_asking: false,
     };
-    let mut wire = Wire::connect(&address_of(url)?, 1, row.wait, asking)?;
+    let mut wire = Wire::connect(&address_of(url)?, 1, row.load_wait, asking)?;
     for number in 0..plan.subjects {
         wire.alias(0, number, subject(row, number).as_bytes())?;
     }

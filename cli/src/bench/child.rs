@@ -13,7 +13,7 @@ use std::thread;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, value_parser};
-use fastmq::border::sockets;
+use fastmq::border::{core_count, sockets};
 use fastmq::{Client, ConnectOptions, Delivery, Options, Server, ServerOptions, SubscribeOptions};
 
 use super::plan::{Core, Maker, Over, Plan, Protocol, Responder, Row, Tier, Waiting};
@@ -133,17 +133,22 @@ pub(super) fn other_side(
     }
 }
 
-fn words(plan: &Plan, row: &Row, part: &str, url: &str, core: Core) -> [String; 8] {
+fn words(plan: &Plan, row: &Row, part: &str, url: &str, core: Core) -> [String; 9] {
     let game = plan.game;
+    let wait = match part {
+        "server" => row.wait,
+        _ => row.load_wait,
+    };
     [
         part.to_owned(),
         format!("--url={url}"),
         format!("--core={core}"),
-        format!("--wait={}", row.wait),
+        format!("--wait={wait}"),
         format!("--client={}", row.maker),
         format!("--protocol={}", row.protocol),
         format!("--rooms={}", game.rooms),
         format!("--ticks={}", game.ticks_per_second),
+        format!("--shards={}", plan.shards),
     ]
 }
 
@@ -156,6 +161,7 @@ pub(super) struct Orders {
     pub(super) protocol: Protocol,
     pub(super) rooms: u32,
     pub(super) ticks_per_second: u32,
+    shards: u32,
 }
 
 /// How a part talks with the bench, from any thread.
@@ -189,6 +195,7 @@ pub(crate) fn command() -> clap::Command {
         .arg(text("protocol").value_parser(value_parser!(Protocol)))
         .arg(text("rooms").value_parser(number()))
         .arg(text("ticks").value_parser(number()))
+        .arg(text("shards").value_parser(number()))
 }
 
 /// Is a part of a bench until its input ends.
@@ -204,7 +211,10 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
         protocol: word(arguments, "protocol")?,
         rooms: word(arguments, "rooms")?,
         ticks_per_second: word(arguments, "ticks")?,
+        shards: word(arguments, "shards")?,
     };
+    // Who is on one core does not spin unless he knows that there are more.
+    let _ = core_count();
     pin(word(arguments, "core")?)?;
     let (says, said) = mpsc::channel();
     let (tells, told) = mpsc::channel();
@@ -271,6 +281,7 @@ fn serve(
     pub_sub::count_inline(&client, says)?;
     game::start_rooms(&client, orders, says, told)?;
     let options = ServerOptions {
+        shards: orders.shards,
         wait: orders.wait.profile(),
         ..ServerOptions::default()
     };

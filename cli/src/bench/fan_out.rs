@@ -32,7 +32,12 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
         next: vec![0; count + 1],
         came: 0,
     };
-    let mut wire = Wire::connect(&address_of(&serving.url)?, count + 1, row.wait, listening)?;
+    let mut wire = Wire::connect(
+        &address_of(&serving.url)?,
+        count + 1,
+        row.load_wait,
+        listening,
+    )?;
     for listener in 1..=count {
         wire.subscribe(listener, 1, SUBJECT.as_bytes(), BACKPRESSURE)?;
     }

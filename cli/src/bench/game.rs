@@ -45,7 +45,7 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
         late: latencies(),
         now_ns: 0,
     };
-    let mut wire = Wire::connect(&address_of(&url)?, count, row.wait, playing)?;
+    let mut wire = Wire::connect(&address_of(&url)?, count, row.load_wait, playing)?;
     for player in 0..count {
         let room = player % game.rooms as usize;
         wire.subscribe(

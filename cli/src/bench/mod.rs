@@ -24,6 +24,7 @@ mod wire;
 
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
+use std::thread;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -48,6 +49,8 @@ const CONNECTIONS_MAX: i64 = 65_000;
 const BURST_MAX: i64 = 1024;
 /// Most ticks a second.
 const TICKS_MAX: i64 = 1000;
+/// Most shards of a server.
+const SHARDS_MAX: i64 = 64;
 /// Most subjects: a server takes so many numbers.
 const SUBJECTS_MAX: i64 = 4096;
 
@@ -159,6 +162,12 @@ pub(crate) fn command() -> Command {
                 "Subjects that are used in turn",
             )
             .default_value("1"),
+            option(
+                "shards",
+                value_parser!(u32).range(1..=SHARDS_MAX).into(),
+                "Shards of the server that the bench starts",
+            )
+            .default_value("1"),
             option("seconds", seconds(), "How long a row runs in each round").default_value("1"),
             option(
                 "rounds",
@@ -242,7 +251,7 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
     let mut lines: Vec<Line> = rows.iter().map(Line::of).collect();
     let mut calibrations = Vec::new();
     for round in 0..plan.rounds {
-        calibrations.extend(ping_pong::run(&plan.cores)?);
+        calibrations.extend(apart(|| ping_pong::run(&plan.cores))?);
         for (index, row) in rows.iter().enumerate() {
             progress(&format!(
                 "round {}/{}, row {}/{}: {}",
@@ -252,7 +261,7 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> io::Result<()>
                 rows.len(),
                 lines[index].name
             ));
-            let figure = measure(&plan, row);
+            let figure = apart(|| measure(&plan, row));
             let explain =
                 |error: io::Error| io::Error::other(format!("{}: {error}", lines[index].name));
             let figure = figure.map_err(explain)?;
@@ -289,6 +298,15 @@ impl Line {
             figures: Vec::new(),
         }
     }
+}
+
+/// Runs `body` on a thread of its own. It may pin that, and the processes that are started next
+/// still have all cores.
+fn apart<R: Send>(body: impl FnOnce() -> io::Result<R> + Send) -> io::Result<R> {
+    thread::scope(|scope| {
+        let panicked = |_| io::Error::other("a thread of the bench has panicked");
+        scope.spawn(body).join().map_err(panicked)?
+    })
 }
 
 fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {

@@ -30,7 +30,7 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     pin(plan.cores.load)?;
     match row.maker {
         Maker::Library => {
-            let options = child::connecting(row.wait);
+            let options = child::connecting(row.load_wait);
             let client = Client::connect(&serving.url, options).map_err(io::Error::other)?;
             let figure = by_library(plan, row, &client);
             client.close();
@@ -202,7 +202,7 @@ fn by_frames(plan: &Plan, row: &Row, url: &str) -> io::Result<Figure> {
         payload: vec![0; row.size],
         now_ns: 0,
     };
-    let mut wire = Wire::connect(&address_of(url)?, 1, row.wait, pacing)?;
+    let mut wire = Wire::connect(&address_of(url)?, 1, row.load_wait, pacing)?;
     wire.alias(0, 0, subject(row, 0).as_bytes())?;
     wire.speaking.user.schedule = Schedule::new(plan, row);
     while !wire.speaking.user.schedule.is_over() {

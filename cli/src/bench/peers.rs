@@ -42,7 +42,7 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     } else {
         connections(row.protocol)
     };
-    let mut talk = Talk::begin(&serving.url, row.protocol, row.wait, count, hears)?;
+    let mut talk = Talk::begin(&serving.url, row.protocol, row.load_wait, count, hears)?;
     let reply_to = if is_one_way { "" } else { BACK };
     let envelope = Envelope::new(row.protocol, tells.as_bytes(), reply_to, row.size);
     let mut payload = vec![0; row.size];

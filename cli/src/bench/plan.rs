@@ -212,6 +212,8 @@ pub(super) struct Plan {
     pub(super) game: Game,
     pub(super) sizes: Vec<usize>,
     pub(super) subjects: u32,
+    /// Of the server that is started.
+    pub(super) shards: u32,
     pub(super) seconds: f64,
     pub(super) rounds: u32,
     pub(super) cores: Cores,
@@ -229,6 +231,8 @@ pub(super) struct Row {
     pub(super) responder: Responder,
     pub(super) maker: Maker,
     pub(super) wait: Waiting,
+    /// How load and third process wait: those who share a core do not spin, unless they must.
+    pub(super) load_wait: Waiting,
     pub(super) tier: Tier,
     /// Requests in flight, requests a second, connections: by its case.
     pub(super) amount: u32,
@@ -317,6 +321,7 @@ impl Plan {
                 .map(|size: u64| size as usize)
                 .collect(),
             subjects: one(arguments, "subjects", 1),
+            shards: one(arguments, "shards", 1),
             seconds: one(arguments, "seconds", 1.0),
             rounds: one(arguments, "rounds", 3),
             cores: Cores {
@@ -351,6 +356,7 @@ impl Plan {
                                         responder,
                                         maker,
                                         wait,
+                                        load_wait: wait,
                                         tier,
                                         amount,
                                         size,
@@ -366,6 +372,12 @@ impl Plan {
             if matches!(row.case, Case::FanOut | Case::Game) {
                 // The library has a thread for each connection.
                 row.maker = Maker::Frames;
+            }
+            let is_shared = row.responder == Responder::Third
+                && self.cores.third == self.cores.load
+                && self.cores.load.0.is_some();
+            if is_shared && row.wait == Waiting::Adaptive {
+                row.load_wait = Waiting::Parked;
             }
             if !self.has_tier(row) {
                 row.tier = Tier::Best;

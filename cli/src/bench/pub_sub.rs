@@ -50,7 +50,7 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
     let mut hears = || heard(&mut other);
     match row.maker {
         Maker::Library => {
-            let options = child::connecting(row.wait);
+            let options = child::connecting(row.load_wait);
             let client = Client::connect(&url, options).map_err(io::Error::other)?;
             let publisher = client.publisher(subject).map_err(io::Error::other)?;
             let mut sends = by_library(publisher, row.size);
@@ -64,7 +64,7 @@ pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
                 next: 0,
                 until: 0,
             };
-            let mut wire = Wire::connect(&address_of(&url)?, 1, row.wait, sending)?;
+            let mut wire = Wire::connect(&address_of(&url)?, 1, row.load_wait, sending)?;
             wire.alias(0, 0, subject.as_bytes())?;
             timed(
                 plan,
@@ -167,7 +167,7 @@ fn to_ourselves(plan: &Plan, row: &Row) -> io::Result<Figure> {
     let serving = child::server(plan, row)?;
     pin(plan.cores.load)?;
     let (publisher, listener) = (0, 1);
-    let mut wire = Wire::connect(&address_of(&serving.url)?, 2, row.wait, Hearing(0))?;
+    let mut wire = Wire::connect(&address_of(&serving.url)?, 2, row.load_wait, Hearing(0))?;
     wire.alias(publisher, 0, HEARD.as_bytes())?;
     wire.subscribe(listener, 1, HEARD.as_bytes(), BACKPRESSURE)?;
     wire.settle()?;
