@@ -22,6 +22,7 @@ pub mod dispatch;
 pub(crate) mod ended;
 pub mod error;
 pub mod flight;
+mod frames;
 mod gather;
 pub mod headers;
 mod kept;

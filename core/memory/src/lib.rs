@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod allocation;
+pub mod appending;
 pub mod arena;
 pub mod batch;
 pub mod block;

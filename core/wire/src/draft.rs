@@ -7,6 +7,9 @@ use crate::kind::Kind;
 use crate::message::{Many, flag, words_bytes};
 use crate::{HEADER_BYTES, HEADERS_BYTES_MAX, NoMemory, SUBJECT_BYTES_MAX, round_up};
 
+/// Frames up to this size are short ones: with a token and a payload of 64 bytes, for example.
+pub const SHORT_BYTES: usize = 96;
+
 /// What a message is about, as it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
@@ -185,6 +188,15 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Writes a frame of at most [`SHORT_BYTES`] to the front of zeroed room, and gives the bytes
+    /// that it occupies. In room of a size that is known, parts of known sizes are stored without
+    /// a call.
+    #[inline(always)]
+    pub fn write_short(&self, room: &mut [u8; SHORT_BYTES]) -> usize {
+        self.put(&mut Room(room));
+        self.size()
+    }
+
     /// Writes the frame to the front of `room`, and gives the bytes that it occupies; `None`: it
     /// does not fit, and nothing is written.
     #[inline(always)]
@@ -210,7 +222,7 @@ impl<'a> Draft<'a> {
         if words_bytes(flags) > 0 {
             self.put_words(out);
         }
-        put_short(out, self.payload);
+        out.put_short(self.payload);
         if !self.text.is_empty() {
             out.put(self.text);
         }
@@ -267,26 +279,22 @@ pub fn append_readdressed(
     Ok(())
 }
 
-/// Puts a payload, short ones without a call.
-#[inline(always)]
-fn put_short(out: &mut impl Sink, bytes: &[u8]) {
-    let (words, rest) = bytes.as_chunks::<8>();
-    if words.len() > 8 || !rest.is_empty() {
-        return out.put(bytes);
-    }
-    for word in words {
-        out.put(word);
-    }
-}
-
 /// Where a frame is put, part by part.
 trait Sink {
     fn put(&mut self, bytes: &[u8]);
+
+    /// Puts what is short most of the time.
+    fn put_short(&mut self, bytes: &[u8]);
 }
 
 impl Sink for Vec<u8> {
     #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    #[inline(always)]
+    fn put_short(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 }
@@ -300,5 +308,18 @@ impl Sink for Room<'_> {
         let (here, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
         here.copy_from_slice(bytes);
         self.0 = rest;
+    }
+
+    #[inline(always)]
+    fn put_short(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() || words.len() > 8 {
+            return self.put(bytes);
+        }
+        let (here, behind) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        for (place, word) in here.as_chunks_mut().0.iter_mut().zip(words) {
+            *place = *word;
+        }
+        self.0 = behind;
     }
 }

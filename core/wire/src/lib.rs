@@ -36,7 +36,7 @@ pub mod message;
 pub use alias::{Aliases, Numbers};
 pub use control::{Control, ControlDraft};
 pub use credit::{Receiving, Sending};
-pub use draft::{Draft, Subject, append_readdressed};
+pub use draft::{Draft, SHORT_BYTES, Subject, append_readdressed};
 pub use fault::{Fault, Reason};
 pub use field::Field;
 pub use frames::{Frame, Frames};

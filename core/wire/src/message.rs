@@ -259,7 +259,15 @@ impl<'a> Message<'a> {
     }
 
     /// The encoded headers.
+    #[inline(always)]
     pub fn headers(&self) -> &'a [u8] {
+        match self.flags() & flag::SIZES {
+            0 => &[],
+            _ => self.headers_behind(),
+        }
+    }
+
+    fn headers_behind(&self) -> &'a [u8] {
         let (reply_to, key, headers) = self.sizes();
         self.text(self.subject_size() + reply_to + key, headers)
     }

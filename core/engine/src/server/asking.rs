@@ -20,6 +20,7 @@ use fastmq_wire::{Draft, HEADER_BYTES, Message as Received, NoMemory, Reason, St
 use crate::asking::{Asking, Fate, Here, OnAnswer};
 use crate::broker::Broker;
 use crate::error::{Error, Status, too_deep};
+use crate::frames;
 use crate::place::Place;
 use crate::request::{Requester, status_of};
 use crate::route::{Route, Targets};
@@ -368,7 +369,7 @@ impl Outgoing {
             draft = Draft::answer(correlation, 0, Status::TooLarge as u8, &[]);
         }
         self.delivered += draft.size();
-        draft.append(&mut self.bytes)
+        frames::append(&draft, &mut self.bytes)
     }
 }
 

@@ -10,6 +10,7 @@ use fastmq_wire::{
 
 use crate::broker::Broker;
 use crate::error::Status;
+use crate::frames;
 
 use super::parts::Parts;
 use super::session::{Fatal, Session};
@@ -218,7 +219,7 @@ impl Session {
     /// Appends a delivery to what is sent, or to what is held back until there is credit.
     #[inline(always)]
     pub(super) fn put(&mut self, draft: &Draft<'_>) -> Result<(), NoMemory> {
-        draft.append(self.room_for(draft.size()))
+        frames::append(draft, self.room_for(draft.size()))
     }
 
     /// The same for a request, which the connection owes an answer from here on. False: it takes no

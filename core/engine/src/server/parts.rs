@@ -130,7 +130,7 @@ impl Parts {
 
     /// Has a session looked at in this turn, with a vector for what it is about to say: an idle one
     /// has none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn touch(&mut self, session: &mut Session) {
         touch(session, &mut self.touched, &mut self.pool);
     }
@@ -240,11 +240,15 @@ impl Pool {
 }
 
 /// See [`Parts::touch`].
-#[inline]
+#[inline(always)]
 pub(super) fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Pool) {
-    if session.is_touched {
-        return;
+    if !session.is_touched {
+        touch_first(session, touched, pool);
     }
+}
+
+#[inline(never)]
+fn touch_first(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Pool) {
     session.is_touched = true;
     touched.push(session.key.index);
     let out = session.outgoing();
