@@ -410,6 +410,11 @@ enum fastmq_connect_flag
     // fastmq_subscribe does not wait for the server's answer, whatever operation_timeout_ns is; a
     // refusal is FASTMQ_EVENT_UNSUBSCRIBED.
     FASTMQ_CONNECT_UNCONFIRMED = 2,
+    // The client has no thread for its connection: it sends and receives inside its calls that
+    // wait, ask, receive or dispatch, on_event included, and not between them. For a loop of your
+    // own, which waits for fastmq_fd and then calls fastmq_dispatch. A publish makes that readable
+    // and goes with the next such call, or by itself where 64 KiB wait.
+    FASTMQ_CONNECT_POLLED = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -963,11 +968,16 @@ void fastmq_close(struct fastmq_client *client);
 //
 // `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. What
 // the client can do is what that of fastmq_open can, with the same calls, over a thread of its
-// own, which connects again whenever the connection breaks: then it subscribes again, requests
-// that were open end with DISCONNECTED, and publishes wait for the next connection. What is not
-// there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last values, requests for several
-// answers, fastmq_listen. A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and
-// must not ask or subscribe there (MISUSE).
+// own (or none: FASTMQ_CONNECT_POLLED), which connects again whenever the connection breaks: then
+// it subscribes again, and publishes wait for the next connection, up to `store_max`.
+//
+// What differs: a publish that OK accepted may be refused by the server, or lost with the
+// connection, and on_event is told. A subscribe waits for the server's answer, and may also return
+// what that is, UNAVAILABLE or TIMEOUT. A request or its answer may be DISCONNECTED (it was open
+// when the connection broke: it may or may not have been handled) or UNAVAILABLE (there is none).
+// A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and must not ask or subscribe
+// there (MISUSE). What is not there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last
+// values, requests for several answers, fastmq_listen.
 //
 // `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 // yours until fastmq_close, which sends what was accepted and waits for a running on_event for at
@@ -1456,7 +1466,8 @@ void fastmq_queue_close(struct fastmq_queue *queue);
 // one, yours until fastmq_batch_free; the responder's status is in its message. Safe from any
 // thread.
 // Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, DENIED (the subject begins with
-// $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+// $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE; a client of a server also DISCONNECTED
+// (the connection broke: it may or may not have been handled) and UNAVAILABLE (there is none).
 //
 // # Safety
 // As for fastmq_publish_message; `out_reply` is writable.
@@ -1525,9 +1536,11 @@ fastmq_status fastmq_requester_open(struct fastmq_client *client,
 //
 // `payload` is borrowed until the call returns, which does not block. After OK exactly one final
 // answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
-// BUSY, TIMEOUT or CANCELLED. One thread at a time.
+// BUSY, TIMEOUT, CANCELLED, or DISCONNECTED (a client of a server: the connection broke). One
+// thread at a time.
 // Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
-// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+// TOO_LARGE, UNAVAILABLE (a client of a server without a connection), NO_SPACE, NO_MEMORY, CLOSED,
+// MISUSE.
 //
 // # Safety
 // `payload` is readable; no other call uses the requester.
@@ -1727,6 +1740,8 @@ const char *fastmq_status_text(uint32_t status);
 //
 // `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
 // `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.
+// A client of a server waits for the server's answer for at most `operation_timeout_ns`, and also
+// returns what that is, UNAVAILABLE or TIMEOUT.
 // Returns OK, INVALID, CONFLICT (the group has another group_mode), CLOSED, NO_MEMORY, NO_SPACE (a
 // key-shared group has 1,024 members), UNSUPPORTED, MISUSE.
 //

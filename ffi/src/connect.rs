@@ -96,6 +96,11 @@ pub enum fastmq_connect_flag {
     /// fastmq_subscribe does not wait for the server's answer, whatever operation_timeout_ns is; a
     /// refusal is FASTMQ_EVENT_UNSUBSCRIBED.
     FASTMQ_CONNECT_UNCONFIRMED = 2,
+    /// The client has no thread for its connection: it sends and receives inside its calls that
+    /// wait, ask, receive or dispatch, on_event included, and not between them. For a loop of your
+    /// own, which waits for fastmq_fd and then calls fastmq_dispatch. A publish makes that readable
+    /// and goes with the next such call, or by itself where 64 KiB wait.
+    FASTMQ_CONNECT_POLLED = 4,
 }
 
 /// How a client connects: set `struct_size`; 0 in the others is the default.
@@ -163,6 +168,7 @@ unsafe impl Plain for fastmq_connect_options {
 
 const LATER: u32 = fastmq_connect_flag::FASTMQ_CONNECT_LATER as u32;
 const UNCONFIRMED: u32 = fastmq_connect_flag::FASTMQ_CONNECT_UNCONFIRMED as u32;
+const POLLED: u32 = fastmq_connect_flag::FASTMQ_CONNECT_POLLED as u32;
 const AGAIN: u32 = fastmq_event_flag::FASTMQ_EVENT_AGAIN as u32;
 const OTHER_INSTANCE: u32 = fastmq_event_flag::FASTMQ_EVENT_OTHER_INSTANCE as u32;
 
@@ -261,7 +267,7 @@ impl fastmq_connect_options {
     /// # Safety
     /// `name`, `token`, and `client` with what that points to, are readable.
     unsafe fn convert(&self) -> Result<ConnectOptions> {
-        let flags = flags_of("connect options", self.flags, LATER | UNCONFIRMED)?;
+        let flags = flags_of("connect options", self.flags, LATER | UNCONFIRMED | POLLED)?;
         // SAFETY: by the contract.
         let client = unsafe { read_or_default(self.client) }?;
         let mut options = ConnectOptions {
@@ -272,6 +278,7 @@ impl fastmq_connect_options {
             // SAFETY: by the contract.
             token: copy_of(unsafe { self.token.read("token") }?)?,
             on_event: listener(self)?,
+            polled: flags & POLLED != 0,
             ..ConnectOptions::default()
         };
         let set = |field: &mut u64, value: u64| {
@@ -299,11 +306,16 @@ impl fastmq_connect_options {
 ///
 /// `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. What
 /// the client can do is what that of fastmq_open can, with the same calls, over a thread of its
-/// own, which connects again whenever the connection breaks: then it subscribes again, requests
-/// that were open end with DISCONNECTED, and publishes wait for the next connection. What is not
-/// there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last values, requests for several
-/// answers, fastmq_listen. A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and
-/// must not ask or subscribe there (MISUSE).
+/// own (or none: FASTMQ_CONNECT_POLLED), which connects again whenever the connection breaks: then
+/// it subscribes again, and publishes wait for the next connection, up to `store_max`.
+///
+/// What differs: a publish that OK accepted may be refused by the server, or lost with the
+/// connection, and on_event is told. A subscribe waits for the server's answer, and may also return
+/// what that is, UNAVAILABLE or TIMEOUT. A request or its answer may be DISCONNECTED (it was open
+/// when the connection broke: it may or may not have been handled) or UNAVAILABLE (there is none).
+/// A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and must not ask or subscribe
+/// there (MISUSE). What is not there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last
+/// values, requests for several answers, fastmq_listen.
 ///
 /// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 /// yours until fastmq_close, which sends what was accepted and waits for a running on_event for at

@@ -135,7 +135,8 @@ fn answered_with(status: u32) -> Error {
 /// one, yours until fastmq_batch_free; the responder's status is in its message. Safe from any
 /// thread.
 /// Returns OK, NO_RESPONDER, BUSY, TIMEOUT, CANCELLED, INVALID, DENIED (the subject begins with
-/// $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+/// $SYS), TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE; a client of a server also DISCONNECTED
+/// (the connection broke: it may or may not have been handled) and UNAVAILABLE (there is none).
 ///
 /// # Safety
 /// As for fastmq_publish_message; `out_reply` is writable.
@@ -310,9 +311,11 @@ pub unsafe extern "C" fn fastmq_requester_open(
 ///
 /// `payload` is borrowed until the call returns, which does not block. After OK exactly one final
 /// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
-/// BUSY, TIMEOUT or CANCELLED. One thread at a time.
+/// BUSY, TIMEOUT, CANCELLED, or DISCONNECTED (a client of a server: the connection broke). One
+/// thread at a time.
 /// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
-/// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+/// TOO_LARGE, UNAVAILABLE (a client of a server without a connection), NO_SPACE, NO_MEMORY, CLOSED,
+/// MISUSE.
 ///
 /// # Safety
 /// `payload` is readable; no other call uses the requester.

@@ -75,6 +75,8 @@ fn handler(options: &fastmq_subscribe_options) -> Result<Option<Box<OnMessage>>>
 ///
 /// `pattern` and `options` are borrowed until the call returns; NULL options: a queue of its own.
 /// `*out` is yours until fastmq_unsubscribe. Safe from any thread, callbacks included.
+/// A client of a server waits for the server's answer for at most `operation_timeout_ns`, and also
+/// returns what that is, UNAVAILABLE or TIMEOUT.
 /// Returns OK, INVALID, CONFLICT (the group has another group_mode), CLOSED, NO_MEMORY, NO_SPACE (a
 /// key-shared group has 1,024 members), UNSUPPORTED, MISUSE.
 ///

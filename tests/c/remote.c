@@ -5,66 +5,12 @@
  */
 /* valgrind */
 #define _GNU_SOURCE
-#include "steps.h"
+#include "served.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-/* the server */
-
-struct served {
-    fastmq_client *broker;
-    fastmq_server *server;
-    char directory[64], socket[96], urls[160];
-    char url[2][96]; /* unix, tcp */
-};
-
-static void listen_again(struct served *served, const fastmq_listen_options *options)
-{
-    NEED(fastmq_listen(served->broker, served->urls, options, &served->server) == FASTMQ_OK);
-    for (size_t i = 0; i < 2; i++) {
-        const char *url = fastmq_server_url(served->server, i);
-        NEED(url != NULL);
-        snprintf(served->url[i], sizeof served->url[i], "%s", url);
-    }
-}
-
-static void serve(struct served *served, const fastmq_listen_options *options)
-{
-    snprintf(served->directory, sizeof served->directory, "/tmp/fastmq-remote-c-%d", (int)getpid());
-    NEED(mkdir(served->directory, 0700) == 0);
-    snprintf(served->socket, sizeof served->socket, "%s/mq", served->directory);
-    snprintf(served->urls, sizeof served->urls, "unix:%s, tcp://127.0.0.1:0", served->socket);
-    served->broker = open_client();
-    listen_again(served, options);
-}
-
-static void end(struct served *served)
-{
-    fastmq_server_close(served->server, PATIENCE);
-    fastmq_close(served->broker);
-    NEED(rmdir(served->directory) == 0);
-}
-
-static fastmq_client *connect_to(const char *url)
-{
-    fastmq_client *client = NULL;
-    NEED(fastmq_connect(url, NULL, &client) == FASTMQ_OK);
-    return client;
-}
-
-/* The number of the next message, and its batch if somebody wants it. */
-static uint32_t next_number(fastmq_subscription *subscription)
-{
-    fastmq_queue *queue = fastmq_subscription_queue(subscription);
-    fastmq_batch *batch = NULL;
-    size_t count = 0;
-    NEED(fastmq_receive(queue, 1, PATIENCE, &batch) == FASTMQ_OK);
-    uint32_t number = number_of(fastmq_batch_messages(batch, &count));
-    fastmq_batch_free(batch);
-    return number;
-}
 
 static void where_it_listens(void)
 {
@@ -125,21 +71,6 @@ static void publish_and_subscribe(void)
     fastmq_close(clients[1]);
     fastmq_close(clients[2]);
     end(&served);
-}
-
-static void answer_number(const fastmq_message *message, void *context)
-{
-    uint32_t twice = 2 * number_of(message);
-    fastmq_reply(context, message->token, bytes(&twice, sizeof twice));
-}
-
-static uint32_t ask(fastmq_client *client, const char *subject, uint32_t number)
-{
-    uint32_t answer = 0;
-    size_t size = 0;
-    NEED(fastmq_request_into(client, text(subject), bytes(&number, sizeof number), PATIENCE,
-                             &answer, sizeof answer, &size) == FASTMQ_OK);
-    return answer;
 }
 
 static void request_and_reply(void)
@@ -279,6 +210,96 @@ static void foreign_loop(void)
     end(&served);
 }
 
+/* Waits for the client's descriptor, then dispatches, until the gate has reached `count`. */
+static int dispatch_until(fastmq_client *client, struct gate *gate, uint64_t count)
+{
+    struct pollfd waited = {.fd = fastmq_fd(client), .events = POLLIN};
+    uint32_t ready = 0;
+    while (gate_count(gate) < count) {
+        if (poll(&waited, 1, (int)(PATIENCE / MILLISECOND)) != 1) {
+            return 0;
+        }
+        NEED(fastmq_dispatch(client, 0, 0, &ready) == FASTMQ_OK);
+    }
+    return 1;
+}
+
+static unsigned threads_of_this_process(void)
+{
+    unsigned threads = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    NEED(tasks != NULL);
+    for (struct dirent *task = readdir(tasks); task != NULL; task = readdir(tasks)) {
+        threads += task->d_name[0] != '.';
+    }
+    closedir(tasks);
+    return threads;
+}
+
+static void *close_server(void *server)
+{
+    fastmq_server_close(server, PATIENCE);
+    return NULL;
+}
+
+static void a_loop_drives_the_connection(void)
+{
+    enum { MESSAGES = 100 };
+    struct served served;
+    struct told told = TOLD_INIT;
+    struct gate calls = GATE_INIT;
+    fastmq_client *remote = NULL;
+    serve(&served, NULL);
+    fastmq_subscription *doubling = subscribe_call(served.broker, "double",
+                                                   FASTMQ_DELIVERY_INLINE, answer_number,
+                                                   served.broker);
+    fastmq_connect_options options = telling(&told);
+    options.flags = FASTMQ_CONNECT_POLLED | FASTMQ_CONNECT_LATER | FASTMQ_CONNECT_UNCONFIRMED;
+    unsigned threads = threads_of_this_process();
+    NEED(fastmq_connect(served.url[0], &options, &remote) == FASTMQ_OK);
+    fastmq_subscription *heard = subscribe_call(remote, "loop", FASTMQ_DELIVERY_DISPATCH,
+                                                count_call, &calls);
+    CHECK_NUMBER(gate_count(&told.kinds[FASTMQ_EVENT_CONNECTED]), 0, "nothing goes by itself");
+    CHECK(dispatch_until(remote, &told.kinds[FASTMQ_EVENT_CONNECTED], 1),
+          "a loop of one's own connects");
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        NEED(publish_number(remote, "loop", i) == FASTMQ_OK);
+    }
+    CHECK(dispatch_until(remote, &calls, MESSAGES), "it sends and receives");
+
+    fastmq_requester *requester = open_requester(remote, "double", 0);
+    struct pollfd waited = {.fd = fastmq_fd(remote), .events = POLLIN};
+    uint32_t ready = 0, number = 4;
+    size_t count = 0;
+    NEED(fastmq_requester_submit(requester, bytes(&number, sizeof number), 7, PATIENCE)
+         == FASTMQ_OK);
+    while ((ready & FASTMQ_READY_ANSWERS) == 0 && poll(&waited, 1, 30000) == 1) {
+        NEED(fastmq_dispatch(remote, 0, 0, &ready) == FASTMQ_OK);
+    }
+    fastmq_batch *reply = NULL;
+    NEED(fastmq_requester_receive(requester, 1, 0, &reply) == FASTMQ_OK);
+    CHECK_NUMBER(number_of(fastmq_batch_messages(reply, &count)), 8, "and says that answers came");
+    fastmq_batch_free(reply);
+    fastmq_requester_close(requester);
+    CHECK_NUMBER(ask(remote, "double", 5), 10, "a call that waits drives, too");
+
+    pthread_t closing = start_thread(close_server, served.server);
+    CHECK(dispatch_until(remote, &told.kinds[FASTMQ_EVENT_DISCONNECTED], 1),
+          "the loop hears that the server closes");
+    NEED(pthread_join(closing, NULL) == 0);
+    NEED(fastmq_next_deadline(remote) != FASTMQ_FOREVER);
+    NEED(publish_number(remote, "loop", MESSAGES) == FASTMQ_OK);
+    listen_again(&served, NULL);
+    CHECK(dispatch_until(remote, &told.kinds[FASTMQ_EVENT_CONNECTED], 2), "connects again");
+    CHECK(dispatch_until(remote, &calls, MESSAGES + 1), "and sends what was kept");
+    CHECK_NUMBER(threads_of_this_process(), threads, "all without a thread of the client's");
+    fastmq_unsubscribe(heard);
+    fastmq_close(remote);
+    CHECK(last_event(&told).status == FASTMQ_CLOSED, "closing is told, too");
+    fastmq_unsubscribe(doubling);
+    end(&served);
+}
+
 /* another process */
 
 /* The child: answers `child.double`, says so, and publishes what it hears on `to.child`. */
@@ -345,56 +366,6 @@ static void another_process(const char *program)
 
 /* events */
 
-struct told {
-    struct gate kinds[8];
-    fastmq_client *_Atomic to_close;
-    struct gate closed;
-    pthread_mutex_t mutex;
-    fastmq_event last;
-    char detail[256], server[96];
-};
-#define TOLD_INIT \
-    {.kinds = {GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, \
-               GATE_INIT}, .closed = GATE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER}
-
-static void on_event(const fastmq_event *event, void *context)
-{
-    struct told *told = context;
-    pthread_mutex_lock(&told->mutex);
-    told->last = *event;
-    snprintf(told->detail, sizeof told->detail, "%.*s", (int)event->detail.size,
-             (const char *)event->detail.data);
-    snprintf(told->server, sizeof told->server, "%.*s", (int)event->server.size,
-             (const char *)event->server.data);
-    pthread_mutex_unlock(&told->mutex);
-    if (event->kind < 8) {
-        gate_add(&told->kinds[event->kind], 1);
-    }
-    if (event->kind == FASTMQ_EVENT_DISCONNECTED && event->status == FASTMQ_CLOSED) {
-        gate_add(&told->closed, 1);
-    } else {
-        fastmq_close(atomic_exchange(&told->to_close, NULL));
-    }
-}
-
-static fastmq_connect_options telling(struct told *told)
-{
-    fastmq_connect_options options = {.struct_size = sizeof options};
-    options.on_event = on_event;
-    options.context = told;
-    options.backoff_min_ns = MILLISECOND;
-    options.backoff_max_ns = 50 * MILLISECOND;
-    return options;
-}
-
-static fastmq_event last_event(struct told *told)
-{
-    pthread_mutex_lock(&told->mutex);
-    fastmq_event last = told->last;
-    pthread_mutex_unlock(&told->mutex);
-    return last;
-}
-
 static void a_server_goes_and_comes_back(void)
 {
     struct served served;
@@ -454,15 +425,6 @@ static void a_callback_closes_its_client(void)
 }
 
 /* refusals */
-
-static void says(fastmq_status got, fastmq_status expected, const char *part, const char *name)
-{
-    CHECK_STATUS(got, expected, name);
-    if (strstr(fastmq_last_error(), part) == NULL) {
-        printf("# \"%s\" lacks \"%s\"\n", fastmq_last_error(), part);
-        CHECK(0, "the sentence says why");
-    }
-}
 
 static void tokens(void)
 {
@@ -615,6 +577,7 @@ int main(int count, char **arguments)
     not_there_yet();
     callbacks();
     foreign_loop();
+    a_loop_drives_the_connection();
     another_process(arguments[0]);
     a_server_goes_and_comes_back();
     a_callback_closes_its_client();

@@ -3,6 +3,7 @@
 #include "check.hpp"
 
 #include <memory>
+#include <poll.h>
 #include <stdexcept>
 #include <string>
 #include <sys/stat.h>
@@ -134,6 +135,43 @@ static void a_server_comes_back()
     CHECK(moved && !remote, "a client with a callback is moved");
 }
 
+// A loop of one's own, which waits for the descriptor and dispatches until it has what it wants.
+template <class Done> static bool loop_until(const fastmq::client &mq, Done done)
+{
+    pollfd waited{mq.fd(), POLLIN, 0};
+    while (!done()) {
+        if (::poll(&waited, 1, 30000) != 1) {
+            return false;
+        }
+        mq.dispatch();
+    }
+    return true;
+}
+
+static void a_loop_drives_the_connection()
+{
+    const directory place;
+    auto broker = fastmq::open();
+    const auto server = broker.listen(place.url().c_str());
+    fastmq::connect_options with;
+    with.polled = with.later = with.unconfirmed = true;
+    bool is_connected = false;
+    unsigned heard = 0;
+    auto remote = fastmq::connect(server.url(), with, [&](fastmq::event told) {
+        is_connected = told.kind() == fastmq::event_kind::connected;
+    });
+    auto sink = remote.subscribe("a", fastmq::delivery::dispatch,
+                                 [&](fastmq::message) { heard++; });
+    CHECK(!is_connected, "a polled client does nothing by itself");
+    CHECK(loop_until(remote, [&] { return is_connected; }), "its loop connects it");
+    remote.publish("a", "x");
+    CHECK(loop_until(remote, [&] { return heard == 1; }), "sends and receives");
+    CHECK_SAYS(remote.try_request("nobody", "", patience).status(), no_responder,
+               "and so does a call that waits");
+    remote.close();
+    CHECK(!is_connected, "closing is told");
+}
+
 static std::atomic<unsigned> caught{0};
 
 static void callbacks_are_kept_and_freed()
@@ -201,6 +239,7 @@ int main()
     messages_and_requests();
     options_arrive();
     a_server_comes_back();
+    a_loop_drives_the_connection();
     callbacks_are_kept_and_freed();
     return check_end();
 }

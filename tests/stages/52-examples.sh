@@ -23,24 +23,10 @@ for source in $sources; do
         timeout --kill-after=10 60 "build/examples/$name" "${arguments[@]}" </dev/null
 done
 
-# market: a server, and a client of it; true if both end with 0.
-market() {
-    local url client=1 server=1
-    url="unix:/tmp/market-$$.sock"
-    coproc SERVER { timeout --kill-after=10 60 build/examples/market_server --check "$url"; }
-    local pid=$SERVER_PID
-    # Its first line says that it listens.
-    if read -r -t 60 -u "${SERVER[0]}" _; then
-        timeout --kill-after=10 60 build/examples/market_client "$url" </dev/null
-        client=$?
-        [ "$client" -eq 0 ] || kill "$pid"
-    fi
-    wait "$pid" && server=0
-    [ "$client" -eq 0 ] && [ "$server" -eq 0 ]
-}
-if [ -x build/examples/market_client ] && [ -x build/examples/market_server ]; then
-    check "examples/c/market_client.c with market_server.c" market
-fi
+for client in market_client market_loop_client; do
+    [ -x "build/examples/$client" ] || continue
+    check "examples/c/$client.c with market_server.c" market "build/examples/$client"
+done
 
 # What README.md says that the first program prints.
 if [ -x build/examples/hello ]; then

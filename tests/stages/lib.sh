@@ -67,3 +67,19 @@ files() {
     for file in "$@"; do [ -e "$file" ] && echo "$file"; done
     return 0
 }
+
+# market CLIENT: examples/c/market_server and a client of it; true if both end with 0.
+market() {
+    local url client=1 server=1
+    url="unix:/tmp/market-$$.sock"
+    coproc SERVER { timeout --kill-after=10 60 build/examples/market_server --check "$url"; }
+    local pid=$SERVER_PID
+    # Its first line says that it listens.
+    if read -r -t 60 -u "${SERVER[0]}" _; then
+        timeout --kill-after=10 60 "$1" "$url" </dev/null
+        client=$?
+        [ "$client" -eq 0 ] || kill "$pid"
+    fi
+    wait "$pid" && server=0
+    [ "$client" -eq 0 ] && [ "$server" -eq 0 ]
+}

@@ -96,6 +96,11 @@ struct connect_options {
     bool later = false;
     /// Subscribing does not wait for the server's answer; a refusal is event_kind::unsubscribed.
     bool unconfirmed = false;
+    /// The client has no thread for its connection: it sends and receives inside its calls that
+    /// wait, ask, receive or dispatch, events included, and not between them. For a loop of your
+    /// own, which waits for client::fd and then calls client::dispatch. A publish makes that
+    /// readable and goes with the next such call, or by itself where 64 KiB wait.
+    bool polled = false;
     /// How long connecting waits for a connection; zero: 5 s.
     duration connect_timeout = {};
     /// How long subscribing waits for the server's answer; zero: 5 s.
@@ -160,7 +165,8 @@ inline result<client> connect_by(const char *urls, const connect_options &with,
     fastmq_connect_options wanted{};
     wanted.struct_size = sizeof wanted;
     wanted.flags = (with.later ? FASTMQ_CONNECT_LATER : 0U)
-        | (with.unconfirmed ? FASTMQ_CONNECT_UNCONFIRMED : 0U);
+        | (with.unconfirmed ? FASTMQ_CONNECT_UNCONFIRMED : 0U)
+        | (with.polled ? FASTMQ_CONNECT_POLLED : 0U);
     wanted.name = to_bytes(with.name);
     wanted.token = to_bytes(with.token);
     wanted.connect_timeout_ns = with.connect_timeout.count_ns();
@@ -187,9 +193,17 @@ inline result<client> connect_by(const char *urls, const connect_options &with,
 } // namespace detail
 
 /// Connects to the first of the servers that answers: "unix:/path" or "tcp://host:port", with commas
-/// between several. The client does what that of fastmq::open does, over a thread of its own, which
-/// connects again whenever the connection breaks. Not there yet: latest queues, last values,
-/// requests for several answers, listening.
+/// between several. The client does what that of fastmq::open does, over a thread of its own (or
+/// none: connect_options::polled), which connects again whenever the connection breaks.
+///
+/// What differs: a publish that was accepted may be refused by the server, or lost with the
+/// connection, and the callback for events is told. Subscribing waits for the server's answer, and
+/// may also say what that is, unavailable or timeout. A request or its answer may be disconnected
+/// (it was open when the connection broke: it may or may not have been handled) or unavailable
+/// (there is none). An inline callback runs where that for events does, and must not ask or
+/// subscribe there (misuse). Not there yet: latest queues, last values, requests for several
+/// answers, listening (unsupported).
+///
 /// Statuses: ok, invalid (a URL or an option), unavailable, denied, or what else the last server
 /// said once all were tried; timeout, unsupported (no thread can be started), io, no_memory, misuse.
 inline result<client> try_connect(const char *urls, const connect_options &with = {})

@@ -401,17 +401,11 @@ impl<'u> AtHelm<'u> {
     }
 
     fn drive(&mut self, max_ns: u64, spin_ns: u64) -> Option<Waited> {
-        let is_polled = self.uplink.options.polled;
-        let due_ns = &self.uplink.helm.due_ns;
         let Running { drive, sockets } = self.running.as_deref_mut()?.as_mut()?;
         if drive.is_over() {
             return None;
         }
-        let turned = drive.turn(&mut **sockets, max_ns, spin_ns);
-        if is_polled {
-            due_ns.store(drive.due_ns(), Ordering::Relaxed);
-        }
-        match turned {
+        match drive.turn(&mut **sockets, max_ns, spin_ns) {
             Ok(waited) => Some(waited),
             Err(error) => {
                 let fault = &Fault(Status::Io, "the sockets of the link have failed");
@@ -440,6 +434,13 @@ impl Drop for AtHelm<'_> {
         let Some(mut running) = self.running.take() else {
             return;
         };
+        if self.uplink.options.polled
+            && let Some(Running { drive, sockets }) = running.as_mut()
+        {
+            // Nobody comes by to send what the last turn has left.
+            drive.send_now(&mut **sockets);
+            helm.due_ns.store(drive.due_ns(), Ordering::Relaxed);
+        }
         let is_over = running
             .as_ref()
             .is_some_and(|running| running.drive.is_over());

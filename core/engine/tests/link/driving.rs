@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use fastmq_engine::dispatch::ready;
 use fastmq_engine::driver::sockets::Address;
-use fastmq_engine::link::{self, ConnectOptions};
+use fastmq_engine::link::{self, ConnectOptions, Event};
 use fastmq_engine::{Broker, Delivery, Requester, RequesterOptions, Status, any};
 use fastmq_test_support::readable::is_readable;
 
@@ -216,6 +217,38 @@ fn closing_ends_the_wait_of_a_thread_that_drives() {
         let record = server.stop();
         assert_eq!((record.faults, record.closes), (Vec::new(), 1));
     }
+}
+
+#[test]
+fn a_polled_client_connects_and_subscribes_in_its_loop() {
+    let server = serve();
+    let connected = Arc::new(AtomicU64::new(0));
+    let count = connected.clone();
+    let options = ConnectOptions {
+        polled: true,
+        connect_timeout_ns: 0,
+        operation_timeout_ns: 0,
+        on_event: Some(Arc::new(move |event| {
+            if matches!(event, Event::Connected { .. }) {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        })),
+        ..ConnectOptions::default()
+    };
+    let broker = link::connect(&server.urls, options).unwrap();
+    let heard = subscribe(&broker, "heard");
+    let fd = broker.fd().unwrap();
+    assert_eq!(connected.load(Ordering::SeqCst), 0);
+    while connected.load(Ordering::SeqCst) == 0 {
+        assert!(is_readable(fd, PATIENCE), "what a turn leaves is sent");
+        broker.dispatch(0, 0).unwrap();
+    }
+    publish_number(&broker, "heard", 7).unwrap();
+    while broker.dispatch(0, 0).unwrap() & ready::MESSAGES == 0 {
+        assert!(is_readable(fd, PATIENCE));
+    }
+    assert_eq!(receive(&broker, &heard), 7);
+    end(&broker, server);
 }
 
 #[test]
