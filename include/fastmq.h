@@ -763,15 +763,15 @@ typedef struct fastmq_listen_options {
     struct fastmq_bytes token;
     // What the server is called, at most 255 bytes; copied.
     struct fastmq_bytes name;
-    // Connections at once; 0: 65,536.
+    // Connections at once, of all its threads together; 0: 65,536.
     uint32_t connections_max;
     // Subscriptions of one connection; 0: 4,096.
     uint32_t subscriptions_max;
-    // How its thread waits: fastmq_wait.
+    // How its threads wait: fastmq_wait.
     uint32_t wait;
-    // 0, reserved.
-    uint32_t reserved;
-    // What its thread is, borrowed; NULL: as the thread that starts it.
+    // Threads that serve connections, at most 64; each connection has one of them; 0: 1.
+    uint32_t shards;
+    // What its threads are, borrowed; NULL: as the thread that starts them.
     const struct fastmq_thread_options *thread;
 } fastmq_listen_options;
 
@@ -1643,15 +1643,15 @@ void fastmq_requester_close(struct fastmq_requester *requester);
 // `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. The
 // host is an IP address or localhost; port 0 takes a free one, which fastmq_server_url tells. A
 // Unix socket is for this user alone (mode 0600); a socket file that nobody answers at is
-// replaced. It listens when the call returns, on a thread of its own, until fastmq_server_close or
+// replaced. It listens when the call returns, on threads of its own, until fastmq_server_close or
 // fastmq_close.
 //
 // `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 // yours until fastmq_server_close. Safe from any thread.
 // Returns OK, INVALID (a URL or an option; the sentence says which), DENIED (other machines would
 // reach it, and FASTMQ_LISTEN_INSECURE is not set; or the right to the thread's options is
-// missing), UNSUPPORTED (the client is one of another server), IO (an address is in use, or the
-// system refuses), CLOSED, NO_MEMORY, MISUSE.
+// missing), UNSUPPORTED (the client is one of another server, or no thread can be started), IO (an
+// address is in use, or the system refuses), CLOSED, NO_MEMORY, MISUSE.
 //
 // # Safety
 // `urls` ends with a zero; `options` is NULL or readable for its `struct_size`, and so is what it
@@ -1677,7 +1677,7 @@ const char *fastmq_server_url(struct fastmq_server *server, size_t index);
 //
 // Takes NULL. The client stays open, and what local users have is left as it is. Blocks until the
 // server has closed, for the last bytes some seconds beyond the time-out at most. Safe from any
-// thread; a callback that the server's own thread runs is not waited for. In a forked child it
+// thread; a callback that a thread of the server runs is not waited for. In a forked child it
 // ends the handle only.
 //
 // # Safety

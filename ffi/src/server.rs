@@ -14,7 +14,7 @@ use crate::bytes::{Out, copy_of, fastmq_bytes, read_c_text, text_of};
 use crate::client::{check_parent, client_of, fastmq_client};
 use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Table, find, kind};
-use crate::message::{check_zero, flags_of};
+use crate::message::flags_of;
 use crate::options::{Plain, read_or_default, wait_of};
 use crate::status::fastmq_status;
 use crate::threads::fastmq_thread_options;
@@ -67,15 +67,15 @@ pub struct fastmq_listen_options {
     pub token: fastmq_bytes,
     /// What the server is called, at most 255 bytes; copied.
     pub name: fastmq_bytes,
-    /// Connections at once; 0: 65,536.
+    /// Connections at once, of all its threads together; 0: 65,536.
     pub connections_max: u32,
     /// Subscriptions of one connection; 0: 4,096.
     pub subscriptions_max: u32,
-    /// How its thread waits: fastmq_wait.
+    /// How its threads wait: fastmq_wait.
     pub wait: u32,
-    /// 0, reserved.
-    pub reserved: u32,
-    /// What its thread is, borrowed; NULL: as the thread that starts it.
+    /// Threads that serve connections, at most 64; each connection has one of them; 0: 1.
+    pub shards: u32,
+    /// What its threads are, borrowed; NULL: as the thread that starts them.
     pub thread: *const fastmq_thread_options,
 }
 
@@ -87,7 +87,7 @@ const _: () = {
     assert!(offset_of!(fastmq_listen_options, connections_max) == 40);
     assert!(offset_of!(fastmq_listen_options, subscriptions_max) == 44);
     assert!(offset_of!(fastmq_listen_options, wait) == 48);
-    assert!(offset_of!(fastmq_listen_options, reserved) == 52);
+    assert!(offset_of!(fastmq_listen_options, shards) == 52);
     assert!(offset_of!(fastmq_listen_options, thread) == 56);
 };
 
@@ -104,7 +104,6 @@ impl fastmq_listen_options {
     /// `token`, `name`, and `thread` with the name in it, are readable.
     unsafe fn convert(&self) -> Result<ServerOptions> {
         let flags = flags_of("listen options", self.flags, INSECURE)?;
-        check_zero("listen options", &[("reserved", self.reserved)])?;
         // SAFETY: by the contract.
         let thread = unsafe { read_or_default(self.thread) }?;
         let mut options = ServerOptions {
@@ -119,6 +118,9 @@ impl fastmq_listen_options {
         };
         if let Some(wait) = wait_of(self.wait)? {
             options.wait = wait;
+        }
+        if self.shards != 0 {
+            options.shards = self.shards;
         }
         if self.connections_max != 0 {
             options.connections_max = self.connections_max;
@@ -167,15 +169,15 @@ fn forget(number: u64) {
 /// `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. The
 /// host is an IP address or localhost; port 0 takes a free one, which fastmq_server_url tells. A
 /// Unix socket is for this user alone (mode 0600); a socket file that nobody answers at is
-/// replaced. It listens when the call returns, on a thread of its own, until fastmq_server_close or
+/// replaced. It listens when the call returns, on threads of its own, until fastmq_server_close or
 /// fastmq_close.
 ///
 /// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 /// yours until fastmq_server_close. Safe from any thread.
 /// Returns OK, INVALID (a URL or an option; the sentence says which), DENIED (other machines would
 /// reach it, and FASTMQ_LISTEN_INSECURE is not set; or the right to the thread's options is
-/// missing), UNSUPPORTED (the client is one of another server), IO (an address is in use, or the
-/// system refuses), CLOSED, NO_MEMORY, MISUSE.
+/// missing), UNSUPPORTED (the client is one of another server, or no thread can be started), IO (an
+/// address is in use, or the system refuses), CLOSED, NO_MEMORY, MISUSE.
 ///
 /// # Safety
 /// `urls` ends with a zero; `options` is NULL or readable for its `struct_size`, and so is what it
@@ -259,7 +261,7 @@ pub unsafe extern "C" fn fastmq_server_url(
 ///
 /// Takes NULL. The client stays open, and what local users have is left as it is. Blocks until the
 /// server has closed, for the last bytes some seconds beyond the time-out at most. Safe from any
-/// thread; a callback that the server's own thread runs is not waited for. In a forked child it
+/// thread; a callback that a thread of the server runs is not waited for. In a forked child it
 /// ends the handle only.
 ///
 /// # Safety

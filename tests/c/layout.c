@@ -134,7 +134,7 @@ AT(fastmq_listen_options, name, 24);
 AT(fastmq_listen_options, connections_max, 40);
 AT(fastmq_listen_options, subscriptions_max, 44);
 AT(fastmq_listen_options, wait, 48);
-AT(fastmq_listen_options, reserved, 52);
+AT(fastmq_listen_options, shards, 52);
 AT(fastmq_listen_options, thread, 56);
 
 /* A view, as fastmq_message. */

@@ -111,6 +111,32 @@ static void request_and_reply(void)
     end(&served);
 }
 
+static void several_threads(void)
+{
+    struct served served;
+    fastmq_listen_options listen = {.struct_size = sizeof listen, .shards = 3};
+    fastmq_client *clients[6];
+    fastmq_subscription *heard[6];
+    serve(&served, &listen);
+    for (int i = 0; i < 6; i++) {
+        clients[i] = connect_to(served.url[i % 2]);
+        heard[i] = subscribe(clients[i], "number.*");
+    }
+    int all = 1;
+    for (uint32_t from = 0; from < 6; from++) {
+        NEED(publish_number(clients[from], "number.x", from) == FASTMQ_OK);
+        for (int to = 0; to < 6; to++) {
+            all &= next_number(heard[to]) == from;
+        }
+    }
+    CHECK(all, "clients hear each other, whatever thread of the server each has");
+    for (int i = 0; i < 6; i++) {
+        fastmq_unsubscribe(heard[i]);
+        fastmq_close(clients[i]);
+    }
+    end(&served);
+}
+
 /* What remote clients cannot do yet is refused, and not done by halves. */
 static void not_there_yet(void)
 {
@@ -516,6 +542,10 @@ static void listening_fails(void)
     says(fastmq_listen(broker, loopback, &options, &server), FASTMQ_INVALID, "wait",
          "so is an unknown way to wait");
     options.wait = 0;
+    options.shards = 65;
+    says(fastmq_listen(broker, loopback, &options, &server), FASTMQ_INVALID, "shards",
+         "and more threads than it may have");
+    options.shards = 0;
     fastmq_thread_options thread = {.struct_size = sizeof thread, .scheduling = 99};
     options.thread = &thread;
     says(fastmq_listen(broker, loopback, &options, &server), FASTMQ_INVALID, "scheduling",
@@ -574,6 +604,7 @@ int main(int count, char **arguments)
     where_it_listens();
     publish_and_subscribe();
     request_and_reply();
+    several_threads();
     not_there_yet();
     callbacks();
     foreign_loop();

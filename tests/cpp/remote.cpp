@@ -63,6 +63,7 @@ static void options_arrive()
     listen.token = "open sesame";
     listen.name = "cave";
     listen.connections_max = 1;
+    listen.shards = 2;
     const auto server = broker.listen(place.url().c_str(), listen);
     CHECK_THROWS(fastmq::connect(server.url()), denied, "no token is denied");
     fastmq::connect_options with;
@@ -88,6 +89,10 @@ static void options_arrive()
     with.backoff_min = 2s;
     with.backoff_max = 1s;
     CHECK_THROWS(fastmq::connect("unix:/a", with), invalid, "pauses that shrink are invalid");
+    listen.shards = 65;
+    CHECK_SAYS(broker.try_listen("tcp://127.0.0.1:0", listen).status(), invalid,
+               "there are at most 64 threads");
+    listen.shards = 0;
     listen.insecure = false;
     CHECK_SAYS(broker.try_listen("tcp://0.0.0.0:0", listen).status(), denied,
                "an open address is denied");

@@ -24,13 +24,15 @@ struct listen_options {
     /// Whether it may listen at addresses that other machines reach, where its bytes, the token
     /// too, can be read by others.
     bool insecure = false;
-    /// Connections at once; 0: 65,536.
+    /// Threads that serve connections, at most 64; each connection has one of them; 0: 1.
+    std::uint32_t shards = 0;
+    /// Connections at once, of all its threads together; 0: 65,536.
     std::uint32_t connections_max = 0;
     /// Subscriptions of one connection; 0: 4,096.
     std::uint32_t subscriptions_max = 0;
-    /// How its thread waits.
+    /// How its threads wait.
     fastmq::wait wait = fastmq::wait::balanced;
-    /// What its thread is.
+    /// What its threads are.
     thread_options thread = {};
 };
 
@@ -72,6 +74,7 @@ inline fastmq_listen_options to_raw(const listen_options &options,
     wanted.flags = options.insecure ? FASTMQ_LISTEN_INSECURE : 0U;
     wanted.token = to_bytes(options.token);
     wanted.name = to_bytes(options.name);
+    wanted.shards = options.shards;
     wanted.connections_max = options.connections_max;
     wanted.subscriptions_max = options.subscriptions_max;
     wanted.wait = static_cast<std::uint32_t>(options.wait);
