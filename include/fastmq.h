@@ -954,7 +954,8 @@ fastmq_status fastmq_open(const struct fastmq_options *options, struct fastmq_cl
 fastmq_status fastmq_drain(struct fastmq_client *client, uint64_t timeout_ns);
 
 // Closes the broker: its other handles answer CLOSED from now on, waiting calls return, requests
-// that wait are answered CANCELLED, and library threads end. Its servers close first, at once.
+// that wait are answered CANCELLED (those that are out at a server DISCONNECTED), and library
+// threads end. Its servers close first, at once.
 //
 // Takes NULL. Waits for running callbacks for at most `close_timeout_ns`, not for one that calls
 // it. The other handles are still closed once each. Safe from any thread. In a forked child it

@@ -118,7 +118,8 @@ pub unsafe extern "C" fn fastmq_drain(
 }
 
 /// Closes the broker: its other handles answer CLOSED from now on, waiting calls return, requests
-/// that wait are answered CANCELLED, and library threads end. Its servers close first, at once.
+/// that wait are answered CANCELLED (those that are out at a server DISCONNECTED), and library
+/// threads end. Its servers close first, at once.
 ///
 /// Takes NULL. Waits for running callbacks for at most `close_timeout_ns`, not for one that calls
 /// it. The other handles are still closed once each. Safe from any thread. In a forked child it

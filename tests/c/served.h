@@ -29,7 +29,8 @@ static inline void listen_again(struct served *served, const fastmq_listen_optio
     }
 }
 
-static inline void serve(struct served *served, const fastmq_listen_options *options)
+static inline void serve_by(struct served *served, fastmq_client *broker,
+                            const fastmq_listen_options *options)
 {
     static int servers;
     snprintf(served->directory, sizeof served->directory, "/tmp/fastmq-remote-c-%d-%d",
@@ -37,8 +38,13 @@ static inline void serve(struct served *served, const fastmq_listen_options *opt
     NEED(mkdir(served->directory, 0700) == 0);
     snprintf(served->socket, sizeof served->socket, "%s/mq", served->directory);
     snprintf(served->urls, sizeof served->urls, "unix:%s, tcp://127.0.0.1:0", served->socket);
-    served->broker = open_client();
+    served->broker = broker;
     listen_again(served, options);
+}
+
+static inline void serve(struct served *served, const fastmq_listen_options *options)
+{
+    serve_by(served, open_client(), options);
 }
 
 static inline void end(struct served *served)

@@ -250,7 +250,8 @@ public:
     /// Asks and waits for the answer for at most `timeout`. The batch holds one message, the
     /// answer: `front()`; how the responder sees it is in its status().
     /// Statuses: ok, no_responder, busy, timeout, cancelled, invalid, denied (the subject begins
-    /// with $SYS), too_large, no_space, no_memory, closed, misuse.
+    /// with $SYS), too_large, no_space, no_memory, closed, misuse; of a server's client also
+    /// disconnected and unavailable: see try_connect.
     result<batch> try_request(const outgoing &request, duration timeout) const
     {
         fastmq_batch *reply = nullptr;

@@ -45,9 +45,10 @@ struct many_options {
 /// at a time.
 ///
 /// After a submit with ok exactly one final answer comes by receive, with the submit's token: the
-/// responder's, or no_responder, busy, timeout or cancelled as message::status. Statuses of a
-/// submit: ok, again (in_flight_max are in flight), invalid, denied (the subject begins with $SYS),
-/// too_large, no_space, no_memory, closed, misuse. It does not block.
+/// responder's, or no_responder, busy, timeout, cancelled, or disconnected (of a server's client:
+/// see try_connect) as message::status. Statuses of a submit: ok, again (in_flight_max are in
+/// flight), invalid, denied (the subject begins with $SYS), too_large, unavailable (a server's
+/// client has no connection), no_space, no_memory, closed, misuse. It does not block.
 class requester : public detail::handle<fastmq_requester, fastmq_requester_close> {
 public:
     using handle::handle;
