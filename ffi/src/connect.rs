@@ -304,10 +304,11 @@ impl fastmq_connect_options {
 
 /// Connects to the first of the servers that answers, and opens a client of it.
 ///
-/// `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. What
-/// the client can do is what that of fastmq_open can, with the same calls, over a thread of its
-/// own (or none: FASTMQ_CONNECT_POLLED), which connects again whenever the connection breaks: then
-/// it subscribes again, and publishes wait for the next connection, up to `store_max`.
+/// `urls` ends with a zero: `unix:/path`, `shm:NAME` (shared memory with a server that listens so)
+/// or `tcp://host:port`, with commas between several. What the client can do is what that of
+/// fastmq_open can, with the same calls, over a thread of its own (or none: FASTMQ_CONNECT_POLLED),
+/// which connects again whenever the connection breaks: then it subscribes again, and publishes
+/// wait for the next connection, up to `store_max`.
 ///
 /// What differs: a publish that OK accepted may be refused by the server, or lost with the
 /// connection, and on_event is told. A subscribe waits for the server's answer, and may also return

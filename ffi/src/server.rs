@@ -166,11 +166,14 @@ fn forget(number: u64) {
 /// Serves other processes: each that connects to one of `urls` uses the client's broker, beside
 /// this process.
 ///
-/// `urls` ends with a zero: `unix:/path` or `tcp://host:port`, with commas between several. The
-/// host is an IP address or localhost; port 0 takes a free one, which fastmq_server_url tells. A
-/// Unix socket is for this user alone (mode 0600); a socket file that nobody answers at is
-/// replaced. It listens when the call returns, on threads of its own, until fastmq_server_close or
-/// fastmq_close.
+/// `urls` ends with a zero: `unix:/path`, `shm:NAME` or `tcp://host:port`, with commas between
+/// several. `shm:` is a Unix socket over which each client gets 8 MiB of memory that it shares with
+/// this process: NAME is in `$WORK_ROOT`, else in `$XDG_RUNTIME_DIR/fastmq`, else in a directory of
+/// this user's own under the temporary directory, which nobody else may write to; `shm:/path` is
+/// explicit. The host is an IP address or localhost; port 0 takes a free one, which
+/// fastmq_server_url tells. A Unix socket is for this user alone (mode 0600); a socket file that
+/// nobody answers at is replaced. It listens when the call returns, on threads of its own, until
+/// fastmq_server_close or fastmq_close.
 ///
 /// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 /// yours until fastmq_server_close. Safe from any thread.

@@ -325,8 +325,8 @@ public:
                                                       static_cast<std::uint32_t>(said)));
     }
 
-    /// Serves other processes at `urls`: "unix:/path" or "tcp://host:port", with commas between
-    /// several; the host is an IP address or localhost, and port 0 takes a free one, which
+    /// Serves other processes at `urls`: "unix:/path", "shm:NAME" (shared memory) or
+    /// "tcp://host:port", with commas between several; the host is an IP address or localhost, and port 0 takes a free one, which
     /// server::url tells. A Unix socket is for this user alone. It listens when the call returns,
     /// on threads of its own.
     /// Statuses: ok, invalid (a URL or an option), denied (other machines would reach it, and

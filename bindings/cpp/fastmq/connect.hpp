@@ -192,9 +192,10 @@ inline result<client> connect_by(const char *urls, const connect_options &with,
 
 } // namespace detail
 
-/// Connects to the first of the servers that answers: "unix:/path" or "tcp://host:port", with commas
-/// between several. The client does what that of fastmq::open does, over a thread of its own (or
-/// none: connect_options::polled), which connects again whenever the connection breaks.
+/// Connects to the first of the servers that answers: "unix:/path", "shm:NAME" (shared memory) or
+/// "tcp://host:port", with commas between several. The client does what that of fastmq::open does,
+/// over a thread of its own (or none: connect_options::polled), which connects again whenever the
+/// connection breaks.
 ///
 /// What differs: a publish that was accepted may be refused by the server, or lost with the
 /// connection, and the callback for events is told. Subscribing waits for the server's answer, and

@@ -89,7 +89,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         flag: "listen",
         variable: "FASTMQ_LISTEN",
         kind: Kind::Texts,
-        help: "unix:PATH or tcp://HOST:PORT; may be given several times [default: \
+        help: "unix:PATH, shm:NAME or tcp://HOST:PORT; may be given several times [default: \
                tcp://127.0.0.1:4860 and fastmq.sock in the root]",
         ..NONE
     },
@@ -217,7 +217,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         variable: "FASTMQ_URL",
         kind: Kind::Text,
         part: Part::Client,
-        help: "The server, or several with commas: unix:PATH, tcp://HOST:PORT \
+        help: "The server, or several with commas: unix:PATH, shm:NAME, tcp://HOST:PORT \
                [default: fastmq.sock in the root if one is named, else tcp://127.0.0.1:4860]",
         ..NONE
     },

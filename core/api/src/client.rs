@@ -35,11 +35,13 @@ impl Client {
         Self::open_with(options, Arc::new(NullDriver::new()))
     }
 
-    /// Connects to the first of the servers that answers: `tcp://host:port` or `unix:/path`, with
-    /// commas between them. What the client can do is what one of a broker in this process can,
-    /// over a thread of its own, which connects again whenever the connection breaks: then it
-    /// subscribes again, requests that were open end as DISCONNECTED, and publishes wait for the
-    /// next connection up to `store_max` bytes. [`crate::Event`] tells what has happened.
+    /// Connects to the first of the servers that answers: `tcp://host:port`, `unix:/path` or
+    /// `shm:NAME` (shared memory, as [`listen`](Self::listen) has it; a server without it serves
+    /// over the socket), with commas between them. What the client can do is what one of a broker
+    /// in this process can, over a thread of its own, which connects again whenever the connection
+    /// breaks: then it subscribes again, requests that were open end as DISCONNECTED, and publishes
+    /// wait for the next connection up to `store_max` bytes. [`crate::Event`] tells what has
+    /// happened.
     ///
     /// Not yet: latest queues, last values of its own, requests for several answers. A handler
     /// with [`Delivery::Inline`] runs on that thread, and must not ask or subscribe there (MISUSE).

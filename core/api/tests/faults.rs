@@ -48,8 +48,17 @@ fn random(state: &mut u64) -> u64 {
 
 #[test]
 fn a_killed_server_leaves_every_request_with_one_fate_and_comes_back() {
-    let path = socket("killed");
-    let url = format!("unix:{}", path.display());
+    is_killed_and_comes_back("unix");
+}
+
+#[test]
+fn so_does_one_that_shared_memory() {
+    is_killed_and_comes_back("shm");
+}
+
+fn is_killed_and_comes_back(way: &str) {
+    let path = socket(&format!("killed-{way}"));
+    let url = format!("{way}:{}", path.display());
     let mut process = Process::start(&url, &[]);
     let connected = Arc::new(AtomicU64::new(0));
     let lost = Arc::new(AtomicU64::new(0));

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::event::{add_one, eventfd, own};
+use crate::fork::is_forked_child;
 
 /// What a shared memory must be sealed against.
 const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -132,6 +133,10 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
+        // A child of `fork` does not have it, and may have something else there by now.
+        if is_forked_child() {
+            return;
+        }
         // SAFETY: the range is the mapping's own, and its owner is gone.
         let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
         debug_assert_eq!(result, 0, "the range was mapped as a whole");
@@ -151,6 +156,13 @@ pub fn wake_event() -> io::Result<OwnedFd> {
 /// caller up: eventfds are taken from, and given to, processes of the same user only.
 pub fn wake(event: &OwnedFd) {
     add_one(event);
+}
+
+/// The effective user of this process.
+#[must_use]
+pub fn current_user() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

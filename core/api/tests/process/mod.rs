@@ -77,6 +77,10 @@ impl Process {
         url.parse().unwrap()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`, and everything of it is gone.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -3,6 +3,7 @@
 //! A turn sends what waits, waits for something to happen, and deals with it. `helm.rs` says which
 //! thread runs turns; a simulation runs them itself.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,11 +14,12 @@ use fastmq_driver::{Driver, FOREVER_NS};
 
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
+use crate::rings::{self, Rings};
+use crate::url::{self, Url};
 
 use super::HANDSHAKE_NS;
 use super::session::{Ending, Farewell, Session, Turn};
 use super::uplink::Uplink;
-use super::url::{self, Server};
 
 /// How long a connection must have lasted for the next pause to be the shortest again.
 const LASTING_NS: u64 = 5_000_000_000;
@@ -39,7 +41,7 @@ enum Where {
 pub struct Drive {
     session: Session,
     driver: Arc<dyn Driver>,
-    servers: Vec<Server>,
+    servers: Vec<Url>,
     /// Which is tried next; how many in a row have failed.
     next: usize,
     failed: usize,
@@ -49,6 +51,9 @@ pub struct Drive {
     /// Bytes to send, unless the driver has them.
     buffer: Vec<u8>,
     is_sending: bool,
+    rings: Rings,
+    /// What shares memory with the server, until its WELCOME is there.
+    descriptors: Vec<OwnedFd>,
     /// When saying goodbye has taken long enough.
     give_up_ns: u64,
 }
@@ -77,9 +82,10 @@ impl Drive {
     pub(super) fn new(
         broker: &Arc<Broker>,
         uplink: Arc<Uplink>,
-        servers: Vec<Server>,
+        servers: Vec<Url>,
     ) -> Result<Self> {
         let backoff_ns = uplink.options.backoff_min_ns;
+        let rings = Rings::new(uplink.options.polled);
         Ok(Self {
             session: Session::new(broker, uplink)?,
             driver: broker.driver.clone(),
@@ -91,6 +97,8 @@ impl Drive {
             connected_ns: 0,
             buffer: Vec::new(),
             is_sending: false,
+            rings,
+            descriptors: Vec::new(),
             give_up_ns: FOREVER_NS,
         })
     }
@@ -152,13 +160,29 @@ impl Drive {
                 || !is_told && uplink.is_closing.load(Ordering::SeqCst)
                 || uplink.helm.has_called()
         };
-        let waited = sockets.wait(deadline_ns, spin_ns, &mut look)?;
+        let rings = &mut self.rings;
+        let waited = rings.wait(sockets, deadline_ns, spin_ns, &mut look)?;
         let now_ns = self.driver.monotonic_ns();
-        while let Some(completion) = sockets.next() {
+        let mut rings = std::mem::take(&mut self.rings);
+        while let Some(completion) = rings.next(sockets) {
             if let Some(ending) = self.on(completion, now_ns) {
+                self.rings = rings;
                 self.leave(sockets, &ending, now_ns);
+                rings = std::mem::take(&mut self.rings);
+            }
+            if let Some(capacities) = self.session.rings.take()
+                && let Where::Connected(connection) = self.at
+            {
+                let descriptors = std::mem::take(&mut self.descriptors);
+                let taken = rings.take(sockets, connection, capacities, descriptors);
+                self.rings = rings;
+                if let Err(error) = taken {
+                    self.leave(sockets, &broken(&error), now_ns);
+                }
+                rings = std::mem::take(&mut self.rings);
             }
         }
+        self.rings = rings;
         self.session.retry(now_ns);
         if let Turn::Ended(ending) = self.session.tick(now_ns) {
             self.leave(sockets, &ending, now_ns);
@@ -201,7 +225,12 @@ impl Drive {
     fn connect(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
         let server = &self.servers[self.next];
         let address = server.address();
-        let options = ConnectionOptions::default();
+        let has_rings = matches!(server, Url::Shared(..));
+        let options = ConnectionOptions {
+            takes_descriptors: has_rings,
+        };
+        self.session.wants_rings = has_rings;
+        self.descriptors.clear();
         match address.and_then(|address| sockets.connect(&address, options)) {
             Ok(connection) => {
                 self.at = Where::Connecting(connection);
@@ -231,7 +260,8 @@ impl Drive {
         if self.is_sending || !uplink.take_output(&mut self.buffer, now_ns) {
             return;
         }
-        match sockets.send(connection, &mut self.buffer, SendMode::Batched) {
+        let (rings, buffer) = (&mut self.rings, &mut self.buffer);
+        match rings.send(sockets, connection, buffer, SendMode::Batched) {
             Ok(Sending::Done) => self.keep_buffer(),
             Ok(Sending::Started) => self.is_sending = true,
             Err(error) => {
@@ -267,6 +297,20 @@ impl Drive {
                     Turn::Ended(ending) => Some(ending),
                 }
             }
+            Completion::Descriptors {
+                connection,
+                descriptors,
+            } if is_ours(connection) && self.session.is_waiting() => {
+                self.descriptors = descriptors;
+                None
+            }
+            Completion::Ended {
+                connection,
+                error: Some(error),
+            } if is_ours(connection) && rings::is_hostile(&error) => {
+                self.is_sending = false;
+                Some(self.session.refuse_rings())
+            }
             Completion::Ended { connection, error } if is_ours(connection) => Some(match error {
                 Some(error) => broken(&error),
                 None => Error::new(&ENDED),
@@ -296,9 +340,10 @@ impl Drive {
                     Farewell::Everything => uplink.take_output(&mut self.buffer, now_ns),
                 };
             if has_words {
-                let _ = sockets.send(connection, &mut self.buffer, SendMode::Direct);
+                let (rings, buffer) = (&mut self.rings, &mut self.buffer);
+                let _ = rings.send(sockets, connection, buffer, SendMode::Direct);
             }
-            sockets.close(connection);
+            self.rings.close(sockets, connection);
         }
         self.buffer = Vec::new();
         self.is_sending = false;
@@ -337,7 +382,9 @@ impl Drive {
     /// The next servers are those that the last one has named.
     fn go_elsewhere(&mut self, urls: &str) {
         // What is no URL is the server's mistake: there are others.
-        let Ok(named) = url::parse(urls) else { return };
+        let Ok(named) = url::servers(urls) else {
+            return;
+        };
         let Some(first) = named.first().cloned() else {
             return;
         };

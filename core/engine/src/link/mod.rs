@@ -21,7 +21,6 @@
 //! | `helm.rs` | which thread drives |
 //! | `waiting.rs` | waiting for a queue, for room or for one of many, and driving meanwhile |
 //! | `open.rs` | requests without an answer |
-//! | `url.rs` | where to connect |
 //!
 //! **Lock.** `Uplink::state`, for one frame or one turn's hand-over; nothing is called under it. It
 //! may be taken while a queue is locked (a request is evicted), never the other way round.
@@ -43,7 +42,6 @@ mod session;
 mod state;
 mod tokens;
 mod uplink;
-pub mod url;
 mod waiting;
 
 use std::fmt;
@@ -221,7 +219,7 @@ pub fn open(
     driver: Arc<dyn Driver>,
 ) -> Result<(Arc<Broker>, Drive)> {
     check(&options)?;
-    let servers = url::parse(urls)?;
+    let servers = crate::url::servers(urls)?;
     let uplink = try_arc(Uplink::new(options, driver.clone()))?;
     let broker = Broker::open_linked(uplink.options.broker, driver, Some(uplink.clone()))?;
     let drive = Drive::new(&broker, uplink, servers)?;

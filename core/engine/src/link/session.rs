@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 
 use fastmq_driver::FOREVER_NS;
 use fastmq_memory::Kind as RecordKind;
-use fastmq_wire::control::write_fault;
+use fastmq_wire::control::{self, write_error, write_fault};
 use fastmq_wire::handshake::{Answer, capability, read_welcome};
 use fastmq_wire::{
-    Agreement, Aliases, ControlDraft, Frame, Frames, Hello, Kind, Limits, Message, Receiving,
-    Sending, Side, State as Life, VERSION, Welcome, round_up,
+    Agreement, Aliases, ControlDraft, Frame, Frames, Hello, Kind, Limits, Message, Reason,
+    Receiving, Sending, Side, State as Life, VERSION, Welcome, round_up,
 };
 
 use crate::broker::Broker;
@@ -56,6 +56,10 @@ pub(super) struct Session {
     /// The last server's INSTANCE; 0: there was none.
     instance: u64,
     is_again: bool,
+    /// Whether it asks for shared memory.
+    pub(super) wants_rings: bool,
+    /// Capacities of the rings that came with the WELCOME, until they are used.
+    pub(super) rings: Option<(u64, u64)>,
     /// Where else the server says one may connect.
     pub(super) elsewhere: Option<String>,
     /// The server will close; the client leaves as soon as nothing is open.
@@ -117,6 +121,8 @@ impl Session {
             pinged_ns: 0,
             instance: 0,
             is_again: false,
+            wants_rings: false,
+            rings: None,
             elsewhere: None,
             leave_ns: FOREVER_NS,
             farewell: Farewell::Nothing,
@@ -128,6 +134,34 @@ impl Session {
         self.life == Life::Ending
     }
 
+    /// Whether it waits for the WELCOME.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.life == Life::Waiting
+    }
+
+    /// The server has broken the rings: that is all it is told.
+    pub(super) fn refuse_rings(&mut self) -> Ending {
+        let mut state = self.uplink.state();
+        state.urgent.clear();
+        let (status, text) = (Status::Invalid as u8, "the rings are wrong");
+        // Without memory the connection ends without a word.
+        let _ = write_error(
+            &mut state.urgent,
+            0,
+            Reason::Length,
+            status,
+            control::flag::FATAL,
+            text,
+        );
+        drop(state);
+        self.life.said_goodbye();
+        self.farewell = Farewell::Refusal;
+        ended(&Fault(
+            Status::Invalid,
+            "the server's rings in shared memory are wrong",
+        ))
+    }
+
     /// A connection has been made: says HELLO.
     pub(super) fn start(&mut self, now_ns: u64) -> Result<()> {
         self.life = Life::Waiting;
@@ -136,6 +170,7 @@ impl Session {
         self.leave_ns = FOREVER_NS;
         self.farewell = Farewell::Nothing;
         self.elsewhere = None;
+        self.rings = None;
         let uplink = self.uplink.clone();
         let mut state = uplink.state();
         state.urgent.clear();
@@ -147,7 +182,10 @@ impl Session {
     fn hello<'u>(&self, uplink: &'u Uplink) -> Hello<'u> {
         Hello {
             versions: (VERSION, VERSION),
-            capabilities: CAPABILITIES,
+            capabilities: match self.wants_rings {
+                true => CAPABILITIES | capability::SHM,
+                false => CAPABILITIES,
+            },
             required: 0,
             name: uplink.options.name.as_bytes(),
             token: &uplink.options.token,
@@ -235,6 +273,16 @@ impl Session {
     fn welcomed(&mut self, welcome: &Welcome<'_>, now_ns: u64) -> std::result::Result<(), Ending> {
         let uplink = self.uplink.clone();
         self.agreement = Agreement::of_client(&self.hello(&uplink), welcome);
+        if self.agreement.has(capability::SHM) {
+            let (to_server, to_client) = welcome.rings.unwrap_or_default();
+            if u64::from(welcome.limits.frame_max) > to_server / 2 {
+                return Err(ended(&Fault(
+                    Status::Invalid,
+                    "the server's bytes are wrong: its rings are smaller than its frames",
+                )));
+            }
+            self.rings = Some((to_server, to_client));
+        }
         self.aliases = Aliases::new(self.limits.alias_max, self.limits.alias_bytes_max);
         self.receiving = Receiving::new(self.limits.credit);
         let _was_waiting = self.life.welcomed();

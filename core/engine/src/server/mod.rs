@@ -15,16 +15,16 @@
 //! | `parts.rs` | what the sessions of a shard share |
 //! | `inbox.rs` | what comes to a shard from other threads |
 //! | `owed.rs` | the requests that it has to answer |
+//! | `connection.rs` | a connection as its shard knows it |
 //! | `shard.rs` | sockets, sessions and the turn of the loop |
-//! | `address.rs` | URLs of listeners |
 //! | `listen.rs` | a thread for each shard, their addresses, their end |
 //!
-//! **Bounds.** Everything a connection can make this side keep has a limit below. Not here: shared
-//! memory, presence, several answers and reply streams; their capabilities are not offered.
+//! **Bounds.** Everything a connection can make this side keep has a limit below. Not here:
+//! presence, several answers and reply streams; their capabilities are not offered.
 
-mod address;
 mod asking;
 mod commands;
+mod connection;
 mod delivering;
 mod feed;
 mod inbox;
@@ -41,7 +41,6 @@ use std::sync::Arc;
 
 use fastmq_driver::scheduling::ThreadOptions;
 
-pub use address::address_of;
 pub use inbox::{Inbox, SessionKey};
 pub use listen::Server;
 pub use parts::Parts;

@@ -9,6 +9,8 @@ use crate::answers::REQUESTER_INDEX_MASK;
 use crate::broker::Broker;
 use crate::call::{self, Calls};
 use crate::error::Result;
+use crate::log::{self, Level};
+use crate::rings::Offer;
 use crate::writer::Writer;
 
 use super::ServerOptions;
@@ -35,6 +37,8 @@ pub struct Parts {
     pub(super) instance: u64,
     /// The turn's time.
     pub(super) now_ns: u64,
+    /// Connections that may still have rings.
+    pub(super) rings_left: usize,
     /// No new connections and subscriptions.
     pub(super) is_draining: bool,
     /// The sessions of a shard, by their index. One that is at work is not here: it finds the
@@ -80,6 +84,7 @@ impl Parts {
             options,
             instance: driver.random(),
             now_ns: driver.monotonic_ns(),
+            rings_left: crate::rings::RINGS_MAX,
             is_draining: false,
             sessions: Vec::new(),
             touched: Vec::new(),
@@ -198,6 +203,19 @@ impl Parts {
     pub(super) fn next_known(&mut self) -> u64 {
         self.known += 1;
         self.known
+    }
+
+    /// Rings for one connection more; `None`: there are as many as may be, or no memory.
+    pub(super) fn offer_rings(&mut self) -> Option<Box<Offer>> {
+        self.rings_left.checked_sub(1)?;
+        let made = Offer::make().map(try_box);
+        if let Err(error) = &made {
+            let text = format!("a connection has no shared memory: {error}");
+            log::write(Level::Warn, "server", &text);
+        }
+        let offer = made.ok()?.ok()?;
+        self.rings_left -= 1;
+        Some(offer)
     }
 
     /// New connections and subscriptions are refused from now on.

@@ -18,6 +18,7 @@ use fastmq_wire::{
 
 use crate::error::Status;
 use crate::log::{self, Level};
+use crate::rings::{Offer, RING_BYTES};
 
 use super::asking::Asker;
 use super::delivering::Outgoing;
@@ -47,6 +48,10 @@ pub struct Session {
     /// Why it is not let in, if it is not.
     refusal: Option<(Reason, &'static str)>,
     pub(super) capabilities: u64,
+    /// Whether it may have rings: it is a process of the same user.
+    pub(super) may_have_rings: bool,
+    /// Its rings, which go out with the WELCOME.
+    pub(super) offer: Option<Box<Offer>>,
     pub(super) theirs: Limits,
     silence_ns_max: Option<u64>,
     /// It stands in the list of those that the shard looks at in this turn.
@@ -108,6 +113,8 @@ impl Session {
             state: State::default(),
             refusal: None,
             capabilities: 0,
+            may_have_rings: false,
+            offer: None,
             theirs: none,
             silence_ns_max: None,
             is_touched: false,
@@ -246,7 +253,11 @@ impl Session {
     }
 
     fn on_hello(&mut self, parts: &mut Parts, bytes: &[u8]) -> usize {
-        let (hello, size) = match read_hello(bytes, CAPABILITIES) {
+        let capabilities = match self.may_have_rings {
+            true => CAPABILITIES | capability::SHM,
+            false => CAPABILITIES,
+        };
+        let (hello, size) = match read_hello(bytes, capabilities) {
             Ok(Some(hello)) => hello,
             Ok(None) => return 0,
             Err(fault) => {
@@ -270,17 +281,24 @@ impl Session {
             self.refuse(parts, &fatal);
             return bytes.len();
         }
+        let mut capabilities = capabilities & hello.capabilities;
+        let mut rings = None;
+        if capabilities & capability::SHM != 0 {
+            self.offer = parts.offer_rings();
+            rings = self.offer.is_some().then_some((RING_BYTES, RING_BYTES));
+            capabilities ^= if rings.is_none() { capability::SHM } else { 0 };
+        }
         let name = parts.options.name.as_bytes();
         let welcome = Welcome {
             version: VERSION,
-            capabilities: CAPABILITIES & hello.capabilities,
+            capabilities,
             name: &name[..name.len().min(255)],
             client: self.key.serial,
             instance: parts.instance,
             payload_max: parts.broker.options().payload_max,
             subscriptions_max: u64::from(parts.options.subscriptions_max),
             servers: b"",
-            rings: None,
+            rings,
             limits: LIMITS,
         };
         let agreement = Agreement::of_server(&hello, &welcome);
@@ -290,6 +308,9 @@ impl Session {
         }
         self.capabilities = agreement.capabilities;
         self.theirs = agreement.theirs;
+        if rings.is_some() {
+            self.theirs.frame_max = self.theirs.frame_max.min(RING_BYTES as u32 / 2);
+        }
         self.silence_ns_max = agreement.silence_ns_max();
         self.sending = Sending::new(self.theirs.credit);
         let alias_bytes_max = self.theirs.alias_bytes_max.min(ALIAS_BYTES_MAX);
@@ -315,6 +336,13 @@ impl Session {
         };
         self.state.said_goodbye();
         self.let_go(parts);
+    }
+
+    /// The other side has broken its rings: that is all it is told.
+    pub(super) fn refuse_rings(&mut self, parts: &mut Parts) {
+        self.out.bytes.clear();
+        let says = "the rings' cursors or frames are out of range";
+        self.refuse(parts, &Fatal::new(Reason::Length, Status::Invalid, says));
     }
 
     /// Logs a refusal, once for a connection and reason.

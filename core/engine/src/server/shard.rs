@@ -21,8 +21,10 @@ use fastmq_wire::State;
 use crate::broker::Broker;
 use crate::error::Result;
 use crate::log::{self, Level};
+use crate::rings::{self, Offer, Rings};
 use crate::wait::{Profile, Spin};
 
+use super::connection::Connection;
 use super::inbox::{self, Arrived, Inbox, Nudge, SessionKey, Source};
 use super::parts::Parts;
 use super::session::Session;
@@ -31,27 +33,10 @@ use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions};
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
 
-/// One connection.
-struct Connection {
-    id: ConnectionId,
-    serial: u64,
-    /// The begin of a frame.
-    rest: Vec<u8>,
-    is_sending: bool,
-    /// Nothing can be sent any more.
-    is_broken: bool,
-    has_ended: bool,
-    is_finished: bool,
-    is_closing: bool,
-    /// When the other side is waited for no longer, once we have said our last word.
-    linger_ns: u64,
-    /// The earliest time that the shard looks at it.
-    scheduled_ns: u64,
-}
-
 /// A shard. Made and used by one thread.
 pub struct Shard {
     sockets: Box<dyn Sockets>,
+    rings: Rings,
     parts: Parts,
     connections: Vec<Option<Connection>>,
     /// All shards of the server, itself first, if this is the one that accepts.
@@ -90,6 +75,7 @@ impl Shard {
             shards: vec![inbox.clone()],
             parts: Parts::over(broker, options, inbox)?,
             sockets,
+            rings: Rings::default(),
             connections: Vec::new(),
             next_serial: 1,
             listeners: Vec::new(),
@@ -194,7 +180,10 @@ impl Shard {
         };
         let inbox = self.parts.inbox.clone();
         let mut look = |_| inbox.is_filled() || look();
-        match self.sockets.wait(deadline_ns, spin_ns, &mut look)? {
+        let waited = self
+            .rings
+            .wait(&mut *self.sockets, deadline_ns, spin_ns, &mut look)?;
+        match waited {
             Waited::Spun => self.spin.learn(true),
             Waited::Slept | Waited::TimedOut if spin_ns > 0 => self.spin.learn(false),
             _ => {}
@@ -217,7 +206,7 @@ impl Shard {
 
     fn take_completions(&mut self) {
         loop {
-            let Some(completion) = self.sockets.next() else {
+            let Some(completion) = self.rings.next(&mut *self.sockets) else {
                 return;
             };
             match completion {
@@ -229,13 +218,26 @@ impl Shard {
                     {
                         self.parts.touch(&mut session);
                         known.on_received(&mut session, &mut self.parts, bytes);
+                        let offer = session.offer.take();
                         self.parts.put_back(session);
+                        if let Some(offer) = offer {
+                            self.give_rings(connection, *offer);
+                        }
                     }
                 }
                 Completion::Accepted { socket, .. } => self.spread(socket),
                 Completion::AcceptPaused { error, .. } => {
                     let text = format!("no connection can be accepted for now: {error}");
                     log::write(Level::Warn, "server", &text);
+                }
+                Completion::Ended {
+                    connection,
+                    error: Some(error),
+                } if rings::is_hostile(&error) => {
+                    self.with(connection, |known, session, parts| {
+                        known.is_sending = false;
+                        session.refuse_rings(parts);
+                    });
                 }
                 Completion::Ended { connection, .. } => {
                     self.with(connection, |known, session, parts| {
@@ -275,6 +277,21 @@ impl Shard {
         {
             body(known, &mut session, &mut self.parts);
             self.parts.touch(&mut session);
+            self.parts.put_back(session);
+        }
+    }
+
+    /// Sends the WELCOME with what shares memory with the client.
+    fn give_rings(&mut self, id: ConnectionId, offer: Offer) {
+        if let Some(Some(known)) = self.connections.get_mut(id.index())
+            && let Some(mut session) = self.parts.take_session(id.index() as u32)
+        {
+            known.has_rings = true;
+            let (rings, sockets) = (&mut self.rings, &mut *self.sockets);
+            if rings.give(sockets, id, offer, session.outgoing()).is_err() {
+                known.is_broken = true;
+                session.on_end(&mut self.parts);
+            }
             self.parts.put_back(session);
         }
     }
@@ -343,18 +360,8 @@ impl Shard {
             self.sockets.close(id);
             return;
         };
-        self.connections[index] = Some(Connection {
-            id,
-            serial: key.serial,
-            rest: Vec::new(),
-            is_sending: false,
-            is_broken: false,
-            has_ended: false,
-            is_finished: false,
-            is_closing: false,
-            linger_ns: FOREVER_NS,
-            scheduled_ns: FOREVER_NS,
-        });
+        session.may_have_rings = rings::may_have(&*self.sockets, id);
+        self.connections[index] = Some(Connection::new(id, key.serial));
         self.parts.touch(&mut session);
         self.parts.put_back(session);
     }
@@ -364,7 +371,10 @@ impl Shard {
         let Some(slot) = self.connections.get_mut(id.index()) else {
             return;
         };
-        if slot.as_ref().is_some_and(|known| known.id == id) && slot.take().is_some() {
+        if slot.as_ref().is_some_and(|known| known.id == id)
+            && let Some(known) = slot.take()
+        {
+            self.parts.rings_left += usize::from(known.has_rings);
             if let Some(mut session) = self.parts.take_session(id.index() as u32) {
                 session.on_end(&mut self.parts);
             }
@@ -464,7 +474,11 @@ impl Shard {
         if !known.is_sending && !known.is_broken && !session.outgoing().is_empty() {
             let mut bytes = std::mem::take(session.outgoing());
             session.taken();
-            match self.sockets.send(known.id, &mut bytes, SendMode::Batched) {
+            let sockets = &mut *self.sockets;
+            let sending = self
+                .rings
+                .send(sockets, known.id, &mut bytes, SendMode::Batched);
+            match sending {
                 Ok(Sending::Started) => known.is_sending = true,
                 Ok(Sending::Done) => {}
                 Err(_) => {
@@ -491,7 +505,7 @@ impl Shard {
             let is_done = known.is_broken || (known.has_ended && is_said);
             if is_done || now_ns >= known.linger_ns {
                 known.is_closing = true;
-                self.sockets.close(known.id);
+                self.rings.close(&mut *self.sockets, known.id);
                 return;
             }
         }
@@ -531,44 +545,4 @@ impl Drop for Shard {
 fn say_too_many() {
     let says = "a connection is closed: there are too many by far";
     log::write(Level::Warn, "server", says);
-}
-
-impl Connection {
-    fn on_received(&mut self, session: &mut Session, parts: &mut Parts, bytes: &[u8]) {
-        if self.rest.is_empty() {
-            let consumed = session.on_bytes(parts, bytes);
-            self.keep(session, parts, &bytes[consumed..]);
-            return;
-        }
-        // Only the frame that is cut is completed in the copy; what follows is taken in place.
-        let mut bytes = bytes;
-        while !self.rest.is_empty() && !bytes.is_empty() {
-            let wanted = session.frame_bytes(&self.rest);
-            let missing = wanted.saturating_sub(self.rest.len()).clamp(1, bytes.len());
-            let (now, later) = bytes.split_at(missing);
-            self.keep(session, parts, now);
-            bytes = later;
-            let rest = std::mem::take(&mut self.rest);
-            let consumed = session.on_bytes(parts, &rest);
-            if consumed < rest.len() {
-                self.rest = rest;
-                self.rest.drain(..consumed);
-            }
-        }
-        if !bytes.is_empty() {
-            let consumed = session.on_bytes(parts, bytes);
-            self.keep(session, parts, &bytes[consumed..]);
-        }
-    }
-
-    /// Keeps the begin of a frame; it is bounded, as a larger one than may come is refused by its
-    /// first bytes.
-    fn keep(&mut self, session: &mut Session, parts: &mut Parts, bytes: &[u8]) {
-        if self.rest.try_reserve(bytes.len()).is_err() {
-            self.is_broken = true;
-            session.on_end(parts);
-            return;
-        }
-        self.rest.extend_from_slice(bytes);
-    }
 }

@@ -107,7 +107,8 @@ impl Peer {
     }
 
     pub(crate) fn hello(&mut self) {
-        self.hello_with(b"", capability::ALL);
+        // It has no rings.
+        self.hello_with(b"", capability::ALL & !capability::SHM);
     }
 
     pub(crate) fn hello_with(&mut self, token: &[u8], capabilities: u64) {
