@@ -446,6 +446,15 @@ impl Broker {
         inserted.inspect_err(leave)
     }
 
+    #[cold]
+    pub(crate) fn too_large(&self, size: usize) -> Error {
+        let max = self.options.payload_max;
+        Error::with(
+            &Fault(Status::TooLarge, "the payload is above payload_max"),
+            format_args!("the payload has {size} bytes; the client's payload_max is {max}"),
+        )
+    }
+
     /// Ends a request in the place of a responder that will not answer it.
     pub(crate) fn answer_late(&self, token: u64, status: Status) {
         if let Some(uplink) = &self.uplink
@@ -459,6 +468,12 @@ impl Broker {
         if let Ok(place) = self.requester_place((token >> 32) as u32) {
             place.settle_late(token, status);
         }
+    }
+
+    /// What a stream that answers this request may send to begin with; `None`: nobody takes one.
+    pub(crate) fn stream_credit(&self, token: u64) -> Option<u64> {
+        let place = self.requester_place((token >> 32) as u32).ok()?;
+        lock(&place.surveys).stream_credit(token as u32)
     }
 
     pub(crate) fn requester_place(&self, requester: u32) -> Result<Arc<Place>> {

@@ -6,8 +6,10 @@
 //! grants or ends looks for it afterwards.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
+use fastmq_memory::sync::OnceLock;
 
 use crate::broker::Broker;
 
@@ -17,6 +19,8 @@ const ENDED: u64 = 1 << 63;
 pub(crate) const THREAD: u32 = 1;
 /// The user's own loop is to hear of it.
 pub(crate) const LOOP: u32 = 2;
+/// Whoever has left a waker is to be woken.
+pub(crate) const TASK: u32 = 4;
 
 #[derive(Debug)]
 pub(crate) struct Credit {
@@ -28,6 +32,8 @@ pub(crate) struct Credit {
     waiting: AtomicU32,
     /// Changed when a thread is woken.
     pub(crate) word: AtomicU32,
+    /// It must not touch the asker's queue, whose surveys may be locked.
+    task: OnceLock<Waker>,
 }
 
 impl Credit {
@@ -37,6 +43,7 @@ impl Credit {
             granted: CachePadded::new(granted.into()),
             waiting: AtomicU32::new(0),
             word: AtomicU32::new(0),
+            task: OnceLock::new(),
         }
     }
 
@@ -83,6 +90,11 @@ impl Credit {
         self.waiting.fetch_or(who, Ordering::SeqCst);
     }
 
+    /// Who is woken as TASK; once.
+    pub(crate) fn set_task(&self, waker: Waker) {
+        let _ = self.task.set(waker);
+    }
+
     fn wake(&self, broker: &Broker) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
@@ -94,6 +106,11 @@ impl Credit {
         }
         if waiting & LOOP != 0 {
             broker.polled.report_room();
+        }
+        if waiting & TASK != 0
+            && let Some(task) = self.task.get()
+        {
+            task.wake_by_ref();
         }
     }
 }

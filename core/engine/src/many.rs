@@ -11,6 +11,7 @@ use fastmq_memory::Detached;
 use fastmq_memory::allocation::try_box;
 use fastmq_memory::sync::{MutexGuard, lock};
 use fastmq_memory::view::{View, Visit, view_flag};
+use fastmq_wire::message::Many;
 
 use crate::answers::Answers;
 use crate::asking::{Asking, Fate, Fates};
@@ -18,6 +19,7 @@ use crate::broker::Broker;
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, timeout_of};
+use crate::link::{Far, Remote, Uplink};
 use crate::place::Place;
 use crate::request::{NO_SUBJECT, NOT_IN_FLIGHT, Requester, other_writer, status_of};
 use crate::route::Targets;
@@ -29,9 +31,24 @@ use crate::writer::{Message, Writer};
 pub(crate) struct Legs<'a> {
     answers: &'a Answers,
     survey: u32,
+    /// What a server is to be asked for, and for how long.
+    many: Many,
+    timeout_ns: u64,
 }
 
-impl Legs<'_> {
+impl<'a> Legs<'a> {
+    fn new(answers: &'a Answers, survey: u32, timeout_ns: u64, options: &ManyOptions) -> Self {
+        Self {
+            answers,
+            survey,
+            many: Many {
+                answers: options.answers_max,
+                credit: options.credit,
+            },
+            timeout_ns: timeout_of(timeout_ns),
+        }
+    }
+
     /// A token for one responder, whose subscription may not be known yet.
     fn add(&self, subscription: u32) -> Result<u64> {
         let place = &self.answers.place;
@@ -47,6 +64,13 @@ impl Legs<'_> {
         lock(&self.answers.place.surveys).drop_leg(token as u32);
     }
 
+    fn set_far(&self, token: u64, uplink: &Uplink, far: Box<Far>) {
+        let (place, correlation) = (&self.answers.place, far.correlation);
+        if !lock(&place.surveys).set_far(token as u32, far) {
+            uplink.cancel(correlation);
+        }
+    }
+
     fn set_subscription(&self, token: u64, id: u32) {
         let (broker, place) = (&self.answers.broker, &self.answers.place);
         if lock(&place.surveys).set_subscription(broker, token as u32, id) {
@@ -58,8 +82,8 @@ impl Legs<'_> {
 impl Writer {
     /// Sends a request to each responder, each with a token of its own.
     fn scatter(&self, targets: &Targets, message: &Message<'_>, legs: &Legs<'_>) -> Result<Fate> {
-        if let Targets::Remote(_) = targets {
-            return Err(MANY_REMOTE);
+        if let Targets::Remote(remote) = targets {
+            return self.ask_far(remote, message, legs);
         }
         let mut draft = self.request_draft(message, 0)?;
         self.count_call(&self.counters.requests);
@@ -79,6 +103,29 @@ impl Writer {
             fates.add(sent.map(|(fate, _)| fate))?;
         }
         Ok(fates.fate)
+    }
+
+    /// Sends it to a server, whose responders are one leg here.
+    fn ask_far(&self, remote: &Remote, message: &Message<'_>, legs: &Legs<'_>) -> Result<Fate> {
+        let ttl_ns = match (message.ttl_ns, legs.timeout_ns) {
+            (0, u64::MAX) => 0,
+            (0, timeout_ns) => timeout_ns,
+            (ttl_ns, timeout_ns) => ttl_ns.min(timeout_ns),
+        };
+        let message = Message { ttl_ns, ..*message };
+        // Before it is sent, so that it can be ended.
+        let mut far = try_box(Far::default())?;
+        let token = legs.add(0)?;
+        let draft = self.request_draft(&message, token);
+        self.count_call(&self.counters.requests);
+        let asked = draft.and_then(|draft| remote.request_many(&message, &draft, legs.many));
+        let Ok((Fate::Sent(responders), correlation)) = asked else {
+            legs.drop(token);
+            return asked.map(|(fate, _)| fate);
+        };
+        *far = Far::new(correlation);
+        legs.set_far(token, &remote.uplink, far);
+        Ok(Fate::Sent(responders))
     }
 
     /// The same for a subject.
@@ -112,6 +159,46 @@ impl Requester {
         if !has_own && message.subject.is_empty() {
             return Err(NO_SUBJECT);
         }
+        let survey = self.begin_many(user_token, timeout_ns, options)?;
+        let legs = Legs::new(&self.answers, survey, timeout_ns, options);
+        let sent = if message.subject.is_empty() {
+            let message = Message {
+                subject: &self.subject,
+                ..*message
+            };
+            let route = self.writer.renewed(&mut self.route, &self.subject);
+            route.and_then(|route| self.writer.scatter(&route.targets, &message, &legs))
+        } else if has_own {
+            other_writer(&mut self.other, self.writer.broker())
+                .and_then(|other| other.scatter_by_subject(message, &legs))
+        } else {
+            self.writer.scatter_by_subject(message, &legs)
+        };
+        self.sent_many(survey, user_token, sent)
+    }
+
+    /// The same by a writer whose order with other messages counts.
+    pub(crate) fn submit_many_by(
+        &mut self,
+        writer: &Writer,
+        message: &Message<'_>,
+        user_token: u64,
+        timeout_ns: u64,
+        options: &ManyOptions,
+    ) -> Result<()> {
+        let survey = self.begin_many(user_token, timeout_ns, options)?;
+        let legs = Legs::new(&self.answers, survey, timeout_ns, options);
+        let sent = writer.scatter_by_subject(message, &legs);
+        self.sent_many(survey, user_token, sent)
+    }
+
+    /// Enters a request that is about to be sent.
+    fn begin_many(
+        &mut self,
+        user_token: u64,
+        timeout_ns: u64,
+        options: &ManyOptions,
+    ) -> Result<u32> {
         check_credit(options.credit)?;
         let now_ns = self.broker().driver.monotonic_ns();
         let deadline_ns = match timeout_of(timeout_ns) {
@@ -130,27 +217,14 @@ impl Requester {
             surveys.sender = call::thread_number();
             surveys.open(user_token, options, now_ns, deadline_ns)
         };
-        let Some(survey) = opened else {
+        if opened.is_none() {
             self.flight.end_many();
-            return Err(Error::NO_MEMORY);
-        };
-        let legs = Legs {
-            answers: &self.answers,
-            survey,
-        };
-        let sent = if message.subject.is_empty() {
-            let message = Message {
-                subject: &self.subject,
-                ..*message
-            };
-            let route = self.writer.renewed(&mut self.route, &self.subject);
-            route.and_then(|route| self.writer.scatter(&route.targets, &message, &legs))
-        } else if has_own {
-            other_writer(&mut self.other, self.writer.broker())
-                .and_then(|other| other.scatter_by_subject(message, &legs))
-        } else {
-            self.writer.scatter_by_subject(message, &legs)
-        };
+        }
+        opened.ok_or(Error::NO_MEMORY)
+    }
+
+    /// Notes what became of it.
+    fn sent_many(&mut self, survey: u32, user_token: u64, sent: Result<Fate>) -> Result<()> {
         let mut surveys = lock(&self.answers.place.surveys);
         surveys.sender = 0;
         let is_sent = matches!(sent, Ok(Fate::Sent(_)));
@@ -220,11 +294,6 @@ fn check_credit(replies: u32) -> Result<()> {
     ))
 }
 
-const MANY_REMOTE: Error = Error::new(&Fault(
-    Status::Unsupported,
-    "a remote client cannot ask for several answers yet",
-));
-
 const NOTHING_GRANTED: Error = Error::new(&Fault(
     Status::Invalid,
     "a credit of 0 replies grants nothing",
@@ -265,6 +334,7 @@ impl<'a> ManyTaken<'a> {
             return false;
         }
         let has_more = visit.view().flags & view_flag::MORE != 0;
+        let from = (has_more, visit.view().subscription_id);
         let (broker, place, now_ns) = (self.broker, self.place, &mut self.now_ns);
         let clock = || {
             if *now_ns == 0 {
@@ -273,7 +343,7 @@ impl<'a> ManyTaken<'a> {
             *now_ns
         };
         let surveys = self.surveys.get_or_insert_with(|| lock(&place.surveys));
-        let Some(word) = surveys.answer(broker, number, has_more, clock) else {
+        let Some(word) = surveys.answer(broker, number, from, clock) else {
             return false;
         };
         visit.set_token(word.user_token);

@@ -6,18 +6,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{self, Ordering};
+use std::task::Waker;
 
 use fastmq_driver::{FOREVER_NS, Parked};
-use fastmq_memory::allocation::try_arc;
+use fastmq_memory::allocation::{try_arc, try_box};
 use fastmq_memory::record::flag;
 use fastmq_memory::sync::lock;
 use fastmq_memory::{Draft, Kind};
 
 use crate::broker::Broker;
 use crate::call;
-use crate::credit::{Credit, LOOP, THREAD};
+use crate::credit::{Credit, LOOP, TASK, THREAD};
 use crate::error::{Error, Fault, Result, Status};
 use crate::headers::HEADERS_BYTES_MAX;
+use crate::link::FarStream;
 use crate::place::Place;
 use crate::route::{Group, LaneTarget};
 use crate::survey::{LEG, ONE_ANSWER};
@@ -29,14 +31,25 @@ const ROOM_AGAIN_NS: u64 = 100_000_000;
 /// A responder's stream of replies. Used by one thread at a time; dropping it before its end
 /// cancels it.
 pub struct ReplyStream {
-    writer: Writer,
-    place: Arc<Place>,
+    broker: Arc<Broker>,
+    way: Way,
     credit: Arc<Credit>,
     token: u64,
     /// Replies sent, and what is known to be granted.
     sent: u64,
     granted: u64,
     has_ended: bool,
+}
+
+/// How its replies get to the asker.
+enum Way {
+    /// Into the asker's queue.
+    Here {
+        writer: Box<Writer>,
+        place: Arc<Place>,
+    },
+    /// To the server that has asked.
+    Far(FarStream),
 }
 
 impl std::fmt::Debug for ReplyStream {
@@ -57,12 +70,16 @@ impl ReplyStream {
         if broker.is_closed() {
             return Err(Error::CLOSED);
         }
+        if let Some(uplink) = &broker.uplink {
+            let (far, credit) = FarStream::open(uplink, token)?;
+            return Ok(Self::new(broker, Way::Far(far), credit, token));
+        }
         let place = broker.requester_place((token >> 32) as u32)?;
         let number = token as u32;
         if number & LEG == 0 {
             return Err(ONE_ANSWER);
         }
-        let writer = Writer::new(broker, None)?;
+        let writer = try_box(Writer::new(broker, None)?)?;
         let make = |granted| Ok(try_arc(Credit::new(granted))?);
         // Counted first: whoever ends a subscription looks for its streams.
         broker.streams.fetch_add(1, Ordering::SeqCst);
@@ -71,20 +88,25 @@ impl ReplyStream {
         let credit = opened.inspect_err(|_| {
             broker.streams.fetch_sub(1, Ordering::SeqCst);
         })?;
-        Ok(Self {
-            writer,
+        let way = Way::Here { writer, place };
+        Ok(Self::new(broker, way, credit, token))
+    }
+
+    fn new(broker: &Arc<Broker>, way: Way, credit: Arc<Credit>, token: u64) -> Self {
+        Self {
+            broker: broker.clone(),
+            way,
             granted: credit.granted(),
-            place,
             credit,
             token,
             sent: 0,
             has_ended: false,
-        })
+        }
     }
 
     /// The broker.
     pub fn broker(&self) -> &Arc<Broker> {
-        self.writer.broker()
+        &self.broker
     }
 
     /// How many replies may be sent now.
@@ -98,6 +120,21 @@ impl ReplyStream {
         Ok(self.credit.granted().saturating_sub(self.sent))
     }
 
+    /// All that was granted so far.
+    pub(crate) fn granted(&self) -> u64 {
+        self.credit.granted()
+    }
+
+    /// Has a task woken when the credit changes, once after each [`wake_again`](Self::wake_again).
+    pub(crate) fn wake_by(&self, waker: Waker) {
+        self.credit.set_task(waker);
+    }
+
+    /// Look afterwards.
+    pub(crate) fn wake_again(&self) {
+        self.credit.wait(TASK);
+    }
+
     /// Sends one reply. Never blocks.
     ///
     /// AGAIN: the asker has granted no more replies, or has no room; its client's loop hears of
@@ -106,7 +143,7 @@ impl ReplyStream {
         self.check()?;
         let broker = self.broker();
         if payload.len() as u64 > broker.options.payload_max {
-            return Err(self.writer.too_large(payload.len()));
+            return Err(broker.too_large(payload.len()));
         }
         if headers.len() > HEADERS_BYTES_MAX {
             return Err(HEADERS_TOO_LARGE);
@@ -114,6 +151,20 @@ impl ReplyStream {
         if self.sent >= self.granted {
             self.look_for_credit()?;
         }
+        let (writer, place) = match &self.way {
+            Way::Here { writer, place } => (writer, place),
+            Way::Far(far) => {
+                if !self.credit.begin() {
+                    return Err(self.cancelled());
+                }
+                let sent = far.send(&self.credit, payload, headers);
+                match sent.is_ok() {
+                    true => self.sent += 1,
+                    false => drop(self.credit.take_back()),
+                }
+                return sent;
+            }
+        };
         let mut draft = Draft {
             kind: Kind::Reply,
             flags: flag::TOKEN | flag::MORE,
@@ -127,28 +178,26 @@ impl ReplyStream {
         }
         // Each time: a sweep of the writer's may have taken it.
         let target = LaneTarget {
-            lane: self.writer.lane_to(&self.place)?,
+            lane: writer.lane_to(place)?,
             subscription: 0,
         };
         if !self.credit.begin() {
             return Err(self.cancelled());
         }
         let message = Message::default();
-        let sent = self
-            .writer
-            .send_any::<Group>(&[target], &[], &message, &draft);
+        let sent = writer.send_any::<Group>(&[target], &[], &message, &draft);
         let error = match sent {
             Ok(sent) if sent.reached > 0 => {
+                crate::writer::count(&writer.counters.answers, 1);
                 self.sent += 1;
-                crate::writer::count(&self.writer.counters.answers, 1);
                 return Ok(());
             }
             Ok(_) => self.cancelled(),
             Err(error) if error.status() == Status::Again => NO_ROOM,
             Err(error) => error,
         };
-        if self.credit.take_back() && lock(&self.place.surveys).recount(self.token as u32) {
-            self.place.report_ended();
+        if self.credit.take_back() && lock(&place.surveys).recount(self.token as u32) {
+            place.report_ended();
         }
         Err(error)
     }
@@ -162,7 +211,9 @@ impl ReplyStream {
         if timeout_ns == 0 || !is_again(&first) {
             return first;
         }
-        if lock(&self.place.surveys).sender == call::thread_number() {
+        if let Way::Here { place, .. } = &self.way
+            && lock(&place.surveys).sender == call::thread_number()
+        {
             return Err(INSIDE_SUBMIT);
         }
         let driver = self.broker().driver.clone();
@@ -180,9 +231,20 @@ impl ReplyStream {
             if now_ns >= deadline_ns {
                 return Err(TIMED_OUT);
             }
+            let wake_ns = deadline_ns.min(now_ns.saturating_add(ROOM_AGAIN_NS));
+            let place = match &self.way {
+                Way::Here { place, .. } => place.clone(),
+                Way::Far(far) if self.sent < self.granted => {
+                    far.wait_for_room(wake_ns);
+                    continue;
+                }
+                Way::Far(far) => {
+                    far.wait_for_credit(&self.credit, seen, deadline_ns)?;
+                    continue;
+                }
+            };
             if self.sent < self.granted {
-                let wake_ns = deadline_ns.min(now_ns.saturating_add(ROOM_AGAIN_NS));
-                let (mut last, place) = (Err(NO_ROOM), self.place.clone());
+                let mut last = Err(NO_ROOM);
                 place.wait_for_room(wake_ns, || {
                     last = self.send(payload, headers);
                     !is_again(&last)
@@ -216,9 +278,13 @@ impl ReplyStream {
 
     fn finish(&self, end: (Status, bool)) -> bool {
         let (broker, number) = (self.broker(), self.token as u32);
-        let ended = lock(&self.place.surveys).end_stream(broker, number, Some(&self.credit), end);
+        let place = match &self.way {
+            Way::Here { place, .. } => place,
+            Way::Far(far) => return far.end(broker, &self.credit, end.0),
+        };
+        let ended = lock(&place.surveys).end_stream(broker, number, Some(&self.credit), end);
         if ended {
-            self.place.report_ended();
+            place.report_ended();
         }
         ended
     }
@@ -252,7 +318,7 @@ impl ReplyStream {
         if self.broker().is_closed() {
             return Error::CLOSED;
         }
-        CANCELLED
+        Error::new(&GONE)
     }
 }
 
@@ -261,7 +327,9 @@ impl Drop for ReplyStream {
         if !self.has_ended {
             self.finish((Status::Cancelled, false));
         }
-        self.broker().streams.fetch_sub(1, Ordering::SeqCst);
+        if let Way::Here { .. } = self.way {
+            self.broker().streams.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -274,11 +342,11 @@ const ENDED: Error = Error::new(&Fault(
     "this reply stream has ended; it takes no more replies",
 ));
 
-const CANCELLED: Error = Error::new(&Fault(
+pub(crate) static GONE: Fault = Fault(
     Status::Cancelled,
-    "nobody waits for more of this reply stream: the asker, its deadline or the end of the \
-     subscription has ended it",
-));
+    "nobody waits for more of this reply stream: the asker, its deadline, the end of the \
+     subscription or of the connection has ended it",
+);
 
 const NO_CREDIT: Error = Error::new(&Fault(
     Status::Again,

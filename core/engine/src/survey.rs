@@ -17,6 +17,7 @@ use fastmq_memory::view::view_flag;
 use crate::broker::Broker;
 use crate::credit::Credit;
 use crate::error::{Error, Fault, Result, Status};
+use crate::link::Far;
 
 /// The bit that the number of a leg has.
 pub(crate) const LEG: u32 = 1 << 31;
@@ -80,6 +81,8 @@ struct Leg {
     end: Option<(Status, bool)>,
     is_listed: bool,
     credit: Option<Arc<Credit>>,
+    /// All responders, of a request that is at a server.
+    far: Option<Box<Far>>,
 }
 
 /// A message for the asker.
@@ -244,8 +247,12 @@ impl Surveys {
                 && leg.survey == index
             {
                 was_listed |= leg.is_listed;
-                if let Some(credit) = std::mem::take(leg).credit {
+                let leg = std::mem::take(leg);
+                if let Some(credit) = leg.credit {
                     credit.close(broker);
+                }
+                if let (Some(far), Some(uplink)) = (leg.far, &broker.uplink) {
+                    uplink.cancel(far.correlation);
                 }
                 self.used -= 1;
             }
@@ -300,12 +307,19 @@ impl Surveys {
         Some(word)
     }
 
-    /// An answer came; `None`: nobody waits for it. `has_more`: the reply of a stream.
+    /// Says that a leg is all that is at a server; false: its request has ended.
+    pub(crate) fn set_far(&mut self, number: u32, far: Box<Far>) -> bool {
+        let leg = self.leg(number);
+        leg.is_some_and(|leg| leg.far.replace(far).is_none())
+    }
+
+    /// An answer came; `None`: nobody waits for it. `has_more`: the reply of a stream, or of one
+    /// of several responders at a server, which `responder` tells apart.
     pub(crate) fn answer(
         &mut self,
         broker: &Broker,
         number: u32,
-        has_more: bool,
+        (has_more, responder): (bool, u32),
         now_ns: impl FnOnce() -> u64,
     ) -> Option<Word> {
         let index = self.leg(number)?.survey as usize;
@@ -313,11 +327,27 @@ impl Surveys {
         if survey.gap_ns > 0 {
             survey.gap_deadline_ns = gap_deadline(now_ns(), survey.gap_ns);
         }
+        let (user_token, batch, is_manual) = (survey.user_token, survey.batch, survey.is_manual);
+        let leg = self.leg(number)?;
+        if leg.far.is_some() {
+            leg.subscription = responder;
+        }
         if !has_more {
             return self.end_leg(broker, number, true);
         }
-        let (user_token, batch, is_manual) = (survey.user_token, survey.batch, survey.is_manual);
-        let leg = self.leg(number)?;
+        if let Some(far) = &mut leg.far {
+            if !is_manual
+                && let Some(replies) = far.receive(responder, batch)
+                && let Some(uplink) = &broker.uplink
+            {
+                uplink.grant(far.correlation, replies);
+            }
+            return Some(Word {
+                user_token,
+                flags: view_flag::MORE,
+                subscription: responder,
+            });
+        }
         leg.received += 1;
         leg.unreturned += 1;
         let subscription = leg.subscription;
@@ -401,9 +431,13 @@ impl Surveys {
         while number != end {
             if let Some(leg) = self.leg(number)
                 && leg.survey == index
-                && let Some(credit) = &leg.credit
             {
-                credit.grant(broker, u64::from(replies));
+                if let Some(credit) = &leg.credit {
+                    credit.grant(broker, u64::from(replies));
+                }
+                if let (Some(far), Some(uplink)) = (&leg.far, &broker.uplink) {
+                    uplink.grant(far.correlation, replies);
+                }
             }
             number = after(number);
         }
@@ -433,6 +467,13 @@ impl Surveys {
             timed_out(user_token);
         }
         next_ns
+    }
+
+    /// What a stream of this leg may send when it opens; `None`: its asker takes none.
+    pub(crate) fn stream_credit(&mut self, number: u32) -> Option<u64> {
+        let survey = self.leg(number)?.survey;
+        let survey = self.surveys.get(survey as usize)?;
+        (survey.batch > 0).then_some(survey.granted)
     }
 
     /// Opens the stream of a leg for its responder.
@@ -519,7 +560,7 @@ fn gap_deadline(now_ns: u64, gap_ns: u64) -> u64 {
     }
 }
 
-const NOBODY: Error = Error::new(&Fault(
+pub(crate) const NOBODY: Error = Error::new(&Fault(
     Status::NotFound,
     "this token names no request that waits for an answer",
 ));
@@ -529,7 +570,7 @@ pub(crate) const ONE_ANSWER: Error = Error::new(&Fault(
     "the asker of this request takes no reply stream; answer it with one reply",
 ));
 
-const OPEN_ALREADY: Error = Error::new(&Fault(
+pub(crate) const OPEN_ALREADY: Error = Error::new(&Fault(
     Status::Exists,
     "the reply stream of this token was opened already",
 ));

@@ -362,11 +362,7 @@ impl Writer {
 
     #[cold]
     pub(crate) fn too_large(&self, size: usize) -> Error {
-        let max = self.broker.options.payload_max;
-        Error::with(
-            &Fault(Status::TooLarge, "the payload is above payload_max"),
-            format_args!("the payload has {size} bytes; the client's payload_max is {max}"),
-        )
+        self.broker.too_large(size)
     }
 
     #[cold]

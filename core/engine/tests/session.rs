@@ -144,7 +144,7 @@ fn a_welcome_answers_a_hello_cut_anywhere() {
         rig.exchange(&mut link);
         let heard = link.peer.heard.pop_front();
         let kept = capability::LATEST | capability::LAST_VALUE;
-        let offered = capability::ACK | capability::KEY_SHARED | kept;
+        let offered = capability::ACK | capability::MANY | capability::KEY_SHARED | kept;
         assert!(
             matches!(heard, Some(Heard::Welcome { capabilities, .. }) if capabilities == offered)
         );
@@ -336,14 +336,6 @@ fn faults_of_a_ready_connection_end_it_by_the_table() {
     ] {
         check(raw(16, kind as u8, 0, 0, 0), Reason::State, Status::Misuse);
     }
-    // Of capabilities that the connection does not have.
-    for kind in [Kind::Cancel, Kind::Presence] {
-        check(
-            raw(16, kind as u8, 0, 0, 1 << 32),
-            Reason::State,
-            Status::Misuse,
-        );
-    }
     check(
         raw(16, Kind::Message as u8, 0, 1 << 7, 3 << 32),
         Reason::Alias,
@@ -445,9 +437,26 @@ fn faults_of_an_operation_leave_the_connection() {
 }
 
 #[test]
+fn frames_of_a_capability_that_the_connection_does_not_have_end_it() {
+    let mut rig = Rig::new();
+    for kind in [Kind::Grant, Kind::Cancel, Kind::Presence] {
+        let mut link = rig.connect_with(Peer::new(), capability::ACK);
+        link.peer
+            .pair(kind, 1, 1)
+            .number(Field::Replies, 1)
+            .unwrap();
+        rig.exchange(&mut link);
+        let refusal = link.peer.refusal();
+        assert!(refusal.is_fatal);
+        assert_eq!(refusal.reason, Some(Reason::State));
+        assert_eq!(link.session.state(), State::Ending);
+    }
+}
+
+#[test]
 fn a_request_is_refused_by_a_reply() {
     let mut rig = Rig::new();
-    let mut link = rig.connect();
+    let mut link = rig.connect_with(Peer::new(), capability::ALL & !capability::MANY);
     link.peer.request(1, "a.*", b"");
     link.peer.request(2, "a", &vec![0; (1 << 20) + 1]);
     let subject = Subject::Text(b"a");

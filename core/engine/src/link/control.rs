@@ -69,7 +69,9 @@ impl Session {
                     _ => said(control, Status::Unavailable),
                 });
             }
-            // GRANT and CANCEL are of streams, of which this client has none; PONG was heard.
+            Kind::Grant => self.on_grant(control),
+            Kind::Cancel => self.on_cancel(control),
+            // PONG was heard.
             _ => {}
         }
         Ok(())

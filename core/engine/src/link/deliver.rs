@@ -24,7 +24,7 @@ use crate::writer::Writer;
 use super::uplink::Uplink;
 
 /// Pause before a full queue is tried again.
-const RETRY_NS: u64 = 500_000;
+pub(super) const RETRY_NS: u64 = 500_000;
 /// Most losses that one frame tells.
 const LOST_MAX: u64 = 1 << 20;
 
@@ -198,7 +198,15 @@ impl Held {
 }
 
 fn give_token(uplink: &Uplink, message: &Message<'_>) -> Option<u64> {
-    uplink.state().tokens.give(message.token())
+    let mut state = uplink.state();
+    let (theirs, token) = (message.token(), state.tokens.give(message.token())?);
+    if let Some(many) = message.many()
+        && many.credit > 0
+    {
+        let oldest = state.tokens.oldest();
+        state.streams.offer(theirs, token, many.credit, oldest);
+    }
+    Some(token)
 }
 
 /// Counts losses of a subscription, and has its next message tell them.

@@ -214,8 +214,11 @@ impl Drive {
 
     fn deadline_ns(&self, now_ns: u64) -> u64 {
         let own_ns = match self.at {
-            Where::Pausing(until_ns) => until_ns,
-            Where::Connecting(_) => self.connected_ns + HANDSHAKE_NS,
+            Where::Pausing(until_ns) => until_ns.min(self.session.retry_at_ns(now_ns)),
+            Where::Connecting(_) => {
+                let late_ns = self.connected_ns + HANDSHAKE_NS;
+                late_ns.min(self.session.retry_at_ns(now_ns))
+            }
             Where::Connected(_) => self.session.deadline_ns(now_ns),
             Where::Over => 0,
         };

@@ -17,6 +17,8 @@
 //! | `session.rs` | one connection, without I/O: bytes and the time in, bytes out |
 //! | `control.rs` | what it does with control frames |
 //! | `deliver.rs`, `replies.rs` | a delivery into its queue or handler, replies to their askers |
+//! | `many.rs` | several answers to one request |
+//! | `streams.rs` | reply streams of responders of this process |
 //! | `drive.rs` | the link's turns over `Sockets`: connecting, sending, backing off, ending |
 //! | `helm.rs` | which thread drives |
 //! | `waiting.rs` | waiting for a queue, for room or for one of many, and driving meanwhile |
@@ -34,12 +36,14 @@ mod control;
 mod deliver;
 mod drive;
 mod helm;
+mod many;
 mod names;
 mod open;
 mod remote;
 mod replies;
 mod session;
 mod state;
+mod streams;
 mod tokens;
 mod uplink;
 mod waiting;
@@ -54,7 +58,9 @@ use crate::broker::{Broker, Options};
 use crate::error::{Error, Fault, Result, Status};
 
 pub use drive::{Drive, config};
+pub(crate) use many::Far;
 pub(crate) use remote::Remote;
+pub(crate) use streams::FarStream;
 pub use uplink::Uplink;
 
 /// Bytes of frames that may wait for the socket: beyond it publishers get AGAIN.

@@ -104,6 +104,13 @@ impl Open {
         self.count += 1;
     }
 
+    /// The token of the request with this number, which stays open.
+    pub(super) fn get(&self, number: u32) -> Option<u64> {
+        let slot = self.slots.get((number & PLACE_MASK) as usize)?;
+        let is_it = slot.generation == number >> PLACE_BITS && slot.generation != 0;
+        is_it.then_some(slot.token)
+    }
+
     /// The token of the request with this number, once.
     #[inline(always)]
     pub(super) fn take(&mut self, number: u32) -> Option<u64> {
@@ -144,8 +151,9 @@ mod tests {
         let first = put(&mut open, 70);
         let second = put(&mut open, 80);
         assert_ne!(first, second);
+        assert_eq!((open.get(second), open.get(second)), (Some(80), Some(80)));
         assert_eq!(open.take(second), Some(80));
-        assert_eq!(open.take(second), None);
+        assert_eq!((open.take(second), open.get(second)), (None, None));
         let third = put(&mut open, 90);
         assert_ne!(third, second);
         assert_eq!(open.take(second), None);

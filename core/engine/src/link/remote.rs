@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::sync::MutexGuard;
+use fastmq_wire::handshake::capability;
+use fastmq_wire::message::Many;
 use fastmq_wire::{Draft, Subject};
 
 use crate::asking::Fate;
@@ -35,6 +37,11 @@ pub(super) struct Known {
 const NOT_CONNECTED: Error = Error::new(&Fault(
     Status::Unavailable,
     "there is no connection to the server now; try again later",
+));
+
+const NOT_MANY: Error = Error::new(&Fault(
+    Status::Unsupported,
+    "the server has no requests for several answers",
 ));
 
 impl Uplink {
@@ -87,13 +94,15 @@ impl Uplink {
         Ok(())
     }
 
-    /// Asks; the answer will come with the draft's token. UNAVAILABLE: there is no connection.
+    /// Asks, `many` or one; what comes back will have the draft's token. Gives the number of the
+    /// request on the connection, too. UNAVAILABLE: there is no connection.
     fn request(
         &self,
         known: &Cell<Known>,
         message: &Message<'_>,
         draft: &fastmq_memory::Draft<'_>,
-    ) -> Result<Fate> {
+        many: Option<Many>,
+    ) -> Result<(Fate, u32)> {
         self.check_not_here()?;
         let mut state = self.state();
         match state.phase {
@@ -101,25 +110,28 @@ impl Uplink {
             Phase::Offline => return Err(NOT_CONNECTED),
             Phase::Online => {}
         }
+        if many.is_some() && state.agreement.capabilities & capability::MANY == 0 {
+            return Err(NOT_MANY);
+        }
         if !state.stored.is_empty() || !state.asked.reserve() {
-            return Ok(Fate::Busy);
+            return Ok((Fate::Busy, 0));
         }
         let correlation = state.asked.next();
         let before = state.out.len();
         let make = |subject| {
             let sent = Draft::request(correlation, subject, message.payload);
             let mut sent = fill(sent, message, draft);
-            sent.ttl_ns = (message.ttl_ns > 0).then_some(message.ttl_ns);
+            sent.many = many;
             sent
         };
         match state.send(known, message.subject, 0, make) {
             Ok(()) => {}
-            Err(error) if error.status() == Status::Again => return Ok(Fate::Busy),
+            Err(error) if error.status() == Status::Again => return Ok((Fate::Busy, 0)),
             Err(error) => return Err(error),
         }
         state.asked.put(draft.token);
         self.requested(state, before);
-        Ok(Fate::Sent(1))
+        Ok((Fate::Sent(1), correlation))
     }
 
     /// After a request that has made `before` bytes more.
@@ -179,7 +191,18 @@ impl Remote {
         message: &Message<'_>,
         draft: &fastmq_memory::Draft<'_>,
     ) -> Result<Fate> {
-        self.uplink.request(&self.known, message, draft)
+        let asked = self.uplink.request(&self.known, message, draft, None);
+        asked.map(|(fate, _)| fate)
+    }
+
+    /// As [`Uplink::request`], for several answers. UNSUPPORTED: the server has no such requests.
+    pub(crate) fn request_many(
+        &self,
+        message: &Message<'_>,
+        draft: &fastmq_memory::Draft<'_>,
+        many: Many,
+    ) -> Result<(Fate, u32)> {
+        self.uplink.request(&self.known, message, draft, Some(many))
     }
 
     /// Asks with a payload, if the subject has a number and there is room; false: it has done

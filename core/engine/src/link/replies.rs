@@ -5,6 +5,7 @@ use fastmq_memory::record::flag;
 use fastmq_wire::Message;
 
 use crate::error::Status;
+use crate::survey::LEG;
 
 use super::session::Session;
 
@@ -48,7 +49,9 @@ impl<'a> Run<'a> {
 pub(super) fn plain<'a>(message: &Message<'a>) -> Option<Reply<'a>> {
     let status = u32::from(message.status());
     let payload = message.payload();
-    let is_plain = message.flags() == 0 && (status == 0 || !payload.is_empty());
+    // One that says who answers may be of a request for many.
+    let is_plain =
+        message.flags() == 0 && message.responder() == 0 && (status == 0 || !payload.is_empty());
     is_plain.then(|| (message.correlation(), status, payload))
 }
 
@@ -75,6 +78,10 @@ impl Session {
             if token == 0 {
                 continue;
             }
+            if token as u32 & LEG != 0 {
+                self.end_many(token, *status, payload);
+                continue;
+            }
             match self.writer.try_answer(token, *status, payload) {
                 Some(Ok(())) => {}
                 _ => self.answer_first(token, *status, payload, &[]),
@@ -83,11 +90,20 @@ impl Session {
     }
 
     pub(super) fn on_reply(&mut self, message: &Message<'_>) {
-        if message.is_more() {
+        let number = message.correlation();
+        let mut state = self.uplink.state();
+        let token = state.asked.get(number).unwrap_or(0);
+        let is_many = token as u32 & LEG != 0;
+        if token == 0 || message.is_more() && !is_many {
             return;
         }
-        let token = self.uplink.state().asked.take(message.correlation());
-        let Some(token) = token else { return };
+        if !message.is_more() {
+            let _ = state.asked.take(number);
+        }
+        drop(state);
+        if is_many {
+            return self.on_reply_of_many(token, message);
+        }
         let status = u32::from(message.status());
         let broker = self.writer.broker();
         let is_fate = matches!(

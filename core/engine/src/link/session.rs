@@ -18,10 +18,12 @@ use fastmq_wire::{
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::log;
+use crate::survey::LEG;
 use crate::writer::Writer;
 
 use super::control::{closed, said};
 use super::deliver::Deliveries;
+use super::many::HeldReplies;
 use super::names::Names;
 use super::replies::{Run, plain};
 use super::state::{Phase, no_memory};
@@ -29,7 +31,7 @@ use super::uplink::Uplink;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, Event, HANDSHAKE_NS, PING_NS};
 
 /// What this version can do of what a server may.
-const CAPABILITIES: u64 = capability::KEY_SHARED | capability::LAST_VALUE;
+const CAPABILITIES: u64 = capability::MANY | capability::KEY_SHARED | capability::LAST_VALUE;
 /// Most that texts and words add to a payload.
 const AROUND_BYTES_MAX: u64 = 136 << 10;
 /// Least credit that the server gets.
@@ -50,6 +52,7 @@ pub(super) struct Session {
     pub(super) aliases: Aliases<Box<[u8]>>,
     receiving: Receiving,
     pub(super) deliveries: Deliveries,
+    pub(super) held_replies: HeldReplies,
     started_ns: u64,
     heard_ns: u64,
     pinged_ns: u64,
@@ -116,6 +119,7 @@ impl Session {
             aliases: Aliases::new(0, 0),
             receiving: Receiving::new(0),
             deliveries: Deliveries::default(),
+            held_replies: HeldReplies::default(),
             started_ns: 0,
             heard_ns: 0,
             pinged_ns: 0,
@@ -392,10 +396,17 @@ impl Session {
         }
     }
 
-    /// Writes deliveries whose queues were full.
+    /// Writes deliveries and replies whose queues were full.
     pub(super) fn retry(&mut self, now_ns: u64) {
         let size = self.deliveries.retry(&self.uplink, &self.writer, now_ns);
         self.finish(size);
+        self.retry_replies();
+    }
+
+    /// When there may be room for what is held.
+    pub(super) fn retry_at_ns(&self, now_ns: u64) -> u64 {
+        let deliveries_ns = self.deliveries.retry_at_ns(now_ns);
+        deliveries_ns.min(self.held_replies.retry_at_ns(now_ns))
     }
 
     /// Says CLOSE, once.
@@ -462,7 +473,7 @@ impl Session {
             }
             _ => FOREVER_NS,
         };
-        own.min(self.deliveries.retry_at_ns(now_ns))
+        own.min(self.retry_at_ns(now_ns))
     }
 
     /// The connection is gone.
@@ -483,11 +494,18 @@ impl Session {
         state.last_error = Some(why.clone());
         state.has_failed |= has_failed;
         let asked = std::mem::take(&mut state.asked);
+        let streams = state.streams.take_open();
         drop(state);
         for token in asked.tokens() {
-            self.writer
-                .broker()
-                .answer_late(token, Status::Disconnected);
+            let status = Status::Disconnected;
+            match token as u32 & LEG {
+                0 => self.writer.broker().answer_late(token, status),
+                // Behind the answers that have come.
+                _ => self.end_many(token, status as u32, &[]),
+            }
+        }
+        for credit in streams {
+            credit.close(self.writer.broker());
         }
         uplink.report_answer();
         uplink.report_room();

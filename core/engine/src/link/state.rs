@@ -15,6 +15,7 @@ use super::asked::{Operations, Subscribed};
 use super::names::Names;
 use super::open::Open;
 use super::remote::Known;
+use super::streams::Streams;
 use super::tokens::Tokens;
 
 pub(super) const NO_ROOM: Error = Error::new(&Fault(
@@ -65,6 +66,8 @@ pub(super) struct State {
     /// Which connection this is; 0: there was none yet.
     pub(super) epoch: u32,
     pub(super) tokens: Tokens,
+    /// Requests to be answered that streams may answer.
+    pub(super) streams: Streams,
     pub(super) subscriptions: HashMap<u32, Subscribed>,
     /// Subscriptions that have ended since the link has looked.
     pub(super) gone: Vec<u32>,

@@ -32,6 +32,17 @@ impl Tokens {
         Some(OF_SERVER | (self.first + self.tokens.len() as u64 - 1))
     }
 
+    /// The server's token, which stays what it is.
+    pub(super) fn get(&self, ours: u64) -> Option<u64> {
+        let index = (ours & !OF_SERVER).checked_sub(self.first)?;
+        *self.tokens.get(usize::try_from(index).ok()?)?
+    }
+
+    /// The oldest of our tokens that still means something.
+    pub(super) fn oldest(&self) -> u64 {
+        OF_SERVER | self.first
+    }
+
     /// The server's token, once.
     pub(super) fn take(&mut self, ours: u64) -> Option<u64> {
         let index = (ours & !OF_SERVER).checked_sub(self.first)?;
@@ -58,8 +69,9 @@ mod tests {
     fn a_token_is_taken_once_and_not_by_a_later_connection() {
         let mut tokens = Tokens::default();
         let (first, second) = (tokens.give(70).unwrap(), tokens.give(80).unwrap());
+        assert_eq!((tokens.get(second), tokens.oldest()), (Some(80), first));
         assert_eq!(tokens.take(second), Some(80));
-        assert_eq!(tokens.take(second), None);
+        assert_eq!((tokens.take(second), tokens.get(second)), (None, None));
         assert_eq!(tokens.take(first), Some(70));
         let old = tokens.give(90).unwrap();
         tokens.forget();

@@ -18,6 +18,7 @@ use super::helm::Helm;
 use super::names::Names;
 use super::open::Open;
 use super::state::{NO_ROOM, Phase, State, TOO_LARGE, no_memory};
+use super::streams::Streams;
 use super::tokens::{OF_SERVER, Tokens};
 use super::{ConnectOptions, OUTGOING_BYTES_MAX};
 
@@ -80,6 +81,7 @@ impl Uplink {
             asked: Open::default(),
             epoch: 0,
             tokens: Tokens::default(),
+            streams: Streams::default(),
             subscriptions: HashMap::new(),
             gone: Vec::new(),
             last_error: None,
@@ -179,6 +181,7 @@ impl Uplink {
         }
         state.out.try_reserve(size).map_err(|_| Error::NO_MEMORY)?;
         let theirs = state.tokens.take(token).ok_or(TOKEN_UNKNOWN)?;
+        state.streams.answered(theirs);
         let mut sent = Draft::reply(theirs, status as u8, payload);
         sent.headers = headers;
         sent.append(&mut state.out).map_err(no_memory)?;

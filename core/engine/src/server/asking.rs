@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use fastmq_memory::allocation::try_box;
+use fastmq_memory::view::view_flag;
 use fastmq_memory::{ReplyBuffer, View};
 use fastmq_wire::message::flag;
 use fastmq_wire::{Draft, HEADER_BYTES, Message as Received, NoMemory, Reason, State};
@@ -24,6 +25,7 @@ use crate::frames;
 use crate::place::Place;
 use crate::request::{Requester, status_of};
 use crate::route::{Route, Targets};
+use crate::survey::LEG;
 use crate::writer::count;
 
 use super::delivering::Outgoing;
@@ -40,7 +42,7 @@ const UNUSUAL: u16 = flag::SIZES;
 
 /// The requests of a connection.
 pub(super) struct Asker {
-    requester: Requester,
+    pub(super) requester: Requester,
     place: Arc<Place>,
     waker: Waker,
     /// Its queue may have something.
@@ -85,15 +87,13 @@ impl Session {
         message: &Received<'_>,
     ) -> Result<(), Fatal> {
         let correlation = message.correlation();
-        if message.many().is_some() {
-            let says = "this connection has no requests for many answers";
-            let (reason, status) = (Reason::Option, Status::Unsupported);
-            return self.refuse_request(correlation, reason, status, says);
-        }
         if self.asker.is_none()
             && let Err(error) = self.open_asker(parts)
         {
             return self.request_failed(correlation, &error);
+        }
+        if let Some(many) = message.many() {
+            return self.on_request_for_many(parts, message, many);
         }
         // What is answered at once is sent at once, as long as not too much waits to be sent.
         let is_full = !self.takes_answers();
@@ -181,7 +181,7 @@ impl Session {
         Ok(())
     }
 
-    fn request_failed(&mut self, correlation: u32, error: &Error) -> Result<(), Fatal> {
+    pub(super) fn request_failed(&mut self, correlation: u32, error: &Error) -> Result<(), Fatal> {
         let (reason, status) = refusal_of(error);
         let status = match status {
             Status::Invalid | Status::Denied | Status::TooLarge | Status::Unsupported => status,
@@ -191,7 +191,7 @@ impl Session {
         self.refuse_request(correlation, reason, status, error.text())
     }
 
-    fn refuse_request(
+    pub(super) fn refuse_request(
         &mut self,
         correlation: u32,
         reason: Reason,
@@ -204,7 +204,7 @@ impl Session {
 
     /// Answers a request that nobody was given. No window bounds these: they count as what is said
     /// to commands.
-    fn say_refusal(
+    pub(super) fn say_refusal(
         &mut self,
         correlation: u32,
         status: Status,
@@ -292,6 +292,9 @@ impl Session {
     }
 
     fn answer_by(&mut self, view: &View) -> Result<(), NoMemory> {
+        if view.flags & (view_flag::MORE | view_flag::END) != 0 {
+            return self.answer_many(view);
+        }
         let answer = Answer {
             status: view.status,
             payload: view.payload(),
@@ -307,14 +310,13 @@ impl Session {
         message: &Received<'_>,
     ) -> Result<(), Fatal> {
         let Some(token) = self.owed.take(message.token()) else {
-            note_late(&parts.broker);
+            if !self.on_stream(parts, message)? {
+                note_late(&parts.broker);
+            }
             return Ok(());
         };
-        if message.is_more() {
-            // A stream, for which nobody has credit.
-            let says = "a reply beyond its credit";
-            self.fail(0, Reason::Stream, Status::Misuse, says)?;
-            parts.broker.answer_late(token, Status::Cancelled);
+        let is_of_many = message.is_more() || token as u32 & LEG != 0;
+        if is_of_many && self.on_reply_of_many(parts, message, token)? {
             return Ok(());
         }
         let status = Status::from_number(u32::from(message.status()));
@@ -323,7 +325,8 @@ impl Session {
             payload: message.payload(),
             headers: message.headers(),
         };
-        let is_here = answer.payload.len() <= parts.writer.usual_bytes
+        let is_here = !is_of_many
+            && answer.payload.len() <= parts.writer.usual_bytes
             && (parts.answer_here(token, &answer)
                 || self.take_answer(&parts.broker, token, &answer));
         if is_here {

@@ -34,6 +34,9 @@ impl Session {
             Kind::Unsubscribe => self.on_unsubscribe(parts, control)?,
             Kind::Drain => self.on_drain(parts, control)?,
             Kind::Close => self.on_close(parts)?,
+            Kind::Grant | Kind::Cancel if self.has(capability::MANY) => {
+                self.on_asker_control(control);
+            }
             Kind::Error if control.is_fatal() => {
                 let _is_owed = self.state.heard_goodbye();
                 self.on_end(parts);

@@ -80,6 +80,9 @@ impl Session {
             self.has_turned_away.set(false);
             parts.has_room = true;
         }
+        if self.has_streams_due(parts.now_ns) {
+            self.pull_streams(parts)?;
+        }
         let mut left = TURN_MESSAGES;
         if !self.pull_answers(parts, &mut left)? {
             self.hold_up(parts);
@@ -119,6 +122,7 @@ impl Session {
     /// which hears of those that have something.
     pub fn look_everywhere(&mut self) {
         self.answers_ready();
+        self.streams.look_everywhere();
         (0..self.feeds.len() as u32).for_each(|at| self.set_ready(at));
     }
 
@@ -193,6 +197,7 @@ impl Session {
                 return Ok(());
             };
             if before != 0 {
+                self.streams.forget_token(before);
                 parts.broker.answer_late(before, Status::Cancelled);
             }
             owed = name;
@@ -205,7 +210,11 @@ impl Session {
         draft.reply_to = view.reply_to();
         draft.key = view.key();
         draft.headers = view.headers();
+        draft.many = self.stream_offer(parts, view.token);
         if draft.length() <= self.theirs.frame_max as usize {
+            if let Some(many) = draft.many {
+                self.note_offer(owed, view.token, many);
+            }
             return self.put(&draft);
         }
         if view.token != 0 {
@@ -356,8 +365,10 @@ impl Session {
             if !is_meant {
                 self.out.held.extend_from_slice(frame);
             } else if frame[4] == Kind::Request as u8
-                && let Some(token) = token_in(frame).and_then(|it| self.owed.take(it))
+                && let Some(number) = token_in(frame)
+                && let Some(token) = self.owed.take(number)
             {
+                self.streams.forget(number);
                 parts.broker.answer_late(token, Status::Cancelled);
             }
         }

@@ -29,6 +29,8 @@ pub struct SessionKey {
 pub(super) enum Source {
     Answers,
     Feed(u32),
+    /// The credit of a reply stream, by its number.
+    Stream(u64),
 }
 
 /// A connection for another shard than the one that has accepted it.

@@ -14,13 +14,14 @@
 //! | `outlets.rs` | what goes to them past their queues |
 //! | `parts.rs` | what the sessions of a shard share |
 //! | `inbox.rs` | what comes to a shard from other threads |
+//! | `many.rs` | requests for several answers, and reply streams |
 //! | `owed.rs` | the requests that it has to answer |
 //! | `connection.rs` | a connection as its shard knows it |
 //! | `shard.rs` | sockets, sessions and the turn of the loop |
 //! | `listen.rs` | a thread for each shard, their addresses, their end |
 //!
 //! **Bounds.** Everything a connection can make this side keep has a limit below. Not here:
-//! presence, several answers and reply streams; their capabilities are not offered.
+//! presence; its capability is not offered.
 
 mod asking;
 mod commands;
@@ -29,6 +30,7 @@ mod delivering;
 mod feed;
 mod inbox;
 mod listen;
+mod many;
 mod outlets;
 mod owed;
 mod parts;

@@ -24,14 +24,18 @@ use super::asking::Asker;
 use super::delivering::Outgoing;
 use super::feed::Feed;
 use super::inbox::SessionKey;
+use super::many::Streams;
 use super::owed::Owed;
 use super::parts::Parts;
 use super::publishing::{Known, Parked};
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, CREDIT_BYTES, HANDSHAKE_NS};
 
 /// What this server can.
-const CAPABILITIES: u64 =
-    capability::ACK | capability::KEY_SHARED | capability::LATEST | capability::LAST_VALUE;
+const CAPABILITIES: u64 = capability::ACK
+    | capability::MANY
+    | capability::KEY_SHARED
+    | capability::LATEST
+    | capability::LAST_VALUE;
 /// What it takes of each connection.
 const LIMITS: Limits = Limits {
     frame_max: fastmq_wire::FRAME_BYTES_DEFAULT as u32,
@@ -74,6 +78,8 @@ pub struct Session {
     pub(super) asker: Option<Box<Asker>>,
     /// Requests that it has to answer.
     pub(super) owed: Owed,
+    /// The streams by which it answers.
+    pub(super) streams: Streams,
     pub(super) parked: Parked,
     pub(super) parked_again_ns: u64,
     /// It stands in the list of those that wait for room.
@@ -131,6 +137,7 @@ impl Session {
             draining_all: None,
             asker: None,
             owed: Owed::default(),
+            streams: Streams::default(),
             parked: Parked::default(),
             parked_again_ns: 0,
             is_waiting: false,
@@ -399,6 +406,8 @@ impl Session {
     /// Gives back all that the connection has of the engine.
     fn let_go(&mut self, parts: &mut Parts) {
         self.cancel_held(parts, None);
+        // Their askers hear CANCELLED.
+        self.streams = Streams::default();
         for token in self.owed.take_all() {
             parts.broker.answer_late(token, Status::Cancelled);
         }
@@ -432,6 +441,7 @@ impl Session {
                     .min(asked_ns)
                     .min(self.parked_at_ns())
                     .min(self.slow_check_ns)
+                    .min(self.streams.again_ns())
             }
             _ => FOREVER_NS,
         }

@@ -399,6 +399,7 @@ impl Shard {
                 match nudge.source {
                     Source::Answers => session.answers_ready(),
                     Source::Feed(at) => session.set_ready(at),
+                    Source::Stream(number) => session.stream_ready(number),
                 }
                 self.parts.touch(&mut session);
             }

@@ -5,6 +5,7 @@ mod steps;
 
 mod driving;
 mod hostile;
+mod many;
 mod peer;
 mod promises;
 mod real;

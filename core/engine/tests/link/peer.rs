@@ -8,6 +8,7 @@ use fastmq_engine::driver::sockets::{
 };
 use fastmq_wire::control::{flag, write_error};
 use fastmq_wire::handshake::{capability, read_hello};
+use fastmq_wire::message::Many;
 use fastmq_wire::{
     Aliases, ControlDraft, Draft, Field, Frame, Frames, Kind, Limits, Reason, Receiving, Side,
     Subject, VERSION, Welcome, round_up,
@@ -25,6 +26,7 @@ pub(crate) struct Got {
     pub(crate) key: Vec<u8>,
     pub(crate) correlation: u32,
     pub(crate) is_alias: bool,
+    pub(crate) many: Option<Many>,
 }
 
 /// How the peer behaves.
@@ -90,6 +92,10 @@ pub(crate) struct Peer {
     pub(crate) published: Vec<Got>,
     pub(crate) requests: Vec<Got>,
     pub(crate) replies: Vec<(u64, u8, Vec<u8>)>,
+    /// Those of streams.
+    pub(crate) streamed: Vec<(u64, Vec<u8>)>,
+    /// GRANT and CANCEL, which grants nothing, by correlation.
+    pub(crate) granted: Vec<(u32, u64)>,
     pub(crate) subscribed: Vec<(u32, String, String, u64)>,
     pub(crate) unsubscribed: Vec<u32>,
     pub(crate) pongs: Vec<u64>,
@@ -113,6 +119,8 @@ impl Peer {
             published: Vec::new(),
             requests: Vec::new(),
             replies: Vec::new(),
+            streamed: Vec::new(),
+            granted: Vec::new(),
             subscribed: Vec::new(),
             unsubscribed: Vec::new(),
             pongs: Vec::new(),
@@ -357,6 +365,7 @@ impl Peer {
                     key: message.key().to_vec(),
                     correlation: message.correlation(),
                     is_alias: message.alias().is_some(),
+                    many: message.many(),
                 };
                 if let Frame::Message(_) = frame {
                     self.published.push(got);
@@ -370,6 +379,10 @@ impl Peer {
             }
             Frame::Reply(message) => {
                 let payload = message.payload().to_vec();
+                if message.is_more() {
+                    self.streamed.push((message.token(), payload));
+                    return;
+                }
                 self.replies
                     .push((message.token(), message.status(), payload));
             }
@@ -412,6 +425,11 @@ impl Peer {
                 self.unsubscribed.push(control.subscription());
                 ControlDraft::pair(&mut one.out, Kind::Ack, operation, 0).unwrap();
             }
+            Kind::Grant => {
+                let replies = control.number(Field::Replies).unwrap();
+                self.granted.push((control.correlation(), replies));
+            }
+            Kind::Cancel => self.granted.push((control.correlation(), 0)),
             Kind::Credit => one.credit = one.credit.max(control.whole()),
             Kind::Ping => {
                 self.pings += 1;

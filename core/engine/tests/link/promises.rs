@@ -8,8 +8,7 @@ use fastmq_engine::driver::{Driver, SimulatedDriver};
 use fastmq_engine::link::{self, ConnectOptions};
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
-    Delivery, ManyOptions, Message, Publisher, Requester, RequesterOptions, Status,
-    SubscribeOptions,
+    Delivery, Message, Publisher, Requester, RequesterOptions, Status, SubscribeOptions,
 };
 use fastmq_wire::control::event;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, Subject};
@@ -162,18 +161,6 @@ fn a_request_ends_once_with_the_servers_answer_or_its_fate() {
     world.pass(2 * SECOND);
     assert_eq!(statuses(&mut asker), [(4, Status::Timeout as u32)]);
     assert_eq!(asker.in_flight(), 0);
-    check(
-        asker.submit_many(
-            &Message {
-                subject: b"m",
-                ..Message::default()
-            },
-            5,
-            SECOND,
-            &ManyOptions::default(),
-        ),
-        Status::Unsupported,
-    );
 }
 
 #[test]

@@ -26,6 +26,16 @@ pub(crate) enum Heard {
         status: u8,
         payload: Vec<u8>,
     },
+    /// The same of one that says MORE, or who answers.
+    OneOfMany {
+        correlation: u32,
+        status: u8,
+        payload: Vec<u8>,
+        responder: u32,
+        is_more: bool,
+    },
+    /// GRANT and CANCEL, by token; CANCEL grants nothing.
+    Grant(u64, u64),
     Ack(u32),
     Error(Refusal),
     Event {
@@ -53,6 +63,8 @@ pub(crate) struct Got {
     pub key: Vec<u8>,
     pub headers: Vec<u8>,
     pub is_alias: bool,
+    /// Credit for a stream.
+    pub credit: u32,
 }
 
 /// An ERROR.
@@ -202,6 +214,15 @@ impl Peer {
             let heard = match frame {
                 Frame::Message(message) => Some(Heard::Message(self.got(&message, &mut granted))),
                 Frame::Request(message) => Some(Heard::Request(self.got(&message, &mut granted))),
+                Frame::Reply(reply) if reply.is_more() || reply.responder() > 0 => {
+                    Some(Heard::OneOfMany {
+                        correlation: reply.correlation(),
+                        status: reply.status(),
+                        payload: reply.payload().to_vec(),
+                        responder: reply.responder(),
+                        is_more: reply.is_more(),
+                    })
+                }
                 Frame::Reply(reply) => Some(Heard::Reply {
                     correlation: reply.correlation(),
                     status: reply.status(),
@@ -225,6 +246,11 @@ impl Peer {
                     }
                     Kind::Ping => Some(Heard::Ping(control.whole())),
                     Kind::Pong => Some(Heard::Pong(control.whole())),
+                    Kind::Grant => {
+                        let replies = control.number(Field::Replies).unwrap();
+                        Some(Heard::Grant(control.whole(), replies))
+                    }
+                    Kind::Cancel => Some(Heard::Grant(control.whole(), 0)),
                     Kind::Drain => Some(Heard::Drain),
                     Kind::Close => Some(Heard::Close(control.status())),
                     _ => None,
@@ -266,6 +292,7 @@ impl Peer {
             key: message.key().to_vec(),
             headers: message.headers().to_vec(),
             is_alias: message.alias().is_some(),
+            credit: message.many().map_or(0, |many| many.credit),
         }
     }
 
