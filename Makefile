@@ -65,6 +65,8 @@ bench: build ## the table of rates and latencies; ARGS="..." for benches/run.py
 soak: build build/tests/random_calls ## the long run: random operations, calls, bytes; SECONDS=600
 	FASTMQ_SOAK_SECONDS=$(SECONDS) cargo test --locked --release -p fastmq-engine \
 		-- --ignored --nocapture soak
+	FASTMQ_SOAK_SECONDS=$(SECONDS) cargo test --locked --release -p fastmq --test soak \
+		-- --ignored --nocapture soak
 	FASTMQ_SOAK_SECONDS=$(SECONDS) build/tests/random_calls | tail -n 3
 	fuzz/run.sh $$(($(SECONDS) / 4))
 	THOROUGH=1 python3 tests/stages/run.py loom tsan cross
