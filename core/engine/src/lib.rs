@@ -30,6 +30,7 @@ mod key_groups;
 mod keyed;
 mod latest;
 pub mod link;
+mod liveness;
 pub mod log;
 mod many;
 pub mod message;

@@ -17,6 +17,7 @@ use fastmq_wire::{
 
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
+use crate::liveness::{Liveness, Sign};
 use crate::log;
 use crate::survey::LEG;
 use crate::writer::Writer;
@@ -54,8 +55,7 @@ pub(super) struct Session {
     pub(super) deliveries: Deliveries,
     pub(super) held_replies: HeldReplies,
     started_ns: u64,
-    heard_ns: u64,
-    pinged_ns: u64,
+    liveness: Liveness,
     /// The last server's INSTANCE; 0: there was none.
     instance: u64,
     is_again: bool,
@@ -121,8 +121,7 @@ impl Session {
             deliveries: Deliveries::default(),
             held_replies: HeldReplies::default(),
             started_ns: 0,
-            heard_ns: 0,
-            pinged_ns: 0,
+            liveness: Liveness::new(0, PING_NS, None),
             instance: 0,
             is_again: false,
             wants_rings: false,
@@ -170,7 +169,7 @@ impl Session {
     pub(super) fn start(&mut self, now_ns: u64) -> Result<()> {
         self.life = Life::Waiting;
         self.buffer.clear();
-        (self.started_ns, self.heard_ns, self.pinged_ns) = (now_ns, now_ns, now_ns);
+        self.started_ns = now_ns;
         self.leave_ns = FOREVER_NS;
         self.farewell = Farewell::Nothing;
         self.elsewhere = None;
@@ -199,7 +198,7 @@ impl Session {
 
     /// Takes bytes that have come.
     pub(super) fn receive(&mut self, bytes: &[u8], now_ns: u64) -> Turn {
-        self.heard_ns = now_ns;
+        self.liveness.hear(now_ns);
         let mut buffer = std::mem::take(&mut self.buffer);
         let taken = if buffer.is_empty() {
             let taken = self.take(bytes, now_ns);
@@ -287,6 +286,7 @@ impl Session {
             }
             self.rings = Some((to_server, to_client));
         }
+        self.liveness = Liveness::new(now_ns, PING_NS, self.agreement.silence_ns_max());
         self.aliases = Aliases::new(self.limits.alias_max, self.limits.alias_bytes_max);
         self.receiving = Receiving::new(self.limits.credit);
         let _was_waiting = self.life.welcomed();
@@ -432,20 +432,20 @@ impl Session {
         if self.life != Life::Ready {
             return Turn::On;
         }
-        if let Some(max_ns) = self.agreement.silence_ns_max()
-            && now_ns >= self.heard_ns.saturating_add(max_ns)
-        {
-            return Turn::Ended(ended(&Fault(
-                Status::Timeout,
-                "the server has given no sign of life",
-            )));
-        }
-        if now_ns >= self.ping_at_ns() {
-            self.pinged_ns = now_ns;
-            let mut state = self.uplink.state();
-            let _ = ControlDraft::whole(&mut state.urgent, Kind::Ping, now_ns);
-            drop(state);
-            self.uplink.nudge();
+        match self.liveness.on_time(now_ns) {
+            Sign::Nothing => {}
+            Sign::Ping => {
+                let mut state = self.uplink.state();
+                let _ = ControlDraft::whole(&mut state.urgent, Kind::Ping, now_ns);
+                drop(state);
+                self.uplink.nudge();
+            }
+            Sign::Dead => {
+                return Turn::Ended(ended(&Fault(
+                    Status::Timeout,
+                    "the server has given no sign of life",
+                )));
+            }
         }
         let nothing_open = || self.uplink.state().asked.count() == 0;
         if self.leave_ns != FOREVER_NS && (now_ns >= self.leave_ns || nothing_open()) {
@@ -454,22 +454,16 @@ impl Session {
         Turn::On
     }
 
-    fn ping_at_ns(&self) -> u64 {
-        self.heard_ns.max(self.pinged_ns).saturating_add(PING_NS)
-    }
-
     /// When `tick` or `retry` next has something to do.
     pub(super) fn deadline_ns(&self, now_ns: u64) -> u64 {
         let own = match self.life {
             Life::Waiting => self.started_ns + HANDSHAKE_NS,
             Life::Ready => {
-                let silence_ns = self.agreement.silence_ns_max().unwrap_or(FOREVER_NS);
-                let silent_ns = self.heard_ns.saturating_add(silence_ns);
                 let leave_ns = match self.leave_ns {
                     FOREVER_NS => FOREVER_NS,
                     _ => self.leave_ns.min(now_ns + 10_000_000),
                 };
-                self.ping_at_ns().min(silent_ns).min(leave_ns)
+                self.liveness.deadline_ns().min(leave_ns)
             }
             _ => FOREVER_NS,
         };

@@ -17,6 +17,7 @@ use fastmq_wire::{
 };
 
 use crate::error::Status;
+use crate::liveness::{Liveness, Sign};
 use crate::log::{self, Level};
 use crate::rings::{Offer, RING_BYTES};
 
@@ -57,7 +58,6 @@ pub struct Session {
     /// Its rings, which go out with the WELCOME.
     pub(super) offer: Option<Box<Offer>>,
     pub(super) theirs: Limits,
-    silence_ns_max: Option<u64>,
     /// It stands in the list of those that the shard looks at in this turn.
     pub(super) is_touched: bool,
     pub(super) out: Outgoing,
@@ -95,8 +95,7 @@ pub struct Session {
     /// Reasons of refusals that were logged.
     logged: u64,
     opened_ns: u64,
-    received_ns: u64,
-    pinged_ns: u64,
+    liveness: Liveness,
     /// When it is looked whether too much waits; `FOREVER_NS`: nothing is held up.
     pub(super) slow_check_ns: u64,
 }
@@ -122,7 +121,6 @@ impl Session {
             may_have_rings: false,
             offer: None,
             theirs: none,
-            silence_ns_max: None,
             is_touched: false,
             out: Outgoing::default(),
             receiving: Receiving::new(LIMITS.credit),
@@ -147,8 +145,7 @@ impl Session {
             told_ns: Vec::new(),
             logged: 0,
             opened_ns: parts.now_ns,
-            received_ns: parts.now_ns,
-            pinged_ns: 0,
+            liveness: Liveness::new(parts.now_ns, LIMITS.ping_ns, None),
             slow_check_ns: FOREVER_NS,
         }
     }
@@ -182,7 +179,7 @@ impl Session {
     /// Takes the frames at the front of `bytes` and gives how many of these bytes are dealt with;
     /// the rest is the begin of a frame, and comes again with more behind it.
     pub fn on_bytes(&mut self, parts: &mut Parts, bytes: &[u8]) -> usize {
-        self.received_ns = parts.now_ns;
+        self.liveness.hear(parts.now_ns);
         let mut consumed = 0;
         if self.state == State::Waiting {
             consumed = self.on_hello(parts, bytes);
@@ -318,7 +315,8 @@ impl Session {
         if rings.is_some() {
             self.theirs.frame_max = self.theirs.frame_max.min(RING_BYTES as u32 / 2);
         }
-        self.silence_ns_max = agreement.silence_ns_max();
+        let silence_ns_max = agreement.silence_ns_max();
+        self.liveness = Liveness::new(parts.now_ns, LIMITS.ping_ns, silence_ns_max);
         self.sending = Sending::new(self.theirs.credit);
         let alias_bytes_max = self.theirs.alias_bytes_max.min(ALIAS_BYTES_MAX);
         self.numbers = Numbers::new(self.theirs.alias_max.min(ALIASES_MAX), alias_bytes_max);
@@ -430,14 +428,12 @@ impl Session {
         match self.state {
             State::Waiting => self.opened_ns.saturating_add(HANDSHAKE_NS),
             State::Ready => {
-                let silent_ns = |ns: u64| self.received_ns.saturating_add(ns);
-                let silence_ns = self.silence_ns_max.map_or(FOREVER_NS, silent_ns);
                 let asked_ns = self
                     .asker
                     .as_ref()
                     .map_or(FOREVER_NS, |it| it.deadline_ns());
-                self.ping_at_ns()
-                    .min(silence_ns)
+                self.liveness
+                    .deadline_ns()
                     .min(asked_ns)
                     .min(self.parked_at_ns())
                     .min(self.slow_check_ns)
@@ -445,11 +441,6 @@ impl Session {
             }
             _ => FOREVER_NS,
         }
-    }
-
-    fn ping_at_ns(&self) -> u64 {
-        let heard_ns = self.received_ns.max(self.pinged_ns);
-        heard_ns.saturating_add(LIMITS.ping_ns)
     }
 
     /// Does what is due at the time of `parts`.
@@ -461,14 +452,15 @@ impl Session {
                 self.refuse(parts, &timed_out("no HELLO came within 10 s"));
             }
             State::Ready => {
-                let silent_ns = now_ns.saturating_sub(self.received_ns);
-                if self.silence_ns_max.is_some_and(|max| silent_ns >= max) {
-                    self.refuse(parts, &timed_out("the connection gives no sign of life"));
-                    return;
-                }
-                if now_ns >= self.ping_at_ns() {
-                    self.pinged_ns = now_ns;
-                    let _ = ControlDraft::whole(&mut self.out.bytes, Kind::Ping, now_ns);
+                match self.liveness.on_time(now_ns) {
+                    Sign::Nothing => {}
+                    Sign::Ping => {
+                        let _ = ControlDraft::whole(&mut self.out.bytes, Kind::Ping, now_ns);
+                    }
+                    Sign::Dead => {
+                        self.refuse(parts, &timed_out("the connection gives no sign of life"));
+                        return;
+                    }
                 }
                 let done = self.retry_parked(parts).and_then(|()| match self.state {
                     State::Ready if now_ns >= self.slow_check_ns => self.check_slow(parts),
