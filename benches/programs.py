@@ -29,7 +29,7 @@ MISSING = {
 
 def command_of(program, words, options):
     """The argument list of one measured run, or None when the program is not built."""
-    binary = {FASTMQ: "fastmq-bench", ZMQ: "zmq-inproc"}.get(program, "fastmq-floor")
+    binary = {FASTMQ: "fastmq-bench", ZMQ: "zmq-pair"}.get(program, "fastmq-floor")
     path = BUILD / binary
     if not path.exists():
         return None

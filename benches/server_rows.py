@@ -2,12 +2,13 @@
 
 The server has one shard on core 0, the load is on core 1, whoever answers in a third process is
 there too. "by frames" is loaded by the bench's own frames, "by library" by the client library: the
-first shows what the server can do, the second what a user has. Peers get the load "by frames".
+first shows what the server can do, the second what a user has. Peers get the load "by frames";
+libzmq is its own client and has no server, so its two ends talk with one another.
 Not here: running and printing (run.py).
 """
 
 from peers import MOSQUITTO, NATS, REDIS
-from rows import FASTMQ, FLOOR, Row, must, reach
+from rows import FASTMQ, FLOOR, ZMQ, Row, must, reach
 
 PEERS = (NATS, REDIS, MOSQUITTO)
 CASES = {"broker": "in the broker", "third": "routed to a third process"}
@@ -81,12 +82,15 @@ def peer_rows():
     words = ["--responder", "third", "--outstanding", "1000"]
     commands = {FASTMQ: bench("request-reply", "tcp", *words, "--client", "frames")}
     commands |= {peer: ["request-reply", *words] for peer in PEERS}
+    # Two ends and no server between them.
+    commands[ZMQ] = ["request-reply", "1000", "tcp"]
     bars = (must(NATS, ">=", 4), reach(NATS, ">=", 8))
     yield Row("tcp, routed to a third process, 1000 outstanding", commands, bars, is_quick=True)
     for size, bars in ((16, (must(NATS, ">=", 5), reach(NATS, ">=", 10))), (1024, ())):
         words = ["--responder", "load", "--outstanding", "4096", "--size", str(size)]
         commands = {FASTMQ: bench("pub-sub", "tcp", *words, "--client", "frames")}
         commands |= {peer: ["pub-sub", *words] for peer in PEERS}
+        commands[ZMQ] = ["one-way", str(size), "tcp"]
         name = f"tcp, pub/sub through the server, {size} B"
         yield Row(name, commands, bars, is_quick=size == 16)
     words = ["--responder", "third"]

@@ -1,6 +1,8 @@
-/* The same work over libzmq's inproc transport, built only where libzmq is installed.
+/* The same work over libzmq, within the process or through the kernel, built only where libzmq is
+ * installed.
  *
- * PAIR sockets, one thread on core 1 that sends or asks, one on core 0 that receives or answers.
+ * PAIR sockets, one thread on core 1 that sends or asks, one on core 0 that receives or answers; over
+ * ipc and tcp each has a context of its own, as two processes would, whose I/O thread is not pinned.
  * Two frames per message would halve its rate, so subject and payload travel in one; there is no
  * routing by subject at all.
  */
@@ -18,37 +20,42 @@
 #define COUNT_PER_STEP 1024
 #define PAYLOAD_BYTES 16
 #define HIGH_WATER 4096
-#define ADDRESS "inproc://bench"
+#define ADDRESS_BYTES 256
 
 struct side {
-    void *context, *socket;
+    void *context, *peer_context, *socket;
     size_t message_size;
     uint64_t outstanding, sent, answered, wrong;
     atomic_uint_fast64_t received; /* by the other thread */
     atomic_bool stop;
 };
 
+/* Where the first socket is bound, and the second connects to. */
+static char address[ADDRESS_BYTES] = "inproc://bench";
+
 static void *open_socket(void *context, bool binds) {
     int high_water = HIGH_WATER, linger = 0, receive_timeout_ms = 20;
     void *socket = zmq_socket(context, ZMQ_PAIR);
-    if (socket == NULL) bench_fail("zmq-inproc: %s", zmq_strerror(errno));
+    if (socket == NULL) bench_fail("zmq-pair: %s", zmq_strerror(errno));
     zmq_setsockopt(socket, ZMQ_SNDHWM, &high_water, sizeof high_water);
     zmq_setsockopt(socket, ZMQ_RCVHWM, &high_water, sizeof high_water);
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(socket, ZMQ_RCVTIMEO, &receive_timeout_ms, sizeof receive_timeout_ms);
-    if ((binds ? zmq_bind(socket, ADDRESS) : zmq_connect(socket, ADDRESS)) != 0)
-        bench_fail("zmq-inproc: %s", zmq_strerror(errno));
+    if ((binds ? zmq_bind(socket, address) : zmq_connect(socket, address)) != 0)
+        bench_fail("zmq-pair: %s: %s", address, zmq_strerror(errno));
+    size_t size = sizeof address;
+    if (binds) zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, address, &size);
     return socket;
 }
 
 static void send_message(void *socket, const uint8_t *bytes, size_t size) {
-    if (zmq_send(socket, bytes, size, 0) < 0) bench_fail("zmq-inproc: %s", zmq_strerror(errno));
+    if (zmq_send(socket, bytes, size, 0) < 0) bench_fail("zmq-pair: %s", zmq_strerror(errno));
 }
 
 /* Receives one message into `message`; false when none came in time. */
 static bool receive_message(void *socket, zmq_msg_t *message, int flags) {
     if (zmq_msg_recv(message, socket, flags) >= 0) return true;
-    if (errno != EAGAIN && errno != EINTR) bench_fail("zmq-inproc: %s", zmq_strerror(errno));
+    if (errno != EAGAIN && errno != EINTR) bench_fail("zmq-pair: %s", zmq_strerror(errno));
     return false;
 }
 
@@ -56,7 +63,7 @@ static void *receive(void *argument) {
     struct side *side = argument;
     uint64_t expected = 0;
     bench_pin(0);
-    void *socket = open_socket(side->context, false);
+    void *socket = open_socket(side->peer_context, false);
     zmq_msg_t message;
     zmq_msg_init(&message);
     while (!atomic_load_explicit(&side->stop, memory_order_relaxed)) {
@@ -73,7 +80,7 @@ static void *receive(void *argument) {
 static void *respond(void *argument) {
     struct side *side = argument;
     bench_pin(0);
-    void *socket = open_socket(side->context, false);
+    void *socket = open_socket(side->peer_context, false);
     zmq_msg_t message;
     zmq_msg_init(&message);
     while (!atomic_load_explicit(&side->stop, memory_order_relaxed))
@@ -135,10 +142,15 @@ static void ask_settle(void *argument) {
 int main(int argc, char **argv) {
     struct bench_plan plan;
     int first = bench_plan_read(argc, argv, &plan);
-    if (argc - first != 2)
-        bench_fail("usage: zmq-inproc [--ms N] [--warm-up-ms N] "
-                   "(one-way BYTES | request-reply OUTSTANDING)");
+    if (argc - first != 2 && argc - first != 3)
+        bench_fail("usage: zmq-pair [--ms N] [--warm-up-ms N] "
+                   "(one-way BYTES | request-reply OUTSTANDING) [ipc | tcp]");
     const char *name = argv[first], *param = argv[first + 1];
+    const char *transport = argc - first == 3 ? argv[first + 2] : "inproc";
+    bool is_inproc = strcmp(transport, "inproc") == 0, is_ipc = strcmp(transport, "ipc") == 0;
+    if (!is_inproc && !is_ipc && strcmp(transport, "tcp") != 0)
+        bench_fail("%s is neither ipc nor tcp", transport);
+    if (!is_inproc) strcpy(address, is_ipc ? "ipc://*" : "tcp://127.0.0.1:*");
     bool is_one_way = strcmp(name, "one-way") == 0;
     if (!is_one_way && strcmp(name, "request-reply") != 0) bench_fail("%s is not a case", name);
     static struct side side;
@@ -150,6 +162,7 @@ int main(int argc, char **argv) {
     side.outstanding = number;
     side.message_size = (is_one_way ? number : PAYLOAD_BYTES) + BENCH_SUBJECT_BYTES;
     side.context = zmq_ctx_new();
+    side.peer_context = is_inproc ? side.context : zmq_ctx_new();
     side.socket = open_socket(side.context, true);
     pthread_t thread;
     if (pthread_create(&thread, NULL, is_one_way ? receive : respond, &side) != 0)
@@ -161,7 +174,8 @@ int main(int argc, char **argv) {
     pthread_join(thread, NULL);
     zmq_close(side.socket);
     zmq_ctx_term(side.context);
-    if (side.wrong != 0) bench_fail("zmq-inproc: %llu wrong", (unsigned long long)side.wrong);
+    if (!is_inproc) zmq_ctx_term(side.peer_context);
+    if (side.wrong != 0) bench_fail("zmq-pair: %llu wrong", (unsigned long long)side.wrong);
     bench_print("zmq", name, param, is_one_way ? "M msg/s" : "M pairs/s", rate);
     return 0;
 }
