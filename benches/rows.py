@@ -39,6 +39,7 @@ class Row:
     bars: tuple = ()
     crosses_cores: bool = True
     is_quick: bool = False
+    unit: str = ""  # in which nanoseconds are shown, if not in themselves: µs
 
 
 def must(of, relation, limit):

@@ -244,6 +244,8 @@ def run_rounds(arguments, rows, programs):
             for program in programs:
                 if program in row.commands:
                     result = measure(program, row.commands[program], arguments.ms)
+                    if isinstance(result, tuple) and (result[0], row.unit) == ("ns", "µs"):
+                        result = "µs", result[1] / 1000, [f"{float(x) / 1000:g}" for x in result[2]]
                     measured.append((program, result))
             after_ns = ping_pong() if row.crosses_cores else before_ns
             if row.crosses_cores:

@@ -56,13 +56,44 @@ def round_trip_rows():
                 FASTMQ: bench("round-trip", over, *words, "--wait", "busy"),
             }
             name = f"{over}, round trip, busy-poll, by {client}"
-            yield Row(name, commands, busy_bars, is_quick=client == "frames")
+            yield Row(name, commands, busy_bars, is_quick=client == "frames", unit="µs")
             commands = {
                 FLOOR: ["socket-round-trip", f"{over}/sleep"],
                 FASTMQ: bench("round-trip", over, *words, "--wait", "parked"),
             }
             parked_bars = (must(FLOOR, "<=", 1.3), reach(FLOOR, "<=", 1.1))
-            yield Row(f"{over}, round trip, parked, by {client}", commands, parked_bars)
+            name = f"{over}, round trip, parked, by {client}"
+            yield Row(name, commands, parked_bars, unit="µs")
+
+
+def shared_memory_rows():
+    """By the library: the bench's own frames go over sockets."""
+    bars = (must("value", ">=", 8), must(FLOOR, ">=", 0.5), reach("value", ">=", 20))
+    words = ["--responder", "broker", "--outstanding", "512"]
+    commands = {
+        FLOOR: ["request-reply", "string/512"],
+        FASTMQ: bench("request-reply", "shm", *words),
+    }
+    yield Row("shm, in the broker, 512 outstanding", commands, bars, is_quick=True)
+    commands = {
+        FLOOR: ["round-trip", "spin"],
+        FASTMQ: bench("round-trip", "shm", "--responder", "broker", "--wait", "busy"),
+    }
+    bars = (must(FLOOR, "<=", 1.8), reach(FLOOR, "<=", 1.3))
+    yield Row("shm, round trip, busy-poll", commands, bars, is_quick=True, unit="µs")
+    bars = (must("value", ">=", 2), reach("value", ">=", 5))
+    words = ["--responder", "third", "--outstanding", "4096"]
+    name = "shm, routed to a third process, 4096 outstanding"
+    yield Row(name, {FASTMQ: bench("request-reply", "shm", *words)}, bars)
+    sizes = ((16, "16 B", 25, 50), (64, "64 B", 20, 27), (1024, "1 KiB", 3, 5))
+    for size, text, least, wished in sizes:
+        bars = (must("value", ">=", least), reach("value", ">=", wished))
+        words = ["--responder", "broker", "--size", str(size)]
+        commands = {
+            FLOOR: ["one-way", f"string/{size}/call"],
+            FASTMQ: bench("pub-sub", "shm", *words),
+        }
+        yield Row(f"shm, one way into the broker, {text}", commands, bars)
 
 
 def many_rows():
@@ -72,20 +103,24 @@ def many_rows():
         name = f"{over}, fan-out to 1000 connections, 64 B, 16 messages a tick"
         floor = ["socket-fan-out", f"{over}/1000/16"]
         yield Row(name, {FLOOR: floor, FASTMQ: bench("fan-out", over, *words)}, bars)
-    words = ["--players", "2000", "--rooms", "100", "--ticks", "20", "--responder", "broker"]
+    words = ["--players", "2000", "--rooms", "100", "--ticks", "20"]
     bars = (must("p99", "<=", 15_000), reach("p99", "<=", 5_000))
-    name = "tcp, game of 2000 players in 100 rooms at 20 Hz"
-    yield Row(name, {FASTMQ: bench("game", "tcp", *words)}, bars)
+    for responder, place in (("third", "a third process"), ("broker", "the broker")):
+        name = f"tcp, game of 2000 players in 100 rooms at 20 Hz, rooms in {place}"
+        yield Row(name, {FASTMQ: bench("game", "tcp", *words, "--responder", responder)}, bars)
 
 
 def peer_rows():
-    words = ["--responder", "third", "--outstanding", "1000"]
-    commands = {FASTMQ: bench("request-reply", "tcp", *words, "--client", "frames")}
-    commands |= {peer: ["request-reply", *words] for peer in PEERS}
-    # Two ends and no server between them.
-    commands[ZMQ] = ["request-reply", "1000", "tcp"]
-    bars = (must(NATS, ">=", 4), reach(NATS, ">=", 8))
-    yield Row("tcp, routed to a third process, 1000 outstanding", commands, bars, is_quick=True)
+    for outstanding in (1000, 4096):
+        words = ["--responder", "third", "--outstanding", str(outstanding)]
+        commands = {FASTMQ: bench("request-reply", "tcp", *words, "--client", "frames")}
+        commands |= {peer: ["request-reply", *words] for peer in PEERS}
+        if outstanding == 1000:
+            # Two ends and no server between them.
+            commands[ZMQ] = ["request-reply", "1000", "tcp"]
+        bars = (must(NATS, ">=", 4), reach(NATS, ">=", 8))
+        name = f"tcp, routed to a third process, {outstanding} outstanding, beside peers"
+        yield Row(name, commands, bars, is_quick=outstanding == 1000)
     for size, bars in ((16, (must(NATS, ">=", 5), reach(NATS, ">=", 10))), (1024, ())):
         words = ["--responder", "load", "--outstanding", "4096", "--size", str(size)]
         commands = {FASTMQ: bench("pub-sub", "tcp", *words, "--client", "frames")}
@@ -135,6 +170,7 @@ def life_rows():
 SERVER_ROWS = (
     *request_reply_rows(),
     *round_trip_rows(),
+    *shared_memory_rows(),
     *many_rows(),
     *peer_rows(),
     *tier_rows(),

@@ -1,8 +1,9 @@
 /* The same work over libzmq, within the process or through the kernel, built only where libzmq is
  * installed.
  *
- * PAIR sockets, one thread on core 1 that sends or asks, one on core 0 that receives or answers; over
- * ipc and tcp each has a context of its own, as two processes would, whose I/O thread is not pinned.
+ * PAIR sockets: one thread on core 1 that sends or asks, one on core 0 that receives or answers.
+ * Over ipc and tcp each has a context of its own, as two processes would; its I/O thread is not
+ * pinned.
  * Two frames per message would halve its rate, so subject and payload travel in one; there is no
  * routing by subject at all.
  */

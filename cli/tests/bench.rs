@@ -32,8 +32,8 @@ fn requests_are_answered_everywhere() {
     let words = "inline request-reply round-trip --client library,frames --outstanding 64";
     let rows = rows(&format!("{words} --rounds 2 --subjects 3 --size 8,1000"));
     // One process: inline, many, one at a time. Unix and TCP: many and one at a time, each by two
-    // clients, each answered in two places.
-    assert_eq!(rows.len(), 2 * (3 + 2 * 2 * 2 * 2));
+    // clients, each answered in two places; shared memory by one client.
+    assert_eq!(rows.len(), 2 * (3 + 2 * 2 * 2 * 2 + 2 * 2));
     for row in rows {
         assert_eq!(row["rounds"].as_array().unwrap().len(), 2, "{}", name(&row));
         assert!(row["count"].as_u64().unwrap() > 0, "{}", name(&row));
@@ -47,8 +47,9 @@ fn requests_are_answered_everywhere() {
 fn messages_go_one_way_everywhere() {
     let words = "pub-sub --client library,frames --responder broker,third,load --outstanding 32";
     let rows = rows(&format!("{words} --rounds 2 --size 16,3000"));
-    // One process; Unix and TCP by two clients, each to two places, and by frames to itself.
-    assert_eq!(rows.len(), 2 * (1 + 2 * (2 * 2 + 1)));
+    // One process; shared memory to two places; Unix and TCP by two clients, each to two places,
+    // and by frames to itself.
+    assert_eq!(rows.len(), 2 * (1 + 2 + 2 * (2 * 2 + 1)));
     for row in rows {
         assert!(row["count"].as_u64().unwrap() > 0, "{}", name(&row));
         assert!(row["missed"].is_null(), "{}: {row}", name(&row));
@@ -69,7 +70,7 @@ fn every_listener_gets_every_tick() {
 #[test]
 fn a_fixed_rate_is_kept() {
     let rows = rows("latency --rate 1000,5000 --client library,frames --rounds 1");
-    assert_eq!(rows.len(), 2 * (1 + 2 * 2 * 2));
+    assert_eq!(rows.len(), 2 * (1 + 2 + 2 * 2 * 2));
     for row in rows {
         let expected = if name(&row).contains("1000/s") {
             20
@@ -107,11 +108,11 @@ fn the_server_has_the_tier_that_it_is_given() {
     let rows = rows("round-trip --responder broker --driver best,epoll --rounds 1");
     let names: Vec<&str> = rows.iter().map(name).collect();
     // In one process there is no tier to choose.
-    assert_eq!(names.len(), 1 + 2 * 2, "{names:?}");
+    assert_eq!(names.len(), 1 + 2 * 3, "{names:?}");
     let on_epoll = names
         .iter()
         .filter(|name| name.ends_with(", server on epoll"));
-    assert_eq!(on_epoll.count(), 2, "{names:?}");
+    assert_eq!(on_epoll.count(), 3, "{names:?}");
 }
 
 #[test]
@@ -148,7 +149,7 @@ fn what_makes_no_sense_is_refused() {
         assert!(error.contains(says), "{words}: {error}");
     };
     check("request-replies", "request-reply");
-    check("--over carrier-pigeon", "embedded, unix, tcp");
+    check("--over carrier-pigeon", "embedded, shm, unix, tcp");
     check("--size 7", "8..=1048576");
     check("--outstanding 65536", "1..=65535");
     check("--seconds 0", "more than 0");

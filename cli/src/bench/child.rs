@@ -97,10 +97,10 @@ pub(super) fn server(plan: &Plan, row: &Row) -> io::Result<Serving> {
         });
     }
     let listen = match row.over {
-        Over::Unix => {
+        Over::Unix | Over::Shm => {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("fastmq-bench-{}-{number}.sock", process::id());
-            format!("unix:{}", env::temp_dir().join(name).display())
+            format!("{}:{}", row.over, env::temp_dir().join(name).display())
         }
         _ => "tcp://127.0.0.1:0".to_owned(),
     };

@@ -79,7 +79,7 @@ pub(crate) fn command() -> Command {
             list(
                 "over",
                 words(Over::ALL, Over::name),
-                "embedded,unix,tcp",
+                "embedded,shm,unix,tcp",
                 "How the load reaches the broker",
             ),
             list(

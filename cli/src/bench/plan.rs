@@ -72,6 +72,8 @@ words! {
     Over {
         /// It is in the same process.
         Embedded = "embedded",
+        /// Memory that two processes share.
+        Shm = "shm",
         /// A Unix socket.
         Unix = "unix",
         /// TCP over the loopback interface.
@@ -290,6 +292,7 @@ impl Plan {
         let server = arguments.get_one::<String>("server").cloned();
         let overs = match &server {
             Some(url) if url.starts_with("unix:") => vec![Over::Unix],
+            Some(url) if url.starts_with("shm:") => vec![Over::Shm],
             Some(_) => vec![Over::Tcp],
             None => many(arguments, "over"),
         };
@@ -429,6 +432,12 @@ impl Plan {
                 && !matches!(row.case, Case::FanOut | Case::Game)
                 && row.maker == Maker::Library
                 && row.responder == Responder::Broker;
+        }
+        // The bench's own frames go over sockets.
+        if row.over == Over::Shm
+            && (row.maker == Maker::Frames || matches!(row.case, Case::FanOut | Case::Game))
+        {
+            return false;
         }
         match (row.case, row.responder) {
             (Case::Inline, _) => false,

@@ -186,7 +186,8 @@ fn to_ourselves(plan: &Plan, row: &Row) -> io::Result<Figure> {
                 next += 1;
             }
             let (before, deadline_ns) = (hearing.0, now_ns() + PATIENCE_NS);
-            if before < next {
+            // All may have come while there is no credit for more: that comes, too.
+            if before < next || !is_over {
                 wire.turn(deadline_ns)?;
             }
             if wire.speaking.user.0 == before && now_ns() >= deadline_ns {
