@@ -71,7 +71,7 @@ say() {
     [ "$action" = uninstall ] || build/bin/fastmq "$@" >"$work/said"
     put 644 "$work/said" "$target"
 }
-for name in serve pub sub request reply config; do
+for name in serve pub sub request reply top config; do
     say "$MANDIR/man1/fastmq-$name.1" man $name
 done
 say "$PREFIX/share/bash-completion/completions/fastmq" completions bash

@@ -5,14 +5,32 @@
 use std::fs;
 use std::io::{self, Write};
 
-use fastmq::border::{core_count, fence, fork, pages, sockets};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use fastmq::border::{core_count, descriptors, fence, fork, pages, sockets};
 use fastmq::{Driver, NullDriver};
+use serde_json::{Map, Value};
 
 /// Readings of the clock to take the mean of.
 const CLOCK_READS: u64 = 100_000;
 
+/// The command line.
+pub(crate) fn command() -> Command {
+    let json = Arg::new("json")
+        .long("json")
+        .help("An object of JSON")
+        .action(ArgAction::SetTrue);
+    Command::new("doctor")
+        .about("Shows what this machine offers the library")
+        .arg(json)
+}
+
 /// Writes the table.
-pub(crate) fn run(out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn run(out: &mut dyn Write, matches: &ArgMatches) -> io::Result<()> {
+    if matches.get_flag("json") {
+        let facts = facts().map(|(name, value)| (name.to_owned(), Value::from(value)));
+        let object: Map<String, Value> = facts.into_iter().collect();
+        return writeln!(out, "{}", Value::Object(object));
+    }
     crate::version::run(out)?;
     for (name, value) in facts() {
         writeln!(out, "{name:<20} {value}")?;
@@ -20,7 +38,7 @@ pub(crate) fn run(out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn facts() -> [(&'static str, String); 9] {
+fn facts() -> [(&'static str, String); 12] {
     [
         ("kernel", kernel()),
         ("cores", cores()),
@@ -28,6 +46,9 @@ fn facts() -> [(&'static str, String); 9] {
         ("time stamps", counter()),
         ("membarrier", membarrier()),
         ("I/O driver", io_driver()),
+        ("open files", open_files()),
+        ("waiting connections", waiting_connections()),
+        ("memory", memory()),
         ("locked memory", locked_memory()),
         ("huge pages", huge_pages()),
         ("fork", forks()),
@@ -88,6 +109,49 @@ fn io_driver() -> String {
         Ok(opened) => opened.report.to_string(),
         Err(error) => format!("none: {error}"),
     }
+}
+
+fn open_files() -> String {
+    match descriptors::limit() {
+        Err(error) => format!("unknown: {error}"),
+        Ok(limit) if limit.soft == limit.hard => {
+            format!("{}: a connection needs one (RLIMIT_NOFILE)", limit.soft)
+        }
+        Ok(limit) => format!(
+            "{}, which fastmq serve raises to {}: a connection needs one (RLIMIT_NOFILE)",
+            limit.soft, limit.hard
+        ),
+    }
+}
+
+/// How many connections the kernel keeps until they are accepted.
+fn waiting_connections() -> String {
+    let wanted = u64::from(sockets::BACKLOG.unsigned_abs());
+    match number_in("/proc/sys/net/core/somaxconn") {
+        None => "unknown".to_owned(),
+        Some(limit) if limit >= wanted => format!("{wanted} for each listener"),
+        Some(limit) => format!(
+            "{limit} for each listener; sysctl net.core.somaxconn={wanted} has room for more"
+        ),
+    }
+}
+
+/// What a container or a service lets the process have.
+fn memory() -> String {
+    let paths = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    // Without a limit the newer file says `max`, the older one a number beyond all memory.
+    let limit = paths.into_iter().find_map(number_in);
+    match limit.filter(|bytes| *bytes < 1 << 60) {
+        Some(bytes) => format!("{} MiB (of the control group)", bytes >> 20),
+        None => "no limit of the control group".to_owned(),
+    }
+}
+
+fn number_in(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn locked_memory() -> String {

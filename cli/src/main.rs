@@ -14,6 +14,7 @@ mod doctor;
 mod failure;
 mod notify;
 mod output;
+mod process;
 mod publish;
 mod remote;
 mod reply;
@@ -22,6 +23,7 @@ mod root;
 mod serve;
 mod shell;
 mod subscribe;
+mod top;
 mod version;
 
 use std::io::{self, Write};
@@ -38,7 +40,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Command::new("version").about("Shows the versions of the library and its ABI"))
-        .subcommand(Command::new("doctor").about("Shows what this machine offers the library"))
+        .subcommand(doctor::command())
         .subcommand(bench::command())
         .subcommand(bench::child::command())
         .subcommand(serve::command())
@@ -46,6 +48,7 @@ fn command() -> Command {
         .subcommand(subscribe::command())
         .subcommand(request::command())
         .subcommand(reply::command())
+        .subcommand(top::command())
         .subcommand(config::command())
         .subcommand(shell::completions())
         .subcommand(shell::man())
@@ -54,7 +57,7 @@ fn command() -> Command {
 fn run(out: &mut dyn Write, matches: &ArgMatches) -> Outcome {
     match matches.subcommand() {
         Some(("version", _)) => version::run(out)?,
-        Some(("doctor", _)) => doctor::run(out)?,
+        Some(("doctor", arguments)) => doctor::run(out, arguments)?,
         Some(("bench", arguments)) => bench::run(out, arguments)?,
         Some((bench::child::COMMAND, arguments)) => bench::child::run(out, arguments)?,
         Some(("serve", arguments)) => serve::run(out, arguments)?,
@@ -62,6 +65,7 @@ fn run(out: &mut dyn Write, matches: &ArgMatches) -> Outcome {
         Some(("sub", arguments)) => subscribe::run(out, arguments)?,
         Some(("request", arguments)) => request::run(out, arguments)?,
         Some(("reply", arguments)) => reply::run(arguments)?,
+        Some(("top", arguments)) => top::run(out, arguments)?,
         Some(("config", arguments)) => config::run(out, arguments)?,
         Some(("completions", arguments)) => shell::run_completions(out, command(), arguments)?,
         Some(("man", arguments)) => shell::run_man(out, command(), arguments)?,

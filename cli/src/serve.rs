@@ -58,16 +58,19 @@ pub(crate) fn run(out: &mut dyn Write, matches: &ArgMatches) -> Outcome {
             Ok(again) => configuration = again,
             Err(failure) => note(&format!("all stays as it is: {}", failure.text())),
         }
-        writeln!(out, "reloaded")?;
-        out.flush()?;
+        say(out, "reloaded");
         notify::say("READY=1");
     }
     notify::say("STOPPING=1\nSTATUS=waiting for clients to finish");
-    writeln!(out, "draining")?;
-    out.flush()?;
+    say(out, "draining");
     server.close(configuration.number("drain_seconds") * SECOND_NS);
     client.close();
     Ok(())
+}
+
+/// Says what happens, to whoever still reads: a server does not end because nobody does.
+fn say(out: &mut dyn Write, text: &str) {
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// Reads the configuration again, and takes over what can be.

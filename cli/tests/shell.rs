@@ -120,6 +120,62 @@ fn a_command_may_say_more_than_a_pipe_holds_before_it_has_read() {
 }
 
 #[test]
+fn a_command_that_takes_too_long_is_killed() {
+    let server = Server::start();
+    // What it has started holds its outputs open.
+    let script = "read x; [ \"$x\" = slow ] && { sleep 1000 & sleep 1000; }; echo \"$x\"";
+    let mut responder = server.responder(&["work", "--command", script, "--timeout", "0.3"]);
+    let output = server.pipe(&["request", "work", "-"], "slow\nfast\n");
+    assert_eq!(output.status.code(), Some(5), "{}", err(&output));
+    assert!(err(&output).contains("too long"), "{}", err(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "fast\n\n");
+    responder.told("too long");
+}
+
+#[test]
+fn so_many_commands_run_at_once() {
+    let server = Server::start();
+    // Each waits until the other one runs, too.
+    let script = "read x; touch in.$x; until [ -e in.$((1 - x)) ]; do sleep 0.01; done; echo $x";
+    let _responder = server.responder(&["meet", "--command", script, "--jobs", "2"]);
+    let mut askers = ["0", "1"].map(|x| {
+        let mut command = server.command(&["request", "meet", "-"]);
+        let mut asker = Running::start(command.stdin(Stdio::piped()));
+        asker.write(&format!("{x}\n"));
+        asker
+    });
+    assert_eq!(askers[0].line(), "0");
+    assert_eq!(askers[1].line(), "1");
+}
+
+#[test]
+fn the_doctor_knows_the_limits() {
+    let directory = Directory::new();
+    let facts = out(&fastmq(&directory, &["doctor", "--json"]).output().unwrap());
+    let facts = object(&facts);
+    let limits = [
+        "I/O driver",
+        "open files",
+        "waiting connections",
+        "memory",
+        "locked memory",
+    ];
+    for name in limits {
+        assert!(
+            facts[name].as_str().is_some_and(|it| !it.is_empty()),
+            "{name}: {facts}"
+        );
+    }
+    let mut command = fastmq(&directory, &["doctor"]);
+    let table = out(&command.env("FASTMQ_DRIVER", "epoll").output().unwrap());
+    let line = table
+        .lines()
+        .find(|line| line.starts_with("I/O driver"))
+        .unwrap();
+    assert!(line.contains("epoll"), "{line}");
+}
+
+#[test]
 fn exit_codes_say_what_is_wrong() {
     let server = Server::start();
     let check = |arguments: &[&str], code: i32, said: &str| {
@@ -143,6 +199,7 @@ fn exit_codes_say_what_is_wrong() {
     check(&["pub", "a", "-", "--count", "2"], 2, "--count");
     check(&["pub", "a", "--count", "0"], 2, "--count");
     check(&["nonsense"], 2, "nonsense");
+    check(&["reply", "a", "--jobs", "2"], 2, "--command");
     check(&["request", "a", "--many", "2"], 2, "several answers");
     check(&["request", "nobody", "x"], 6, "nobody");
     check(&["sub", "quiet", "--timeout", "0"], 5, "");
@@ -218,6 +275,7 @@ fn completions_and_man_pages_name_every_command() {
         "sub",
         "request",
         "reply",
+        "top",
         "config",
         "completions",
         "man",

@@ -21,7 +21,7 @@ is_empty() { [ -z "$(find "$1" ! -type d)" ]; }
 
 check "make install" make --no-print-directory install PREFIX="$prefix"
 for file in bin/fastmq lib/libfastmq.so.0 lib/libfastmq.so lib/libfastmq.a include/fastmq.h \
-    include/fastmq.hpp share/man/man1/fastmq{,-serve,-pub,-sub,-request,-reply,-config}.1 \
+    include/fastmq.hpp share/man/man1/fastmq{,-serve,-pub,-sub,-request,-reply,-top,-config}.1 \
     share/man/man3/fastmq.3 share/bash-completion/completions/fastmq \
     share/zsh/site-functions/_fastmq share/fish/vendor_completions.d/fastmq.fish \
     lib/systemd/system/fastmq.service lib/systemd/system/fastmq.socket; do
@@ -31,7 +31,7 @@ check "the links lead to the library" \
     test "$(readlink "$prefix/lib/libfastmq.so") $(readlink "$prefix/lib/libfastmq.so.0")" \
     = "libfastmq.so.0 libfastmq.so.$(make -s --eval='v: ; @echo $(VERSION)' v)"
 check "the installed command runs" quietly "$prefix/bin/fastmq" version
-for name in fastmq{,-serve,-pub,-sub,-request,-reply,-config}.1 fastmq.3; do
+for name in fastmq{,-serve,-pub,-sub,-request,-reply,-top,-config}.1 fastmq.3; do
     page=$(find "$prefix/share/man" -name "$name")
     if command -v groff >/dev/null; then
         check "$name is a page without a warning" \

@@ -4,7 +4,7 @@
 set -eu
 command=$(realpath "$1")
 work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 cd "$work"
 mkfifo said answering
 export FASTMQ_URL=unix:s

@@ -74,7 +74,9 @@ pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::presence::{HEADER_SUBSCRIPTION, SUBJECT_JOINED, SUBJECT_LEFT};
-pub use fastmq_engine::server::{Changes as ServerChanges, SHARDS_MAX, ServerOptions};
+pub use fastmq_engine::server::{
+    Changes as ServerChanges, SHARDS_MAX, SUBJECT_STATS, ServerOptions,
+};
 pub use fastmq_engine::statistics::Statistics;
 pub use fastmq_engine::thread_options::{set_up_thread, thread_name};
 pub use fastmq_engine::timestamps::Timestamps;

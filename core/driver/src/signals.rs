@@ -1,11 +1,33 @@
 //! Being asked to end or to look at the configuration again: signals that are waited for in place
-//! of a handler.
+//! of a handler. And ending others.
 //!
 //! For programs of our own, whose main thread has nothing else to do. A library in somebody else's
 //! process leaves signals alone.
 
 use core::mem::MaybeUninit;
 use std::io;
+
+/// Kills a process with all that it has started in its group, of which it is the leader.
+///
+/// The caller has started it and not waited for it yet: else the number may be somebody else's.
+///
+/// # Errors
+/// `InvalidInput`: no number of a process that anybody starts. `NotFound`: there is no such group.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    // 0 and 1 would mean our own group, and everybody.
+    let leader = i32::try_from(leader).ok().filter(|leader| *leader > 1);
+    let leader = leader.ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: no pointer is passed.
+    match unsafe { libc::kill(-leader, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ESRCH) => {
+                Err(io::ErrorKind::NotFound.into())
+            }
+            error => Err(error),
+        },
+    }
+}
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +81,19 @@ impl Signals {
             (0, libc::SIGHUP) => Ok(Wish::Reload),
             (0, _) => Ok(Wish::End),
             (error, _) => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_kills_everybody() {
+        for leader in [0, 1, u32::MAX, 1 << 31] {
+            let error = kill_group(leader).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{leader}");
         }
     }
 }

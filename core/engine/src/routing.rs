@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::latest::{LatestTarget, add_latest};
 use crate::link::Remote;
 use crate::place::Place;
-use crate::presence::check_subject;
+use crate::presence::{check_remote_subject, check_subject};
 use crate::route::{Group, LaneTarget, Member, Route, Targets, add};
 use crate::subscription::{Entry, Interested, Target};
 use crate::writer::{Lane, Lanes, Writer};
@@ -81,7 +81,7 @@ impl Writer {
             let pin = pin();
             // The lookup waits for memory; the checks do not.
             let search = self.broker.interest.search(hash, &pin);
-            check_subject(subject)?;
+            self.check_subject(subject)?;
             let is_kept = match self.routes.try_borrow_mut() {
                 Ok(mut routes) => routes.knows(hash) || routes.admit(hash),
                 Err(_) => true,
@@ -117,8 +117,16 @@ impl Writer {
         result
     }
 
+    #[inline]
+    fn check_subject(&self, subject: &[u8]) -> Result<()> {
+        match self.broker.uplink {
+            None => check_subject(subject),
+            Some(_) => check_remote_subject(subject),
+        }
+    }
+
     pub(crate) fn make_route(&self, hash: u64, subject: &[u8]) -> Result<Route> {
-        check_subject(subject)?;
+        self.check_subject(subject)?;
         self.sweep_if_crowded();
         self.route_of(hash, subject)
     }

@@ -129,6 +129,9 @@ impl Session {
         }
         match sent {
             Ok(fate) => Ok(self.note_request(parts, number, message, fate)?),
+            Err(error) if error.status() == Status::Denied => {
+                self.on_reserved(parts, message, &error)
+            }
             Err(error) => self.request_failed(correlation, &error),
         }
     }
@@ -210,7 +213,20 @@ impl Session {
         status: Status,
         text: &str,
     ) -> Result<(), NoMemory> {
-        let draft = Draft::answer(correlation, 0, status as u8, text.as_bytes());
+        self.say(correlation, status, text.as_bytes())
+    }
+
+    /// Says something of the server's own as an answer; bounded as a refusal is.
+    pub(super) fn say(
+        &mut self,
+        correlation: u32,
+        status: Status,
+        payload: &[u8],
+    ) -> Result<(), NoMemory> {
+        let mut draft = Draft::answer(correlation, 0, status as u8, payload);
+        if draft.length() > self.theirs.frame_max as usize {
+            draft = Draft::answer(correlation, 0, Status::TooLarge as u8, &[]);
+        }
         draft.append(&mut self.out.bytes)
     }
 

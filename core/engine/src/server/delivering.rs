@@ -35,6 +35,11 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Bytes that are to be sent, now or with more credit.
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes.len() + self.held().len()
+    }
+
     fn held(&self) -> &[u8] {
         self.held.get(self.held_at..).unwrap_or_default()
     }
@@ -394,6 +399,7 @@ impl Session {
             .flatten()
             .filter(|feed| feed.is_loss_fatal);
         let mut waits: u64 = feeds.map(|feed| feed.pending_bytes()).sum();
+        self.traffic.queued_bytes = waits;
         waits += self.asker.as_ref().map_or(0, |asker| asker.pending_bytes());
         if waits > OUTGOING_BYTES_MAX as u64 {
             return Err(too_slow());

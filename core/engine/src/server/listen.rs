@@ -22,6 +22,7 @@ use crate::thread_options::set_up_thread;
 
 use super::inbox::Inbox;
 use super::shard::Shard;
+use super::stats::Board;
 use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, SHARDS_MAX, ServerOptions};
 
 /// What the handle asks of the threads.
@@ -46,6 +47,7 @@ struct Start {
     options: ServerOptions,
     control: Arc<Control>,
     instance: u64,
+    board: Arc<Board>,
     /// Where the first one listens.
     addresses: Vec<Address>,
     /// The shards that the first one gives connections to.
@@ -122,6 +124,7 @@ impl Server {
             paths: Vec::new(),
         };
         let instance = broker.driver().random();
+        let board = Board::new(broker.driver().monotonic_ns())?;
         let mut others = Vec::new();
         for index in (0..options.shards).rev() {
             let is_first = index == 0;
@@ -137,6 +140,7 @@ impl Server {
                 },
                 control: server.control.clone(),
                 instance,
+                board: board.clone(),
                 addresses: match is_first {
                     true => addresses.to_vec(),
                     false => Vec::new(),
@@ -378,6 +382,7 @@ fn open_shard(start: &Start) -> Result<(Shard, Ready)> {
     let waker = opened.sockets.waker();
     let mut shard = Shard::new(&start.broker, opened.sockets, options.clone())?;
     shard.set_instance(start.instance);
+    shard.set_board(&start.board);
     shard.spread_over(&start.others);
     let mut bound = Vec::new();
     for address in addresses {

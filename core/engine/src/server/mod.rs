@@ -18,6 +18,7 @@
 //! | `owed.rs` | the requests that it has to answer |
 //! | `connection.rs` | a connection as its shard knows it |
 //! | `shard.rs` | sockets, sessions and the turn of the loop |
+//! | `stats.rs` | what a server says of itself |
 //! | `listen.rs` | a thread for each shard, their addresses, their end |
 //!
 //! **Bounds.** Everything a connection can make this side keep has a limit below. Not here:
@@ -37,6 +38,7 @@ mod parts;
 mod publishing;
 mod session;
 mod shard;
+mod stats;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ pub use listen::Server;
 pub use parts::Parts;
 pub use session::Session;
 pub use shard::Shard;
+pub use stats::{Board, SUBJECT_STATS};
 
 use crate::wait::Profile;
 

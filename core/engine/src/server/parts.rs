@@ -18,6 +18,7 @@ use super::asking::Answer;
 use super::inbox::Inbox;
 use super::outlets::Outlets;
 use super::session::Session;
+use super::stats::Board;
 
 /// Bytes of vectors that are kept for what connections say next, and of the largest of them.
 const POOL_BYTES_MAX: usize = 8 << 20;
@@ -35,6 +36,8 @@ pub struct Parts {
     pub(super) options: ServerOptions,
     /// Which run of the server this is.
     pub(super) instance: u64,
+    /// What the shards of the server say of it.
+    pub(super) board: Arc<Board>,
     /// The turn's time.
     pub(super) now_ns: u64,
     /// Connections that may still have rings.
@@ -83,6 +86,7 @@ impl Parts {
             inbox,
             options,
             instance: driver.random(),
+            board: Board::new(driver.monotonic_ns())?,
             now_ns: driver.monotonic_ns(),
             rings_left: crate::rings::RINGS_MAX,
             is_draining: false,

@@ -29,6 +29,7 @@ use super::many::Streams;
 use super::owed::Owed;
 use super::parts::Parts;
 use super::publishing::{Known, Parked};
+use super::stats::Traffic;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, CREDIT_BYTES, HANDSHAKE_NS};
 
 /// What this server can.
@@ -96,6 +97,7 @@ pub struct Session {
     logged: u64,
     opened_ns: u64,
     liveness: Liveness,
+    pub(super) traffic: Traffic,
     /// When it is looked whether too much waits; `FOREVER_NS`: nothing is held up.
     pub(super) slow_check_ns: u64,
 }
@@ -146,6 +148,7 @@ impl Session {
             logged: 0,
             opened_ns: parts.now_ns,
             liveness: Liveness::new(parts.now_ns, LIMITS.ping_ns, None),
+            traffic: Traffic::default(),
             slow_check_ns: FOREVER_NS,
         }
     }
@@ -192,7 +195,9 @@ impl Session {
         }
         let rest = &bytes[consumed..];
         let mut frames = Frames::new(rest, Side::Server, LIMITS.frame_max);
+        let mut count = 0;
         loop {
+            count += 1;
             let before = frames.consumed();
             let taken = match frames.next_frame() {
                 Ok(Some(frame)) => {
@@ -216,6 +221,9 @@ impl Session {
                 return bytes.len();
             }
         }
+        // All but the last look have found one.
+        self.traffic.received_messages += count - 1;
+        self.traffic.received_bytes += frames.consumed() as u64;
         consumed + frames.consumed()
     }
 
@@ -320,6 +328,7 @@ impl Session {
         self.sending = Sending::new(self.theirs.credit);
         let alias_bytes_max = self.theirs.alias_bytes_max.min(ALIAS_BYTES_MAX);
         self.numbers = Numbers::new(self.theirs.alias_max.min(ALIASES_MAX), alias_bytes_max);
+        self.begin_figures(parts, hello.name);
         size
     }
 
@@ -403,6 +412,7 @@ impl Session {
 
     /// Gives back all that the connection has of the engine.
     fn let_go(&mut self, parts: &mut Parts) {
+        self.end_figures(parts);
         self.cancel_held(parts, None);
         // Their askers hear CANCELLED.
         self.streams = Streams::default();

@@ -28,6 +28,7 @@ use super::connection::Connection;
 use super::inbox::{self, Arrived, Inbox, Nudge, SessionKey, Source};
 use super::parts::Parts;
 use super::session::Session;
+use super::stats::Board;
 use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions};
 
 /// Entries of the list of times beyond four for each connection before it is swept.
@@ -127,6 +128,11 @@ impl Shard {
     /// Which run of the server this is: the same for all of its shards.
     pub fn set_instance(&mut self, instance: u64) {
         self.parts.instance = instance;
+    }
+
+    /// Has all shards of a server share what is said of it.
+    pub fn set_board(&mut self, board: &Arc<Board>) {
+        self.parts.board = board.clone();
     }
 
     /// Connections that are open, or given to this shard.
@@ -472,8 +478,10 @@ impl Shard {
             return;
         }
         let is_more = session.pull(&mut self.parts);
+        session.show_figures(self.parts.now_ns);
         if !known.is_sending && !known.is_broken && !session.outgoing().is_empty() {
             let mut bytes = std::mem::take(session.outgoing());
+            session.traffic.sent_bytes += bytes.len() as u64;
             session.taken();
             let sockets = &mut *self.sockets;
             let sending = self
