@@ -773,6 +773,11 @@ typedef struct fastmq_listen_options {
     uint32_t shards;
     // What its threads are, borrowed; NULL: as the thread that starts them.
     const struct fastmq_thread_options *thread;
+    // Sockets that listen already, which a service manager has made, to accept at beside the URLs:
+    // descriptors, borrowed and duplicated. Their files are left alone.
+    const int32_t *sockets;
+    // How many.
+    size_t sockets_count;
 } fastmq_listen_options;
 
 // Figures of a client since it was opened. Set `struct_size`.
@@ -1649,7 +1654,7 @@ void fastmq_requester_close(struct fastmq_requester *requester);
 // explicit. The host is an IP address or localhost; port 0 takes a free one, which
 // fastmq_server_url tells. A Unix socket is for this user alone (mode 0600); a socket file that
 // nobody answers at is replaced. It listens when the call returns, on threads of its own, until
-// fastmq_server_close or fastmq_close.
+// fastmq_server_close or fastmq_close. With sockets in the options `urls` may be NULL.
 //
 // `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 // yours until fastmq_server_close. Safe from any thread.
@@ -1659,15 +1664,15 @@ void fastmq_requester_close(struct fastmq_requester *requester);
 // address is in use, or the system refuses), CLOSED, NO_MEMORY, MISUSE.
 //
 // # Safety
-// `urls` ends with a zero; `options` is NULL or readable for its `struct_size`, and so is what it
-// points to; `out` is writable.
+// `urls` is NULL or ends with a zero; `options` is NULL or readable for its `struct_size`, and so
+// is what it points to; `out` is writable.
 fastmq_status fastmq_listen(struct fastmq_client *client,
                             const char *urls,
                             const struct fastmq_listen_options *options,
                             struct fastmq_server **out);
 
-// Gives the URL of the address with this index, from 0, in the order of fastmq_listen's; NULL
-// behind the last one.
+// Gives the URL of the address with this index, from 0, in the order of fastmq_listen's, then
+// those of its sockets; NULL behind the last one.
 //
 // It ends with a zero, and is yours to read until fastmq_server_close. Safe from any thread.
 // Returns NULL on failure too: NOT_FOUND (there are no more), CLOSED, INVALID, MISUSE in
@@ -1676,6 +1681,18 @@ fastmq_status fastmq_listen(struct fastmq_client *client,
 // # Safety
 // None: any value of `server` is checked.
 const char *fastmq_server_url(struct fastmq_server *server, size_t index);
+
+// Takes over the `token` and the `subscriptions_max` of `options`, for who connects and what is
+// subscribed from now on; the others are not looked at.
+//
+// Connections stay as they are. `options` is borrowed until the call returns; NULL: the defaults.
+// Safe from any thread; does not block.
+// Returns OK, INVALID, CLOSED, NO_MEMORY, MISUSE.
+//
+// # Safety
+// `options` is NULL or readable for its `struct_size`, and so is its token.
+fastmq_status fastmq_server_change(struct fastmq_server *server,
+                                   const struct fastmq_listen_options *options);
 
 // Takes no more connections, asks the clients to finish, and closes when they have gone or after
 // `timeout_ns`; 0: at once.

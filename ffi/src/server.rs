@@ -5,12 +5,14 @@
 
 use std::ffi::{CString, c_char};
 use std::mem::{offset_of, size_of};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fastmq::{Error, Fault, Result, Server, ServerOptions, Status};
+use fastmq::border::try_arc;
+use fastmq::{Error, Fault, Result, Server, ServerChanges, ServerOptions, Status};
 
-use crate::bytes::{Out, copy_of, fastmq_bytes, read_c_text, text_of};
+use crate::bytes::{Out, copy_of, fastmq_bytes, is_null, read_c_text, text_of};
 use crate::client::{check_parent, client_of, fastmq_client};
 use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Table, find, kind};
@@ -77,10 +79,15 @@ pub struct fastmq_listen_options {
     pub shards: u32,
     /// What its threads are, borrowed; NULL: as the thread that starts them.
     pub thread: *const fastmq_thread_options,
+    /// Sockets that listen already, which a service manager has made, to accept at beside the URLs:
+    /// descriptors, borrowed and duplicated. Their files are left alone.
+    pub sockets: *const i32,
+    /// How many.
+    pub sockets_count: usize,
 }
 
 const _: () = {
-    assert!(size_of::<fastmq_listen_options>() == 64);
+    assert!(size_of::<fastmq_listen_options>() == 80);
     assert!(offset_of!(fastmq_listen_options, flags) == 4);
     assert!(offset_of!(fastmq_listen_options, token) == 8);
     assert!(offset_of!(fastmq_listen_options, name) == 24);
@@ -89,19 +96,49 @@ const _: () = {
     assert!(offset_of!(fastmq_listen_options, wait) == 48);
     assert!(offset_of!(fastmq_listen_options, shards) == 52);
     assert!(offset_of!(fastmq_listen_options, thread) == 56);
+    assert!(offset_of!(fastmq_listen_options, sockets) == 64);
+    assert!(offset_of!(fastmq_listen_options, sockets_count) == 72);
 };
 
 // SAFETY: integers and pointers in C order without padding, zeros are a value, size first.
 unsafe impl Plain for fastmq_listen_options {
     const NAME: &'static str = "listen options";
-    const FIRST_SIZE: usize = 64;
+    const FIRST_SIZE: usize = 80;
 }
 
 const INSECURE: u32 = fastmq_listen_flag::FASTMQ_LISTEN_INSECURE as u32;
 
 impl fastmq_listen_options {
+    /// Descriptors of our own for the caller's.
+    ///
     /// # Safety
-    /// `token`, `name`, and `thread` with the name in it, are readable.
+    /// `sockets` is readable for `sockets_count` numbers.
+    unsafe fn duplicates(&self) -> Result<Vec<Arc<OwnedFd>>> {
+        if self.sockets.is_null() && self.sockets_count > 0 {
+            return Err(is_null("sockets"));
+        }
+        let mut duplicates = Vec::new();
+        for index in 0..self.sockets_count {
+            // SAFETY: below `sockets_count`, so readable by the contract.
+            let socket = unsafe { self.sockets.wrapping_add(index).read() };
+            if socket < 0 {
+                let fault = &Fault(Status::Invalid, "a socket's descriptor is below 0");
+                return Err(Error::new(fault));
+            }
+            // SAFETY: not -1, and used for one call of the system, which checks it.
+            let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+            let duplicate = socket.try_clone_to_owned().map_err(|error| {
+                let fault = &Fault(Status::Io, "cannot duplicate a socket");
+                Error::with_io(fault, fault.1, &error)
+            })?;
+            duplicates.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+            duplicates.push(try_arc(duplicate).map_err(|_| Error::NO_MEMORY)?);
+        }
+        Ok(duplicates)
+    }
+
+    /// # Safety
+    /// `token`, `name`, `sockets`, and `thread` with the name in it, are readable.
     unsafe fn convert(&self) -> Result<ServerOptions> {
         let flags = flags_of("listen options", self.flags, INSECURE)?;
         // SAFETY: by the contract.
@@ -114,6 +151,8 @@ impl fastmq_listen_options {
             is_insecure_allowed: flags & INSECURE != 0,
             // SAFETY: by the contract.
             thread: unsafe { thread.convert() }?,
+            // SAFETY: by the contract.
+            sockets: unsafe { self.duplicates() }?,
             ..ServerOptions::default()
         };
         if let Some(wait) = wait_of(self.wait)? {
@@ -173,7 +212,7 @@ fn forget(number: u64) {
 /// explicit. The host is an IP address or localhost; port 0 takes a free one, which
 /// fastmq_server_url tells. A Unix socket is for this user alone (mode 0600); a socket file that
 /// nobody answers at is replaced. It listens when the call returns, on threads of its own, until
-/// fastmq_server_close or fastmq_close.
+/// fastmq_server_close or fastmq_close. With sockets in the options `urls` may be NULL.
 ///
 /// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 /// yours until fastmq_server_close. Safe from any thread.
@@ -183,8 +222,8 @@ fn forget(number: u64) {
 /// address is in use, or the system refuses), CLOSED, NO_MEMORY, MISUSE.
 ///
 /// # Safety
-/// `urls` ends with a zero; `options` is NULL or readable for its `struct_size`, and so is what it
-/// points to; `out` is writable.
+/// `urls` is NULL or ends with a zero; `options` is NULL or readable for its `struct_size`, and so
+/// is what it points to; `out` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastmq_listen(
     client: *mut fastmq_client,
@@ -197,15 +236,17 @@ pub unsafe extern "C" fn fastmq_listen(
         let out = unsafe { Out::new(out, handle::handle(0), "out") }?;
         let client = client_of(client)?;
         // SAFETY: by the contract.
-        let urls = unsafe { read_c_text(urls, "urls") }?;
-        // SAFETY: by the contract.
         let options = unsafe { read_or_default(options) }?;
         // SAFETY: by the contract.
         let options = unsafe { options.convert() }?;
         let mut list = Vec::new();
-        for url in urls.split(',') {
-            list.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-            list.push(url.trim());
+        if !urls.is_null() || options.sockets.is_empty() {
+            // SAFETY: by the contract.
+            let urls = unsafe { read_c_text(urls, "urls") }?;
+            for url in urls.split(',') {
+                list.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+                list.push(url.trim());
+            }
         }
         let server = client.listen(&list, options)?;
         let urls = urls_of(&server)?;
@@ -231,8 +272,8 @@ pub unsafe extern "C" fn fastmq_listen(
     })
 }
 
-/// Gives the URL of the address with this index, from 0, in the order of fastmq_listen's; NULL
-/// behind the last one.
+/// Gives the URL of the address with this index, from 0, in the order of fastmq_listen's, then
+/// those of its sockets; NULL behind the last one.
 ///
 /// It ends with a zero, and is yours to read until fastmq_server_close. Safe from any thread.
 /// Returns NULL on failure too: NOT_FOUND (there are no more), CLOSED, INVALID, MISUSE in
@@ -255,6 +296,39 @@ pub unsafe extern "C" fn fastmq_server_url(
             );
             let url = object.urls.get(index).ok_or(Error::new(fault))?;
             Ok(url.as_ptr())
+        })?
+    })
+}
+
+/// Takes over the `token` and the `subscriptions_max` of `options`, for who connects and what is
+/// subscribed from now on; the others are not looked at.
+///
+/// Connections stay as they are. `options` is borrowed until the call returns; NULL: the defaults.
+/// Safe from any thread; does not block.
+/// Returns OK, INVALID, CLOSED, NO_MEMORY, MISUSE.
+///
+/// # Safety
+/// `options` is NULL or readable for its `struct_size`, and so is its token.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastmq_server_change(
+    server: *mut fastmq_server,
+    options: *const fastmq_listen_options,
+) -> fastmq_status {
+    boundary(|| {
+        // SAFETY: by the contract.
+        let options = unsafe { read_or_default(options) }?;
+        let changes = ServerChanges {
+            // SAFETY: by the contract.
+            token: copy_of(unsafe { options.token.read("token") }?)?,
+            subscriptions_max: match options.subscriptions_max {
+                0 => ServerOptions::default().subscriptions_max,
+                subscriptions_max => subscriptions_max,
+            },
+        };
+        let number = handle::number(server);
+        find::<ServerObject>(number)?.look(number, |object| match &*lock(&object.server) {
+            Some(server) => server.change(&changes),
+            None => Err(Error::CLOSED),
         })?
     })
 }

@@ -71,6 +71,7 @@ static int calls_of_the_child(const struct handles *h)
     wrong += MISUSED(fastmq_connect("unix:/nowhere/at/all", NULL, &client));
     wrong += MISUSED(fastmq_publish(h->remote, subject, payload));
     wrong += fastmq_server_url(h->server, 0) != NULL;
+    wrong += MISUSED(fastmq_server_change(h->server, NULL));
     wrong += MISUSED(fastmq_queue_open(h->client, NULL, &queue));
     wrong += MISUSED(fastmq_subscribe(h->client, subject, NULL, &subscription));
     wrong += MISUSED(fastmq_requester_open(h->client, NULL, &requester));

@@ -105,7 +105,7 @@ static const struct subject_of_test structs[] = {
     {"fastmq_requester_options", try_requester, sizeof(fastmq_requester_options), 32, 0},
     {"fastmq_many_options", try_many, sizeof(fastmq_many_options), 24, 0},
     {"fastmq_connect_options", try_connect, sizeof(fastmq_connect_options), 104, 0},
-    {"fastmq_listen_options", try_listen, sizeof(fastmq_listen_options), 64, 0},
+    {"fastmq_listen_options", try_listen, sizeof(fastmq_listen_options), 80, 0},
     {"fastmq_outgoing", try_publish, sizeof(fastmq_outgoing), 104, 0},
     {"fastmq_thread_options", try_thread_setup, sizeof(fastmq_thread_options), 40, 0},
     {"fastmq_client_statistics", try_client_figures, sizeof(fastmq_client_statistics), 136, 1},

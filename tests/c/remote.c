@@ -7,8 +7,12 @@
 #define _GNU_SOURCE
 #include "served.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -22,7 +26,9 @@ static void where_it_listens(void)
     CHECK(strncmp(served.url[1], "tcp://127.0.0.1:", 16) == 0
               && strcmp(served.url[1], "tcp://127.0.0.1:0") != 0,
           "port 0 is one that was free");
-    CHECK(fastmq_server_url(served.server, 2) == NULL, "there is no third one");
+    CHECK(strncmp(served.url[2], "shm:/", 5) == 0 && strstr(served.urls, served.url[2]) != NULL,
+          "that of shared memory is as it was asked for");
+    CHECK(fastmq_server_url(served.server, 3) == NULL, "there is no fourth one");
     CHECK(strstr(fastmq_last_error(), "index") != NULL, "and the sentence says so");
     CHECK(stat(served.socket, &file) == 0 && S_ISSOCK(file.st_mode)
               && (file.st_mode & 0777) == 0600,
@@ -41,24 +47,24 @@ static void where_it_listens(void)
 
 /* messages */
 
-/* Each of three publishes, and each of the three gets it all in order. */
+/* Each of four publishes, and each of the four gets it all in order. */
 static void publish_and_subscribe(void)
 {
     enum { EACH = 500 };
     struct served served;
     serve(&served, NULL);
-    fastmq_client *clients[3] = {served.broker, connect_to(served.url[0]),
-                                 connect_to(served.url[1])};
-    for (int from = 0; from < 3; from++) {
-        fastmq_subscription *heard[3];
+    fastmq_client *clients[4] = {served.broker, connect_to(served.url[0]),
+                                 connect_to(served.url[1]), connect_to(served.url[2])};
+    for (int from = 0; from < 4; from++) {
+        fastmq_subscription *heard[4];
         int in_order = 1;
-        for (int to = 0; to < 3; to++) {
+        for (int to = 0; to < 4; to++) {
             heard[to] = subscribe(clients[to], "number.*");
         }
         for (uint32_t i = 0; i < EACH; i++) {
             NEED(publish_number(clients[from], "number.x", i) == FASTMQ_OK);
         }
-        for (int to = 0; to < 3; to++) {
+        for (int to = 0; to < 4; to++) {
             for (uint32_t i = 0; i < EACH; i++) {
                 in_order &= next_number(heard[to]) == i;
             }
@@ -66,10 +72,12 @@ static void publish_and_subscribe(void)
         }
         CHECK(in_order, from == 0   ? "remote clients get what the local one publishes, in order"
                         : from == 1 ? "all get what is published over a Unix socket"
-                                    : "all get what is published over TCP");
+                        : from == 2 ? "all get what is published over TCP"
+                                    : "all get what is published through shared memory");
     }
-    fastmq_close(clients[1]);
-    fastmq_close(clients[2]);
+    for (int i = 1; i < 4; i++) {
+        fastmq_close(clients[i]);
+    }
     end(&served);
 }
 
@@ -77,7 +85,7 @@ static void request_and_reply(void)
 {
     struct served served;
     serve(&served, NULL);
-    fastmq_client *remote = connect_to(served.url[0]), *other = connect_to(served.url[1]);
+    fastmq_client *remote = connect_to(served.url[0]), *other = connect_to(served.url[2]);
     fastmq_subscription *here = subscribe_call(served.broker, "ask.here", FASTMQ_DELIVERY_INLINE,
                                                answer_number, served.broker);
     fastmq_subscription *there = subscribe_call(remote, "ask.there", FASTMQ_DELIVERY_THREAD,
@@ -119,7 +127,7 @@ static void several_threads(void)
     fastmq_subscription *heard[6];
     serve(&served, &listen);
     for (int i = 0; i < 6; i++) {
-        clients[i] = connect_to(served.url[i % 2]);
+        clients[i] = connect_to(served.url[i % 3]);
         heard[i] = subscribe(clients[i], "number.*");
     }
     int all = 1;
@@ -525,7 +533,7 @@ static void listening_fails(void)
          "so is no out");
     says(fastmq_listen(NULL, loopback, NULL, &server), FASTMQ_INVALID, "client is NULL",
          "and no client");
-    says(fastmq_listen(broker, "", NULL, &server), FASTMQ_INVALID, "address", "an empty one");
+    says(fastmq_listen(broker, "", NULL, &server), FASTMQ_INVALID, "empty", "an empty one");
     says(fastmq_listen(broker, "tcp://127.0.0.1:0,pigeon:7", NULL, &server), FASTMQ_INVALID,
          "pigeon:7", "a bad one among good ones");
     says(fastmq_listen(broker, "tcp://0.0.0.0:0", NULL, &server), FASTMQ_DENIED, "insecure",
@@ -554,6 +562,80 @@ static void listening_fails(void)
     fastmq_close(broker);
 }
 
+/* changes, and sockets of somebody else */
+
+static void what_a_server_takes_over(void)
+{
+    struct served served;
+    fastmq_client *late = NULL;
+    fastmq_subscription *more = NULL;
+    fastmq_listen_options listen = {.struct_size = sizeof listen};
+    fastmq_connect_options connect = {.struct_size = sizeof connect};
+    listen.token = connect.token = text("old");
+    serve(&served, &listen);
+    fastmq_client *early = NULL;
+    NEED(fastmq_connect(served.url[0], &connect, &early) == FASTMQ_OK);
+    fastmq_subscription *heard = subscribe(early, "a");
+    listen.token = text("new");
+    listen.subscriptions_max = 1;
+    CHECK_STATUS(fastmq_server_change(served.server, &listen), FASTMQ_OK, "a server is changed");
+    CHECK_STATUS(fastmq_connect(served.url[0], &connect, &late), FASTMQ_DENIED,
+                 "the old token is no good any more");
+    connect.token = listen.token;
+    CHECK_STATUS(fastmq_connect(served.url[0], &connect, &late), FASTMQ_OK, "the new one is");
+    NEED(publish_number(late, "a", 3) == FASTMQ_OK);
+    CHECK_NUMBER(next_number(heard), 3, "who was there stays");
+    CHECK_STATUS(fastmq_subscribe(early, text("b"), NULL, &more), FASTMQ_NO_SPACE,
+                 "with the new limit");
+    CHECK_STATUS(fastmq_server_change(served.server, NULL), FASTMQ_OK, "NULL is the defaults");
+    CHECK_STATUS(fastmq_subscribe(early, text("b"), NULL, &more), FASTMQ_OK, "with their limit");
+    static const uint8_t long_token[4097];
+    listen.token = bytes(long_token, sizeof long_token);
+    CHECK_STATUS(fastmq_server_change(served.server, &listen), FASTMQ_INVALID,
+                 "a token is not too long");
+    fastmq_unsubscribe(more);
+    fastmq_unsubscribe(heard);
+    fastmq_close(early);
+    fastmq_close(late);
+    end(&served);
+}
+
+static void a_socket_of_somebody_else(void)
+{
+    fastmq_client *broker = open_client();
+    fastmq_server *server = NULL;
+    fastmq_listen_options options = {.struct_size = sizeof options};
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int32_t made = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    NEED(made >= 0 && bind(made, (struct sockaddr *)&address, sizeof address) == 0);
+    NEED(listen(made, 16) == 0);
+    options.sockets = &made;
+    options.sockets_count = 1;
+    CHECK_STATUS(fastmq_listen(broker, NULL, &options, &server), FASTMQ_OK,
+                 "a socket that listens already needs no URL");
+    fastmq_client *remote = connect_to(fastmq_server_url(server, 0));
+    fastmq_subscription *heard = subscribe(remote, "a");
+    NEED(publish_number(broker, "a", 6) == FASTMQ_OK);
+    CHECK_NUMBER(next_number(heard), 6, "and is served");
+    fastmq_unsubscribe(heard);
+    fastmq_close(remote);
+    fastmq_server_close(server, PATIENCE);
+    CHECK(fcntl(made, F_GETFD) >= 0, "it stays its owner's");
+    options.sockets = NULL;
+    says(fastmq_listen(broker, NULL, &options, &server), FASTMQ_INVALID, "sockets is NULL",
+         "sockets at NULL are INVALID");
+    int32_t wrong = -1;
+    options.sockets = &wrong;
+    says(fastmq_listen(broker, NULL, &options, &server), FASTMQ_INVALID, "below 0", "and -1");
+    wrong = 1 << 20;
+    says(fastmq_listen(broker, NULL, &options, &server), FASTMQ_IO, "socket",
+         "a descriptor that is none is IO");
+    close(made);
+    CHECK(server == NULL, "nothing was opened");
+    fastmq_close(broker);
+}
+
 /* handles */
 
 static void handles(void)
@@ -569,6 +651,7 @@ static void handles(void)
     CHECK(fastmq_server_url((fastmq_server *)remote, 0) == NULL, "nor is a client a server");
     CHECK(fastmq_server_url(NULL, 0) == NULL, "NULL has no URL");
     fastmq_server_close(NULL, 0);
+    CHECK_STATUS(fastmq_server_change(NULL, NULL), FASTMQ_INVALID, "nor can it be changed");
 
     fastmq_server_close(served.server, PATIENCE);
     CHECK(fastmq_server_url(served.server, 0) == NULL, "nor has a server that was closed");
@@ -580,6 +663,8 @@ static void handles(void)
     CHECK(fastmq_server_url(served.server, 0) == NULL
               && strstr(fastmq_last_error(), "closed") != NULL,
           "the end of a client is that of its server");
+    CHECK_STATUS(fastmq_server_change(served.server, NULL), FASTMQ_CLOSED,
+                 "which is not changed any more");
     struct stat file;
     CHECK(stat(served.socket, &file) != 0, "which listens no more");
     fastmq_client *late = NULL;
@@ -615,6 +700,8 @@ int main(int count, char **arguments)
     tokens();
     connecting_fails();
     listening_fails();
+    what_a_server_takes_over();
+    a_socket_of_somebody_else();
     handles();
     return check_end();
 }

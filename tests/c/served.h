@@ -1,7 +1,7 @@
 /* A broker that listens, and what tests of its clients have in common.
  *
- * It listens at a socket file in a directory of its own and at a free port of the loopback. What
- * is static is inline, as not every test uses all of it.
+ * It listens at a socket file in a directory of its own, at a free port of the loopback, and for
+ * shared memory. What is static is inline, as not every test uses all of it.
  */
 #ifndef FASTMQ_TESTS_SERVED_H
 #define FASTMQ_TESTS_SERVED_H
@@ -15,14 +15,14 @@
 struct served {
     fastmq_client *broker;
     fastmq_server *server;
-    char directory[64], socket[96], urls[160];
-    char url[2][96]; /* unix, tcp */
+    char directory[64], socket[96], urls[256];
+    char url[3][96]; /* unix, tcp, shm */
 };
 
 static inline void listen_again(struct served *served, const fastmq_listen_options *options)
 {
     NEED(fastmq_listen(served->broker, served->urls, options, &served->server) == FASTMQ_OK);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         const char *url = fastmq_server_url(served->server, i);
         NEED(url != NULL);
         snprintf(served->url[i], sizeof served->url[i], "%s", url);
@@ -37,7 +37,8 @@ static inline void serve_by(struct served *served, fastmq_client *broker,
              (int)getpid(), servers++);
     NEED(mkdir(served->directory, 0700) == 0);
     snprintf(served->socket, sizeof served->socket, "%s/mq", served->directory);
-    snprintf(served->urls, sizeof served->urls, "unix:%s, tcp://127.0.0.1:0", served->socket);
+    snprintf(served->urls, sizeof served->urls, "unix:%s, tcp://127.0.0.1:0, shm:%s/shm",
+             served->socket, served->directory);
     served->broker = broker;
     listen_again(served, options);
 }

@@ -105,6 +105,11 @@ static void options_arrive()
     auto modest = fastmq::connect(small.url(), known);
     auto one = modest.subscribe("a");
     CHECK_SAYS(modest.try_subscribe("b").status(), no_space, "one subscription is all it may have");
+    listen.subscriptions_max = 2;
+    small.change(listen);
+    CHECK(modest.try_subscribe("b"), "until the server is changed");
+    listen.sockets_count = 1;
+    CHECK_SAYS(broker.try_listen(nullptr, listen).status(), invalid, "sockets at nullptr");
 }
 
 static void a_server_comes_back()

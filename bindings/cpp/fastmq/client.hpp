@@ -328,7 +328,7 @@ public:
     /// Serves other processes at `urls`: "unix:/path", "shm:NAME" (shared memory) or
     /// "tcp://host:port", with commas between several; the host is an IP address or localhost, and port 0 takes a free one, which
     /// server::url tells. A Unix socket is for this user alone. It listens when the call returns,
-    /// on threads of its own.
+    /// on threads of its own. With sockets in the options `urls` may be nullptr.
     /// Statuses: ok, invalid (a URL or an option), denied (other machines would reach it, and
     /// insecure is not set), unsupported (the client is one of another server), io (an address is
     /// in use, or the system refuses), closed, no_memory, misuse.

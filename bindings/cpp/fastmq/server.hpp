@@ -34,33 +34,11 @@ struct listen_options {
     fastmq::wait wait = fastmq::wait::balanced;
     /// What its threads are.
     thread_options thread = {};
-};
-
-namespace detail {
-inline void close_server(fastmq_server *raw) noexcept { fastmq_server_close(raw, 0); }
-} // namespace detail
-
-/// A broker that other processes use: client::listen. Used from any thread at the same time. The
-/// destructor and close() end it at once, with a word to each client; so does closing the client.
-class server : public detail::handle<fastmq_server, detail::close_server> {
-public:
-    using handle::close;
-    using handle::handle;
-
-    /// Takes no more connections, asks the clients to finish, and closes when they have gone or
-    /// after `timeout`. Blocks until then, and some seconds more at most for the last bytes.
-    void close(duration timeout) noexcept
-    {
-        close_by([timeout](fastmq_server *raw) { fastmq_server_close(raw, timeout.count_ns()); });
-    }
-
-    /// The URL of the address with this index, in the order of client::listen; it ends with a zero,
-    /// and lives until the server is closed. nullptr behind the last one, and on failure
-    /// (last_error says why).
-    [[nodiscard]] const char *url(std::size_t index = 0) const noexcept
-    {
-        return fastmq_server_url(get(), index);
-    }
+    /// Sockets that listen already, which a service manager has made, to accept at beside the URLs:
+    /// descriptors, borrowed and duplicated. Their files are left alone.
+    const std::int32_t *sockets = nullptr;
+    /// How many.
+    std::size_t sockets_count = 0;
 };
 
 namespace detail {
@@ -79,10 +57,51 @@ inline fastmq_listen_options to_raw(const listen_options &options,
     wanted.subscriptions_max = options.subscriptions_max;
     wanted.wait = static_cast<std::uint32_t>(options.wait);
     wanted.thread = &thread;
+    wanted.sockets = options.sockets;
+    wanted.sockets_count = options.sockets_count;
     return wanted;
 }
 
+inline void close_server(fastmq_server *raw) noexcept { fastmq_server_close(raw, 0); }
 } // namespace detail
+
+/// A broker that other processes use: client::listen. Used from any thread at the same time. The
+/// destructor and close() end it at once, with a word to each client; so does closing the client.
+class server : public detail::handle<fastmq_server, detail::close_server> {
+public:
+    using handle::close;
+    using handle::handle;
+
+    /// Takes no more connections, asks the clients to finish, and closes when they have gone or
+    /// after `timeout`. Blocks until then, and some seconds more at most for the last bytes.
+    void close(duration timeout) noexcept
+    {
+        close_by([timeout](fastmq_server *raw) { fastmq_server_close(raw, timeout.count_ns()); });
+    }
+
+    /// Takes over the token and the subscriptions_max of `options`, for who connects and what is
+    /// subscribed from now on; the others are not looked at. Connections stay as they are.
+    /// Statuses: ok, invalid, closed, no_memory, misuse.
+    status try_change(const listen_options &options) const noexcept
+    {
+        const auto thread = detail::to_raw(options.thread);
+        const auto wanted = detail::to_raw(options, thread);
+        return detail::to_status(fastmq_server_change(get(), &wanted));
+    }
+
+#if FASTMQ_HAS_EXCEPTIONS
+    /// As try_change; throws error.
+    void change(const listen_options &options) const { detail::check(try_change(options)); }
+#endif
+
+    /// The URL of the address with this index, in the order of client::listen; it ends with a zero,
+    /// and lives until the server is closed. nullptr behind the last one, and on failure
+    /// (last_error says why).
+    [[nodiscard]] const char *url(std::size_t index = 0) const noexcept
+    {
+        return fastmq_server_url(get(), index);
+    }
+};
 
 } // namespace fastmq
 
