@@ -316,7 +316,7 @@ impl fastmq_connect_options {
 /// when the connection broke: it may or may not have been handled) or UNAVAILABLE (there is none).
 /// A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and must not ask or subscribe
 /// there (MISUSE). What is not there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last
-/// values, requests for several answers, fastmq_listen.
+/// values, fastmq_listen.
 ///
 /// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 /// yours until fastmq_close, which sends what was accepted and waits for a running on_event for at

@@ -145,6 +145,76 @@ static void several_threads(void)
     end(&served);
 }
 
+static void several_answers(void)
+{
+    struct served served;
+    serve(&served, NULL);
+    fastmq_client *remote = connect_to(served.url[0]), *asker = connect_to(served.url[1]);
+    fastmq_subscription *here = subscribe_call(served.broker, "ask.all", FASTMQ_DELIVERY_INLINE,
+                                               answer_number, served.broker);
+    fastmq_subscription *there = subscribe_call(remote, "ask.all", FASTMQ_DELIVERY_THREAD,
+                                                answer_number, remote);
+    uint32_t number = 4;
+    fastmq_outgoing question = outgoing("ask.all", bytes(&number, sizeof number));
+    fastmq_batch *answers = NULL;
+    size_t count = 0;
+    NEED(fastmq_request_many(asker, &question, 2, PATIENCE, &answers) == FASTMQ_OK);
+    const fastmq_message *m = fastmq_batch_messages(answers, &count);
+    CHECK(count == 2 && number_of(&m[0]) == 8 && number_of(&m[1]) == 8,
+          "two processes answer one request");
+    CHECK(m[count - 1].flags == FASTMQ_MESSAGE_END, "and the last answer says so");
+    fastmq_batch_free(answers);
+    fastmq_unsubscribe(here);
+    fastmq_unsubscribe(there);
+
+    /* A stream from one connection to another. */
+    enum { REPLIES = 20, CREDIT = 4 };
+    fastmq_subscription *asked = subscribe(remote, "ask.stream");
+    fastmq_requester *requester = open_requester(asker, "ask.stream", 0);
+    fastmq_many_options many = {.struct_size = sizeof many, .answers_max = 1, .credit = CREDIT};
+    question.subject = text("");
+    question.token = 5;
+    NEED(fastmq_requester_submit_many(requester, &question, PATIENCE, &many) == FASTMQ_OK);
+    NEED(fastmq_receive(fastmq_subscription_queue(asked), 1, PATIENCE, &answers) == FASTMQ_OK);
+    uint64_t token = fastmq_batch_messages(answers, &count)->token;
+    fastmq_batch_free(answers);
+    fastmq_reply_stream *stream = NULL;
+    NEED(fastmq_reply_stream_open(remote, token, &stream) == FASTMQ_OK);
+    uint32_t sent = 0;
+    fastmq_status status = FASTMQ_OK;
+    while (sent < REPLIES
+           && (status = fastmq_reply_stream_send(stream, bytes(&sent, sizeof sent)))
+               == FASTMQ_OK) {
+        sent++;
+    }
+    CHECK(sent == CREDIT && status == FASTMQ_AGAIN, "a stream sends what its asker has granted");
+    uint32_t right = 0;
+    for (uint32_t received = 0; received < REPLIES; received++) {
+        if (received == sent) {
+            /* Whatever was sent has been received: there will be credit for more. */
+            NEED(fastmq_reply_stream_send_wait(stream, bytes(&sent, sizeof sent), PATIENCE)
+                 == FASTMQ_OK);
+            sent++;
+        }
+        NEED(fastmq_requester_receive(requester, 1, PATIENCE, &answers) == FASTMQ_OK);
+        m = fastmq_batch_messages(answers, &count);
+        right += m->token == 5 && number_of(m) == received && m->flags == FASTMQ_MESSAGE_MORE;
+        fastmq_batch_free(answers);
+    }
+    CHECK_NUMBER(right, REPLIES, "and more, as that receives");
+    NEED(fastmq_reply_stream_end(stream, FASTMQ_OK) == FASTMQ_OK);
+    NEED(fastmq_requester_receive(requester, 1, PATIENCE, &answers) == FASTMQ_OK);
+    m = fastmq_batch_messages(answers, &count);
+    CHECK(m->status == FASTMQ_END && m->flags == FASTMQ_MESSAGE_END, "its end is a message");
+    fastmq_batch_free(answers);
+    fastmq_reply_stream_close(stream);
+    fastmq_requester_close(requester);
+    fastmq_unsubscribe(asked);
+    fastmq_close(asker);
+    fastmq_close(remote);
+    end(&served);
+}
+
 /* What remote clients cannot do yet is refused, and not done by halves. */
 static void not_there_yet(void)
 {
@@ -154,15 +224,12 @@ static void not_there_yet(void)
     fastmq_subscribe_options latest = {.struct_size = sizeof latest};
     fastmq_subscription *subscription = NULL;
     fastmq_outgoing message = outgoing("later", text("?"));
-    fastmq_batch *reply = NULL;
     latest.policy = FASTMQ_POLICY_LATEST;
     CHECK_STATUS(fastmq_subscribe(remote, text("later"), &latest, &subscription),
                  FASTMQ_UNSUPPORTED, "a latest queue is UNSUPPORTED");
-    CHECK_STATUS(fastmq_request_many(remote, &message, 2, PATIENCE, &reply), FASTMQ_UNSUPPORTED,
-                 "so are several answers");
     message.flags = FASTMQ_OUTGOING_KEEP_LAST;
     CHECK_STATUS(fastmq_publish_message(remote, &message), FASTMQ_UNSUPPORTED,
-                 "and last values");
+                 "and so are last values");
     fastmq_close(remote);
     end(&served);
 }
@@ -690,6 +757,7 @@ int main(int count, char **arguments)
     publish_and_subscribe();
     request_and_reply();
     several_threads();
+    several_answers();
     not_there_yet();
     callbacks();
     foreign_loop();

@@ -28,6 +28,14 @@ for client in market_client market_loop_client; do
     check "examples/c/$client.c with market_server.c" market "build/examples/$client"
 done
 
+# With the profile of the Rust tests, which have built most of it.
+if cargo build --locked --quiet --profile test -p fastmq --example market_client; then
+    check "examples/rust/market_client.rs with market_server.c" \
+        market "$TARGET/debug/examples/market_client"
+else
+    not_ok "examples/rust/market_client.rs compiles"
+fi
+
 # What README.md says that the first program prints.
 if [ -x build/examples/hello ]; then
     check "the first program prints what README.md says" \

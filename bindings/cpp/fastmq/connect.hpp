@@ -202,8 +202,7 @@ inline result<client> connect_by(const char *urls, const connect_options &with,
 /// may also say what that is, unavailable or timeout. A request or its answer may be disconnected
 /// (it was open when the connection broke: it may or may not have been handled) or unavailable
 /// (there is none). An inline callback runs where that for events does, and must not ask or
-/// subscribe there (misuse). Not there yet: latest queues, last values, requests for several
-/// answers, listening (unsupported).
+/// subscribe there (misuse). Not there yet: latest queues, last values, listening (unsupported).
 ///
 /// Statuses: ok, invalid (a URL or an option), unavailable, denied, or what else the last server
 /// said once all were tried; timeout, unsupported (no thread can be started), io, no_memory, misuse.
