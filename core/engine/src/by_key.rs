@@ -322,7 +322,7 @@ impl Writer {
     fn wait_for_slot(&self, place: &Place) -> Error {
         // A batch that was open when its queue was closed may have ended unseen.
         place.finish(&self.broker);
-        place.want_room();
+        place.want_room(self.shard.as_ref());
         count(&self.counters.refused, 1);
         self.refused_by.set(place.id());
         Error::new(&Fault(

@@ -374,7 +374,7 @@ impl Writer {
             if let Member::Lane(target) = member
                 && let Some(lane) = self.lanes.borrow_mut().get(target.lane)
             {
-                lane.place.want_room();
+                lane.place.want_room(self.shard.as_ref());
             }
         }
         Err(self.count_refused(refusal))
@@ -416,7 +416,7 @@ impl Writer {
     #[cold]
     pub(crate) fn refuse(&self, refused: Refused, place: &Place) -> Error {
         if refused == Refused::Full {
-            place.want_room();
+            place.want_room(self.shard.as_ref());
         }
         let error = self.count_refused(refused);
         self.refused_by.set(place.id());

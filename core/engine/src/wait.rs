@@ -10,7 +10,7 @@ use fastmq_driver::scheduling::is_realtime;
 use fastmq_driver::{Driver, LoopFd};
 use fastmq_memory::gate::{EVENT, FUTEX, LEFT, LIST, TASK};
 use fastmq_memory::queue::Wake;
-use fastmq_memory::sync::{Mutex, OnceLock};
+use fastmq_memory::sync::{Mutex, OnceLock, lock};
 
 use crate::place::Place;
 use crate::ready::ReadyList;
@@ -130,6 +130,8 @@ pub struct Sleepers {
     pub(crate) place: OnceLock<Weak<Place>>,
     /// The task that waits in `Place::poll_ready`.
     pub(crate) task: Mutex<Option<std::task::Waker>>,
+    /// Shards of servers with publishes that wait for room.
+    pub(crate) shards: Mutex<Vec<std::task::Waker>>,
     pub(crate) wakes: AtomicU64,
     pub(crate) waits: AtomicU64,
 }
@@ -151,6 +153,7 @@ impl Sleepers {
             list: OnceLock::new(),
             place: OnceLock::new(),
             task: Mutex::new(None),
+            shards: Mutex::new(Vec::new()),
             wakes: AtomicU64::new(0),
             waits: AtomicU64::new(0),
         }
@@ -163,6 +166,26 @@ impl Sleepers {
         {
             list.push(place);
         }
+    }
+}
+
+impl Sleepers {
+    /// Has a shard woken when room comes. True: it was not to be before.
+    pub(crate) fn add_shard(&self, waker: &std::task::Waker) -> bool {
+        let mut shards = lock(&self.shards);
+        let is_new = !shards.iter().any(|other| other.will_wake(waker));
+        // Without memory the shard still has its clock.
+        let is_added = is_new && shards.try_reserve(1).is_ok();
+        if is_added {
+            shards.push(waker.clone());
+        }
+        is_added
+    }
+
+    #[cold]
+    pub(crate) fn wake_shards(&self) {
+        let shards = std::mem::take(&mut *lock(&self.shards));
+        shards.into_iter().for_each(std::task::Waker::wake);
     }
 }
 
@@ -201,6 +224,9 @@ impl Wake for Waker {
         }
         if bits & LEFT != 0 {
             sleepers.list_push();
+        }
+        if bits & TASK != 0 {
+            sleepers.wake_shards();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastmq_driver::fence;
-use fastmq_memory::gate::{EVENT, FUTEX, LIST};
+use fastmq_memory::gate::{EVENT, FUTEX, LIST, TASK};
 
 use crate::error::{Error, Fault, Result, Status};
 use crate::place::Place;
@@ -72,18 +72,30 @@ impl Place {
         }
     }
 
-    /// Asks for a report to the user's own loop when room comes.
-    pub(crate) fn want_room(&self) {
-        let rooms = &self.sleepers.rooms;
+    /// Asks for a report to the user's own loop, and to `shard`, when room comes.
+    pub(crate) fn want_room(&self, shard: Option<&std::task::Waker>) {
+        let sleepers = &self.sleepers;
         let writers = self.lanes.writers();
-        if !rooms.is_watched() || writers.bits() & LIST != 0 {
+        let mut bits = 0;
+        if sleepers.rooms.is_watched() && writers.bits() & LIST == 0 {
+            bits |= LIST;
+        }
+        if shard.is_some_and(|shard| sleepers.add_shard(shard)) {
+            bits |= TASK;
+        }
+        if bits == 0 {
             return;
         }
-        writers.arm(LIST);
+        writers.arm(bits);
         // A reader that took the last message before it could see that never comes back.
         if self.statistics().pending == 0 {
-            writers.disarm(LIST);
-            rooms.report_room();
+            writers.disarm(bits);
+            if bits & LIST != 0 {
+                sleepers.rooms.report_room();
+            }
+            if bits & TASK != 0 {
+                sleepers.wake_shards();
+            }
         }
     }
 

@@ -79,6 +79,8 @@ pub struct Writer {
     pub(crate) random: Cell<u64>,
     /// The queue that last refused a message for want of room; 0: none, or the members of a group.
     pub(crate) refused_by: Cell<u64>,
+    /// Of a server's shard: what a queue that refuses a message calls when it has room.
+    pub(crate) shard: Option<std::task::Waker>,
     pub(crate) counters: Arc<WriterCounters>,
     /// Largest payload of a usual message.
     pub(crate) usual_bytes: usize,
@@ -112,6 +114,7 @@ impl Writer {
             by_key: RefCell::default(),
             random: Cell::new(broker.driver.random() | 1),
             refused_by: Cell::new(0),
+            shard: None,
             counters,
             label,
             broker: broker.clone(),

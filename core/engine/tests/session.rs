@@ -852,7 +852,7 @@ fn a_publish_that_meets_a_full_queue_waits_and_those_behind_it() {
             received += 1;
         }
         drop(batch);
-        rig.wait(&mut link, MILLISECOND);
+        rig.wait(&mut link, 10 * MILLISECOND);
     }
     assert_eq!(received, sent, "none is lost");
     assert_eq!(link.peer.heard.pop_front(), None);
@@ -900,7 +900,7 @@ fn a_close_waits_for_publishes_that_wait() {
     rig.exchange(&mut link);
     assert_eq!(link.peer.heard.pop_front(), None);
     let _ = queue.receive(&rig.broker, 100, 0).unwrap();
-    rig.wait(&mut link, MILLISECOND);
+    rig.wait(&mut link, 10 * MILLISECOND);
     assert_eq!(link.peer.heard.pop_front(), Some(Heard::Close(0)));
 }
 

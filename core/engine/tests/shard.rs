@@ -11,6 +11,7 @@ use fastmq_engine::driver::sockets::{
     SimulatedNetwork, SimulatedSockets, Sockets,
 };
 use fastmq_engine::driver::{Driver, SimulatedDriver, SplitMix64};
+use fastmq_engine::memory::Policy;
 use fastmq_engine::server::{self, ServerOptions, Shard};
 use fastmq_engine::{Broker, Subscription};
 use fastmq_wire::{ControlDraft, Draft, Kind, Limits, Subject};
@@ -738,4 +739,62 @@ fn publishes_that_wait_for_a_slow_connection_keep_order_and_subject() {
         assert_eq!(*seen, (first..first + 1000).collect::<Vec<_>>());
     }
     assert_eq!(seen(&world), MESSAGES as usize);
+}
+
+#[test]
+fn a_queue_that_has_room_again_wakes_the_shards_that_wait_for_it() {
+    let mut world = still(&ServerOptions::default(), 2);
+    let full = queue(&world.broker, Policy::Backpressure, 4096);
+    let _subscription = subscribe_on(&world.broker, "full.*", "", &full, 0);
+    for _ in 0..2 {
+        world.connect_with(Limits::default());
+    }
+    (0..20).for_each(|_| world.turn(true));
+    let each = 1000_u64;
+    for number in 0..each {
+        for client in &mut world.clients {
+            let subject = format!("full.{}", client.name);
+            client.peer.publish(0, &subject, &number.to_le_bytes());
+        }
+    }
+    // No time passes from here on, so no clock can help.
+    (0..50).for_each(|_| world.turn(false));
+    let mut seen: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
+    let mut rounds = 0;
+    while let Ok(batch) = full.receive(&world.broker, 64, 0) {
+        for view in batch.messages() {
+            let seen = seen.entry(view.subject().to_vec()).or_default();
+            seen.push(number_in(view.payload()));
+        }
+        drop(batch);
+        (0..4).for_each(|_| world.turn(false));
+        rounds += 1;
+    }
+    assert!(rounds > 10, "the queue was full: {rounds}");
+    assert_eq!(seen.len(), 2);
+    assert!(
+        seen.values()
+            .all(|seen| *seen == (0..each).collect::<Vec<_>>())
+    );
+}
+
+#[test]
+fn large_messages_for_many_subscriptions_of_a_connection_wait_in_their_queues() {
+    const SUBSCRIPTIONS: u32 = 50;
+    let mut world = still(&ServerOptions::default(), 1);
+    for _ in 0..2 {
+        world.connect_with(Limits::default());
+    }
+    (0..20).for_each(|_| world.turn(true));
+    for number in 1..=SUBSCRIPTIONS {
+        let peer = &mut world.clients[1].peer;
+        peer.subscribe_as(10 + number, "large", BACKPRESSURE, 4 << 20);
+    }
+    (0..20).for_each(|_| world.turn(true));
+    let id = world.clients[1].id;
+    world.sockets.set_receiving(id, false).unwrap();
+    world.clients[0].peer.publish(0, "large", &vec![7; 1 << 20]);
+    (0..20).for_each(|_| world.turn(true));
+    assert!(world.shards[0].buffered_bytes() < 8 << 20);
+    assert_eq!(world.broker.statistics().published, 1);
 }

@@ -40,6 +40,11 @@ impl Outgoing {
         self.bytes.len() + self.held().len()
     }
 
+    /// The memory of what is to be sent.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.capacity() + self.held.capacity()
+    }
+
     fn held(&self) -> &[u8] {
         self.held.get(self.held_at..).unwrap_or_default()
     }

@@ -27,6 +27,8 @@ pub struct SessionKey {
 /// Which queue of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
+    /// Of none: a queue that refused a publish of the shard has room.
+    Room,
     Answers,
     Feed(u32),
     /// The credit of a reply stream, by its number.

@@ -26,6 +26,10 @@ use super::parts::Parts;
 use super::publishing::Origin;
 use super::session::Session;
 
+/// Payloads above this go to a connection past one queue each, however many of its subscriptions
+/// match: there is no bound on what one message brings otherwise.
+const LARGE_BYTES: usize = 1024;
+
 static HELD_UP: Fault = Fault(Status::Again, "the subscriber has enough to read");
 
 /// One queue of a connection.
@@ -48,6 +52,8 @@ pub(super) struct Outlets {
     shard: u32,
     all: Vec<Option<Outlet>>,
     free: Vec<u32>,
+    /// How many large messages there were.
+    larges: u64,
     /// Of the message that is being sent: targets of queues, and the outlets of the others.
     queued: Vec<LaneTarget>,
     open: Vec<u32>,
@@ -62,6 +68,7 @@ impl Default for Outlets {
             shard: NEXT.fetch_add(1, Ordering::Relaxed),
             all: Vec::new(),
             free: Vec::new(),
+            larges: 0,
             queued: Vec::new(),
             open: Vec::new(),
             frame: Vec::new(),
@@ -111,9 +118,10 @@ impl Outlets {
         }
     }
 
-    /// The outlet of a lane's queue, as far as it is one of this shard's.
+    /// The outlet of a lane's queue, as far as it is one of this shard's. `large` is the number of
+    /// the message if it is a large one, else 0.
     #[inline(always)]
-    fn of(&self, sessions: &[Option<Box<Session>>], lane: &Lane) -> Way {
+    fn of(&self, sessions: &[Option<Box<Session>>], lane: &Lane, large: u64) -> Way {
         let name = lane.outlet;
         if (name >> 32) as u32 != self.shard {
             return Way::Queue;
@@ -126,9 +134,12 @@ impl Outlets {
             return Way::Queue;
         };
         let is_open = outlet.is_open && lane.writer.has_nothing_before();
-        match session.takes_deliveries() && is_open {
-            true => Way::Open(name as u32),
-            false => Way::Shut,
+        if !(session.takes_deliveries() && is_open) {
+            return Way::Shut;
+        }
+        match large > 0 && session.last_large.replace(large) == large {
+            true => Way::Shut,
+            false => Way::Open(name as u32),
         }
     }
 }
@@ -168,6 +179,11 @@ impl Parts {
         let outlets = &mut self.outlets;
         outlets.queued.clear();
         outlets.open.clear();
+        let mut large = 0;
+        if message.payload.len() > LARGE_BYTES {
+            outlets.larges += 1;
+            large = outlets.larges;
+        }
         let is_room = outlets.queued.try_reserve(plain.len()).is_ok()
             && outlets.open.try_reserve(plain.len()).is_ok();
         if !is_room {
@@ -179,7 +195,7 @@ impl Parts {
                 let Some(Some(lane)) = lanes.slots.get(target.lane as usize) else {
                     continue;
                 };
-                match outlets.of(&self.sessions, lane) {
+                match outlets.of(&self.sessions, lane, large) {
                     Way::Open(outlet) => outlets.open.push(outlet),
                     Way::Shut
                         if waits

@@ -8,14 +8,14 @@ use fastmq_memory::allocation::try_box;
 use crate::answers::REQUESTER_INDEX_MASK;
 use crate::broker::Broker;
 use crate::call::{self, Calls};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::{self, Level};
 use crate::rings::Offer;
 use crate::writer::Writer;
 
 use super::ServerOptions;
 use super::asking::Answer;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Nudge, SessionKey, Source};
 use super::outlets::Outlets;
 use super::session::Session;
 use super::stats::Board;
@@ -80,9 +80,12 @@ impl Parts {
         inbox: Arc<Inbox>,
     ) -> Result<Self> {
         let driver = broker.driver();
+        let room = Nudge::new(&inbox, SessionKey::default(), Source::Room);
+        let mut writer = Writer::new(broker, None)?;
+        writer.shard = Some(room.ok_or(Error::NO_MEMORY)?.into());
         Ok(Self {
             broker: broker.clone(),
-            writer: Writer::new(broker, None)?,
+            writer,
             inbox,
             options,
             instance: driver.random(),

@@ -27,9 +27,9 @@ use super::parts::Parts;
 use super::session::{Fatal, Session};
 use super::{PARKED_NS, PUBLISHERS_MAX};
 
-/// How often room is looked for, unless a queue of the same shard had some taken from it before:
-/// whoever makes room may be any thread of the process.
-const AGAIN_NS: u64 = 1_000_000;
+/// How often those that wait are looked at though no queue has said that it has room: how long they
+/// have waited counts, too.
+const AGAIN_NS: u64 = 10_000_000;
 /// How long a publish that waits lets a queue of its shard become empty, past which it then goes.
 const PATIENCE_NS: u64 = 50_000_000;
 /// Least time between two ERRORs for no operation, for each status.

@@ -87,6 +87,8 @@ pub struct Session {
     pub(super) is_waiting: bool,
     /// A delivery that could have come past its queue did not, as this connection was held up.
     pub(super) has_turned_away: Cell<bool>,
+    /// The number of the last large message that it was given past a queue.
+    pub(super) last_large: Cell<u64>,
     /// The other side has said CLOSE, and publishes still wait for room.
     pub(super) is_close_owed: bool,
     /// Numbers of the engine for their publishers.
@@ -142,6 +144,7 @@ impl Session {
             parked_again_ns: 0,
             is_waiting: false,
             has_turned_away: Cell::new(false),
+            last_large: Cell::new(0),
             is_close_owed: false,
             publishers: HashMap::new(),
             told_ns: Vec::new(),

@@ -397,6 +397,10 @@ impl Shard {
         }
         self.arrived = arrived;
         for nudge in nudges.drain(..) {
+            if nudge.source == Source::Room {
+                self.parts.has_room = true;
+                continue;
+            }
             let SessionKey { index, serial } = nudge.session;
             let Some(mut session) = self.parts.take_session(index) else {
                 continue;
@@ -406,6 +410,7 @@ impl Shard {
                     Source::Answers => session.answers_ready(),
                     Source::Feed(at) => session.set_ready(at),
                     Source::Stream(number) => session.stream_ready(number),
+                    Source::Room => {}
                 }
                 self.parts.touch(&mut session);
             }
@@ -534,7 +539,7 @@ impl Shard {
         let rests = self.connections.iter().flatten();
         let rests: usize = rests.map(|known| known.rest.capacity()).sum();
         let sessions = self.parts.sessions.iter_mut().flatten();
-        let outgoing: usize = sessions.map(|it| it.outgoing().capacity()).sum();
+        let outgoing: usize = sessions.map(|it| it.out.size()).sum();
         rests + outgoing
     }
 }
