@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::{Arg, ArgMatches, Command};
-use fastmq::{Client, Status};
+use fastmq::{ANSWERS_ALL, Client, Message, Status};
 
 use crate::failure::{Failure, Outcome, code_of};
 use crate::output::{self, Form};
@@ -25,21 +25,27 @@ pub(crate) fn command() -> Command {
             "timeout",
             "How long to wait for an answer; 5 if not given",
         ))
-        .arg(remote::count(
-            "many",
-            "Waits for so many answers; servers do not offer that yet",
-        ))
+        .arg(many())
         .args(output::arguments())
         .args(remote::arguments())
 }
 
+/// How many responders are asked.
+fn many() -> Arg {
+    Arg::new("many")
+        .long("many")
+        .value_name("NUMBER")
+        .help("Waits for the answers of so many responders; all: of all that have the request")
+        .value_parser(|text: &str| match (text, text.parse()) {
+            ("all", _) => Ok(ANSWERS_ALL),
+            (_, Ok(number)) if number > 0 && number < ANSWERS_ALL => Ok(number),
+            _ => Err("a number above 0, or `all`"),
+        })
+}
+
 pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> Outcome {
     let text = |name| arguments.get_one::<String>(name).map_or("", String::as_str);
-    if arguments.get_one::<u64>("many").is_some() {
-        return Err(Failure::usage(
-            "--many: a server takes no requests for several answers yet",
-        ));
-    }
+    let many = arguments.get_one::<u32>("many").copied();
     let timeout_ns = remote::ns(arguments, "timeout").unwrap_or(TIMEOUT_NS);
     let headers = remote::headers(arguments)?;
     let (subject, payload) = (text("subject"), text("payload"));
@@ -48,7 +54,10 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> Outcome {
     let client = remote.client.clone();
     let mut ask = |payload: &[u8]| -> Outcome {
         let message = remote::message(subject, payload, &headers);
-        ask(out, &client, &message, timeout_ns, form)?;
+        match many {
+            None => ask(out, &client, &message, timeout_ns, form)?,
+            Some(many) => ask_many(out, &client, &message, many, timeout_ns, form)?,
+        }
         Ok(out.flush()?)
     };
     if payload != "-" {
@@ -75,24 +84,78 @@ pub(crate) fn run(out: &mut dyn Write, arguments: &ArgMatches) -> Outcome {
 fn ask(
     out: &mut dyn Write,
     client: &Client,
-    message: &fastmq::Message<'_>,
+    message: &Message<'_>,
     timeout_ns: u64,
     form: Form,
 ) -> Outcome {
     let subject = String::from_utf8_lossy(message.subject);
     let reply = client.request(message, timeout_ns);
     let reply = reply.map_err(|error| Failure::from(error).about(&subject))?;
-    if form == Form::Json || reply.status == Status::Ok {
-        form.write_answer(out, reply.status as u32, &reply.payload, &reply.headers)?;
+    show(
+        out,
+        &subject,
+        reply.status,
+        &reply.payload,
+        &reply.headers,
+        form,
+    )
+}
+
+/// Asks several responders. Answers that are failures do not keep the others from being shown; the
+/// first failure is the exit code.
+fn ask_many(
+    out: &mut dyn Write,
+    client: &Client,
+    message: &Message<'_>,
+    many: u32,
+    timeout_ns: u64,
+    form: Form,
+) -> Outcome {
+    let subject = String::from_utf8_lossy(message.subject);
+    let replies = client.request_many(message, many, timeout_ns);
+    let replies = replies.map_err(|error| Failure::from(error).about(&subject))?;
+    let mut first: Option<Failure> = None;
+    for view in replies.messages() {
+        let status = Status::from_number(view.status).unwrap_or(Status::Internal);
+        let shown = if view.subscription_id == 0 {
+            // No answer: why there are fewer than were asked for.
+            let name = status.c_name().to_string_lossy();
+            let text = format!("{subject}: there are no more answers: {name}");
+            Err(Failure::new(code_of(status), text))
+        } else {
+            show(out, &subject, status, view.payload(), view.headers(), form)
+        };
+        let Err(failure) = shown else {
+            continue;
+        };
+        match &first {
+            Some(before) if !before.text().is_empty() => remote::note(failure.text()),
+            _ => first = Some(failure),
+        }
     }
-    if reply.status == Status::Ok {
+    first.map_or(Ok(()), Err)
+}
+
+/// Shows an answer, or fails with it.
+fn show(
+    out: &mut dyn Write,
+    subject: &str,
+    status: Status,
+    payload: &[u8],
+    headers: &[u8],
+    form: Form,
+) -> Outcome {
+    if form == Form::Json || status == Status::Ok {
+        form.write_answer(out, status as u32, payload, headers)?;
+    }
+    if status == Status::Ok {
         return Ok(());
     }
-    let said = output::harmless(&reply.payload);
-    let status = reply.status.c_name().to_string_lossy();
+    let said = output::harmless(payload);
+    let name = status.c_name().to_string_lossy();
     let text = match said.trim() {
-        "" => format!("{subject}: the answer is {status}"),
-        said => format!("{subject}: the answer is {status}: {said}"),
+        "" => format!("{subject}: the answer is {name}"),
+        said => format!("{subject}: the answer is {name}: {said}"),
     };
-    Err(Failure::new(code_of(reply.status), text))
+    Err(Failure::new(code_of(status), text))
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use support::{Directory, Running, Server, err, fastmq, out, prepare};
@@ -84,6 +84,33 @@ fn a_request_is_answered_by_an_echo() {
     let answers = out(&server.pipe(&["request", "echo", "-"], "a\nb\n"));
     assert_eq!(answers, "a\nb\n");
     assert!(responder.end().0.success());
+}
+
+#[test]
+fn several_responders_answer_one_request() {
+    let server = Server::start();
+    let one = server.responder(&["who", "--command", "cat; echo one"]);
+    let _two = server.responder(&["who", "--command", "cat; echo two"]);
+    let sorted = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.retain(|line| !line.is_empty());
+        lines.sort();
+        lines
+    };
+    for many in ["2", "all"] {
+        let output = server.run(&["request", "who", "I am ", "--many", many]);
+        out(&output);
+        assert_eq!(sorted(&output), ["I am one", "I am two"]);
+    }
+    let output = server.run(&["request", "who", "--many", "1"]);
+    assert_eq!(sorted(&output).len(), 1);
+    // What came is shown, also if it is too little.
+    one.signal("-STOP");
+    let output = server.run(&["request", "who", "--many", "2", "--timeout", "0.3"]);
+    assert_eq!(output.status.code(), Some(5), "{}", err(&output));
+    assert_eq!(sorted(&output), ["two"]);
+    one.signal("-CONT");
 }
 
 #[test]
@@ -200,7 +227,8 @@ fn exit_codes_say_what_is_wrong() {
     check(&["pub", "a", "--count", "0"], 2, "--count");
     check(&["nonsense"], 2, "nonsense");
     check(&["reply", "a", "--jobs", "2"], 2, "--command");
-    check(&["request", "a", "--many", "2"], 2, "several answers");
+    check(&["request", "a", "--many", "0"], 2, "--many");
+    check(&["request", "nobody", "--many", "2"], 6, "nobody");
     check(&["request", "nobody", "x"], 6, "nobody");
     check(&["sub", "quiet", "--timeout", "0"], 5, "");
     check(&["sub", "a", "--server", "gopher://x"], 2, "gopher://x");
