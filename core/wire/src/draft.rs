@@ -312,14 +312,33 @@ impl Sink for Room<'_> {
 
     #[inline(always)]
     fn put_short(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() || words.len() > 8 {
-            return self.put(bytes);
-        }
         let (here, behind) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
-        for (place, word) in here.as_chunks_mut().0.iter_mut().zip(words) {
-            *place = *word;
+        match bytes.len() {
+            16..=32 => copy_ends::<16>(here, bytes),
+            8..16 => copy_ends::<8>(here, bytes),
+            33..=64 if bytes.len().is_multiple_of(8) => copy_words(here, bytes),
+            _ => here.copy_from_slice(bytes),
         }
         self.0 = behind;
+    }
+}
+
+/// Copies the first and the last `N` bytes, which overlap where that is more than all.
+#[inline(always)]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk()) {
+        *to = *from;
+    }
+}
+
+/// Copies words of 8 bytes.
+#[inline(always)]
+fn copy_words(to: &mut [u8], from: &[u8]) {
+    let words = from.as_chunks::<8>().0;
+    for (place, word) in to.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *place = *word;
     }
 }

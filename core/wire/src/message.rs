@@ -215,6 +215,7 @@ impl<'a> Message<'a> {
     }
 
     /// Nanoseconds that it was still worth delivering when it was sent.
+    #[inline(always)]
     pub fn ttl_ns(&self) -> Option<u64> {
         self.word(flag::TTL)
     }
@@ -230,6 +231,7 @@ impl<'a> Message<'a> {
     }
 
     /// What a request says about several answers.
+    #[inline(always)]
     pub fn many(&self) -> Option<Many> {
         let word = self.word(flag::MANY)?;
         Some(Many {

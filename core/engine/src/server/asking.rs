@@ -16,7 +16,7 @@ use fastmq_memory::allocation::try_box;
 use fastmq_memory::view::view_flag;
 use fastmq_memory::{ReplyBuffer, View};
 use fastmq_wire::message::flag;
-use fastmq_wire::{Draft, HEADER_BYTES, Message as Received, NoMemory, Reason, State};
+use fastmq_wire::{Draft, HEADER_BYTES, Message as Received, NoMemory, Reason, SHORT_BYTES, State};
 
 use crate::asking::{Asking, Fate, Here, OnAnswer};
 use crate::broker::Broker;
@@ -81,10 +81,13 @@ pub(super) struct Answer<'a> {
 }
 
 impl Session {
+    /// A request. What is rare gets a copy of the message, so that the message itself needs no
+    /// address.
+    #[inline(always)]
     pub(super) fn on_request(
         &mut self,
         parts: &mut Parts,
-        message: &Received<'_>,
+        message: Received<'_>,
     ) -> Result<(), Fatal> {
         let correlation = message.correlation();
         if self.asker.is_none()
@@ -93,7 +96,7 @@ impl Session {
             return self.request_failed(correlation, &error);
         }
         if let Some(many) = message.many() {
-            return self.on_request_for_many(parts, message, many);
+            return self.on_request_for_many(parts, &{ message }, many);
         }
         // What is answered at once is sent at once, as long as not too much waits to be sent.
         let is_full = !self.takes_answers();
@@ -105,6 +108,12 @@ impl Session {
             return Ok(self.say_refusal(correlation, Status::Busy, "")?);
         };
         let token = asker.requester.answers.token(number);
+        if let Some(alias) = message.alias()
+            && !is_full
+            && parts.ask_past(&self.aliases.get(alias)?.value, message, token)
+        {
+            return Ok(self.note_request(parts, number, message, Fate::Sent(1), is_full)?);
+        }
         let mut put = None;
         let (out, frame_max) = (&mut self.out, self.theirs.frame_max);
         let mut use_answer = |status, payload: &[u8], headers: &[u8]| {
@@ -128,9 +137,9 @@ impl Session {
             return Ok(put?);
         }
         match sent {
-            Ok(fate) => Ok(self.note_request(parts, number, message, fate)?),
+            Ok(fate) => Ok(self.note_request(parts, number, message, fate, is_full)?),
             Err(error) if error.status() == Status::Denied => {
-                self.on_reserved(parts, message, &error)
+                self.on_reserved(parts, &{ message }, &error)
             }
             Err(error) => self.request_failed(correlation, &error),
         }
@@ -142,11 +151,11 @@ impl Session {
         &mut self,
         parts: &Parts,
         number: u32,
-        message: &Received<'_>,
+        message: Received<'_>,
         fate: Fate,
+        is_full: bool,
     ) -> Result<(), NoMemory> {
         let correlation = message.correlation();
-        let is_full = !self.takes_answers();
         let Some(asker) = &mut self.asker else {
             return Ok(());
         };
@@ -184,6 +193,7 @@ impl Session {
         Ok(())
     }
 
+    #[cold]
     pub(super) fn request_failed(&mut self, correlation: u32, error: &Error) -> Result<(), Fatal> {
         let (reason, status) = refusal_of(error);
         let status = match status {
@@ -194,6 +204,7 @@ impl Session {
         self.refuse_request(correlation, reason, status, error.text())
     }
 
+    #[cold]
     pub(super) fn refuse_request(
         &mut self,
         correlation: u32,
@@ -320,19 +331,20 @@ impl Session {
         self.out.answer(frame_max, view.token as u32, &answer)
     }
 
+    #[inline(always)]
     pub(super) fn on_reply(
         &mut self,
         parts: &mut Parts,
-        message: &Received<'_>,
+        message: Received<'_>,
     ) -> Result<(), Fatal> {
         let Some(token) = self.owed.take(message.token()) else {
-            if !self.on_stream(parts, message)? {
+            if !self.on_stream(parts, &{ message })? {
                 note_late(&parts.broker);
             }
             return Ok(());
         };
         let is_of_many = message.is_more() || token as u32 & LEG != 0;
-        if is_of_many && self.on_reply_of_many(parts, message, token)? {
+        if is_of_many && self.on_reply_of_many(parts, &{ message }, token)? {
             return Ok(());
         }
         let status = Status::from_number(u32::from(message.status()));
@@ -370,7 +382,7 @@ impl Outgoing {
     /// Makes sure of room.
     #[inline(always)]
     fn has_room(&mut self, size: usize) -> bool {
-        let bytes = &mut self.bytes;
+        let (bytes, size) = (&mut self.bytes, size.max(SHORT_BYTES));
         bytes.capacity() - bytes.len() >= size || bytes.try_reserve(size).is_ok()
     }
 
@@ -393,13 +405,30 @@ impl Outgoing {
 }
 
 impl Parts {
+    /// Sends a request to a subject that has an alias past the queue of its responder. False: it
+    /// has to go another way.
+    #[inline(always)]
+    fn ask_past(&mut self, known: &Known, message: Received<'_>, token: u64) -> bool {
+        let Some(route) = &known.route else {
+            return false;
+        };
+        let Targets::One(target) = route.targets else {
+            return false;
+        };
+        let payload = message.payload();
+        let is_usual = message.flags() & UNUSUAL == 0 && self.writer.is_usual(payload);
+        is_usual
+            && self.writer.is_current(route)
+            && self.ask_past_queue(target, (&known.subject, payload), token, known.number)
+    }
+
     /// Sends a request to a subject that has an alias. `use_answer` gets an answer that comes at
     /// once; without it that goes to the asker's queue.
     #[inline(always)]
     fn ask_known(
         &mut self,
         known: &mut Known,
-        message: &Received<'_>,
+        message: Received<'_>,
         token: u64,
         use_answer: Option<&mut OnAnswer<'_>>,
     ) -> Result<Fate, Error> {
@@ -420,12 +449,6 @@ impl Parts {
             return self.ask_along(Some(route), message, subject, token, None);
         };
         if !matches!(route.targets, Targets::Inline(_)) {
-            if let Targets::One(target) = route.targets
-                && self.ask_past_queue(target, (subject, payload), token, known.number)
-            {
-                return Ok(Fate::Sent(1));
-            }
-            let writer = &self.writer;
             if message.flags() & flag::TTL != 0 {
                 let use_answer = Some(use_answer);
                 return self.ask_along(Some(route), message, subject, token, use_answer);
@@ -454,9 +477,10 @@ impl Parts {
     }
 
     /// The same to a subject that is spelled out.
+    #[inline(never)]
     fn ask(
         &mut self,
-        message: &Received<'_>,
+        message: Received<'_>,
         token: u64,
         use_answer: Option<&mut OnAnswer<'_>>,
     ) -> Result<Fate, Error> {
@@ -464,10 +488,11 @@ impl Parts {
     }
 
     /// The same for a message that may have optional fields.
+    #[inline(never)]
     fn ask_along(
         &self,
         route: Option<&Route>,
-        message: &Received<'_>,
+        message: Received<'_>,
         subject: &[u8],
         token: u64,
         use_answer: Option<&mut OnAnswer<'_>>,
@@ -476,7 +501,7 @@ impl Parts {
             Some(use_answer) => Asking::Now(&self.calls, use_answer),
             None => Asking::Later,
         };
-        let sent = message_of(message, subject, 0);
+        let sent = message_of(&message, subject, 0);
         match route {
             Some(route) => self.writer.request_along(route, &sent, token, asking),
             None => self.writer.request_message(&sent, token, asking),

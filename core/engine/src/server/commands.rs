@@ -19,6 +19,7 @@ use super::session::{Fatal, Session};
 const WEIGHT_MAX: u64 = 65_535;
 
 impl Session {
+    #[inline(never)]
     pub(super) fn on_control(
         &mut self,
         parts: &mut Parts,

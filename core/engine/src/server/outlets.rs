@@ -332,6 +332,7 @@ impl Parts {
             Some(Some(session)) if outlet.is_open && session.takes_questions() => session,
             _ => return false,
         };
+        super::parts::touch(session, &mut self.touched, &mut self.pool);
         let subject = match known > 0 && outlet.last.0 == known {
             true => Subject::Alias(outlet.last.1),
             false => match session.alias_of(subject) {
@@ -346,7 +347,6 @@ impl Parts {
         if !session.put_question(&self.broker, outlet.number, subject, token, payload) {
             return false;
         }
-        super::parts::touch(session, &mut self.touched, &mut self.pool);
         count(&writer.counters.inline, 1);
         writer.count_call(&writer.counters.requests);
         true

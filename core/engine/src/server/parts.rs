@@ -172,11 +172,8 @@ impl Parts {
                 let Some(Some(session)) = self.sessions.get_mut(*session as usize) else {
                     return false;
                 };
-                let is_taken = session.take_answer(&self.broker, token, answer);
-                if is_taken {
-                    touch(session, &mut self.touched, &mut self.pool);
-                }
-                is_taken
+                touch(session, &mut self.touched, &mut self.pool);
+                session.take_answer(&self.broker, token, answer)
             }
             _ => false,
         }

@@ -205,7 +205,7 @@ impl Session {
             let taken = match frames.next_frame() {
                 Ok(Some(frame)) => {
                     let size = frames.consumed() - before;
-                    self.on_frame(parts, &frame, &rest[before..before + size])
+                    self.on_frame(parts, frame, &rest[before..before + size])
                 }
                 Ok(None) => {
                     let checked = self.check_commands();
@@ -235,16 +235,13 @@ impl Session {
         Frames::new(rest, Side::Server, LIMITS.frame_max).wanted()
     }
 
-    fn on_frame(
-        &mut self,
-        parts: &mut Parts,
-        frame: &Frame<'_>,
-        bytes: &[u8],
-    ) -> Result<(), Fatal> {
+    /// In one piece with what decodes it, so that what it says stays in registers.
+    #[inline(always)]
+    fn on_frame(&mut self, parts: &mut Parts, frame: Frame<'_>, bytes: &[u8]) -> Result<(), Fatal> {
         match frame {
             Frame::Message(message) => {
                 self.receiving.receive(bytes.len())?;
-                self.on_message(parts, message, bytes)
+                self.on_message(parts, &message, bytes)
             }
             Frame::Request(message) => {
                 self.receiving.receive(bytes.len())?;
@@ -252,7 +249,7 @@ impl Session {
                 self.done_with(bytes.len())
             }
             Frame::Reply(message) => self.on_reply(parts, message),
-            Frame::Control(control) => self.on_control(parts, control),
+            Frame::Control(control) => self.on_control(parts, &control),
         }
     }
 
