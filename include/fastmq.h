@@ -18,6 +18,11 @@
 #define FASTMQ_SUBJECT_LEFT "$SYS.LEFT"
 #define FASTMQ_HEADER_SUBSCRIPTION "Subscription"
 
+/* A server answers a request of its client to this subject with what it does, as a JSON object:
+ * its sums, its connections, those that are slow, its patterns. Elsewhere it is DENIED, as all
+ * subjects that begin with $SYS. */
+#define FASTMQ_SUBJECT_STATS "$SYS.SERVER.STATS"
+
 /* As many answers as there are responders. */
 #define FASTMQ_ANSWERS_ALL UINT32_MAX
 

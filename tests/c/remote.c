@@ -703,6 +703,36 @@ static void a_socket_of_somebody_else(void)
     fastmq_close(broker);
 }
 
+static void what_a_server_does(void)
+{
+    struct served served;
+    fastmq_listen_options listen = {.struct_size = sizeof listen};
+    struct told told = TOLD_INIT;
+    fastmq_client *remote = NULL;
+    listen.name = text("the hub");
+    serve(&served, &listen);
+    fastmq_connect_options options = telling(&told);
+    NEED(fastmq_connect(served.url[0], &options, &remote) == FASTMQ_OK);
+    static char json[64 << 10];
+    size_t size = 0;
+    CHECK_STATUS(fastmq_request_into(remote, text(FASTMQ_SUBJECT_STATS), text(""), PATIENCE, json,
+                                     sizeof json - 1, &size),
+                 FASTMQ_OK, "a server says what it does");
+    NEED(size < sizeof json);
+    json[size] = 0;
+    CHECK(json[0] == '{' && json[size - 1] == '}' && strstr(json, "the hub") != NULL,
+          "as one JSON object");
+    CHECK_STATUS(fastmq_request_into(served.broker, text(FASTMQ_SUBJECT_STATS), text(""),
+                                     PATIENCE, json, sizeof json, &size),
+                 FASTMQ_DENIED, "to its clients");
+    NEED(publish_number(remote, FASTMQ_SUBJECT_STATS, 1) == FASTMQ_OK);
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_REFUSED], 1)
+              && last_event(&told).status == FASTMQ_DENIED,
+          "a publish that the server refuses is an event");
+    fastmq_close(remote);
+    end(&served);
+}
+
 /* handles */
 
 static void handles(void)
@@ -770,6 +800,7 @@ int main(int count, char **arguments)
     listening_fails();
     what_a_server_takes_over();
     a_socket_of_somebody_else();
+    what_a_server_does();
     handles();
     return check_end();
 }

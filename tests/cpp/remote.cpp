@@ -46,6 +46,8 @@ static void messages_and_requests()
           "the local client asks a remote one");
     CHECK(by_file.request("double", "na", patience).front().text() == "nana",
           "and so does another remote one");
+    CHECK(by_file.request(fastmq::subject_stats, "", patience).front().text().front() == '{',
+          "and a server what it does");
     CHECK_SAYS(by_file.try_listen("tcp://127.0.0.1:0").status(), unsupported,
                "which does not listen itself");
 

@@ -15,6 +15,10 @@
 
 namespace fastmq {
 
+/// A server answers a request of its client to this subject with what it does, as a JSON object: its
+/// sums, its connections, those that are slow, its patterns. Elsewhere it is denied.
+inline constexpr std::string_view subject_stats = FASTMQ_SUBJECT_STATS;
+
 /// How a broker listens; 0 is the default.
 struct listen_options {
     /// What clients must know, at most 4,096 bytes; copied; empty: nothing.
