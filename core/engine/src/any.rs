@@ -126,12 +126,11 @@ pub fn wait_any(
         pace.spin_on(&**driver, now_ns, deadline_ns);
     }
     if let Some(held) = &mut held {
-        let caller = held.caller()?;
-        let waker = Waker::from(caller.clone());
+        let (caller, waker) = held.caller()?;
         loop {
             // In this order: whoever has something calls, or it is seen here.
             caller.listen();
-            let found = find(&mut |place, broker| place.is_ready_or_wakes(broker, &waker))?;
+            let found = find(&mut |place, broker| place.is_ready_or_wakes(broker, waker))?;
             if let Some(index) = found {
                 return Ok(index);
             }

@@ -14,3 +14,9 @@ pub(crate) fn append(draft: &Draft<'_>, out: &mut Vec<u8>) -> Result<(), NoMemor
     behind.append(size);
     Ok(())
 }
+
+/// Spare capacity with which [`append`] asks for no memory.
+#[inline(always)]
+pub(crate) fn room(draft: &Draft<'_>) -> usize {
+    draft.size().max(SHORT_BYTES)
+}

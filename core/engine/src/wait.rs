@@ -130,7 +130,7 @@ pub struct Sleepers {
     pub(crate) place: OnceLock<Weak<Place>>,
     /// The task that waits in `Place::poll_ready`.
     pub(crate) task: Mutex<Option<std::task::Waker>>,
-    /// Shards of servers with publishes that wait for room.
+    /// Shards of servers, and a client's link, with messages that wait for room.
     pub(crate) shards: Mutex<Vec<std::task::Waker>>,
     pub(crate) wakes: AtomicU64,
     pub(crate) waits: AtomicU64,

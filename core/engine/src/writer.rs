@@ -79,7 +79,8 @@ pub struct Writer {
     pub(crate) random: Cell<u64>,
     /// The queue that last refused a message for want of room; 0: none, or the members of a group.
     pub(crate) refused_by: Cell<u64>,
-    /// Of a server's shard: what a queue that refuses a message calls when it has room.
+    /// Of a server's shard or a client's link: what a queue that refuses a message calls when it
+    /// has room.
     pub(crate) shard: Option<std::task::Waker>,
     pub(crate) counters: Arc<WriterCounters>,
     /// Largest payload of a usual message.

@@ -36,6 +36,7 @@ impl Sending {
     }
 
     /// Bytes that may be sent now.
+    #[inline]
     pub fn left(&self) -> u64 {
         self.limit - self.sent
     }

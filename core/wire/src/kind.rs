@@ -190,6 +190,7 @@ impl State {
     }
 
     /// Whether received frames are looked at.
+    #[inline]
     pub const fn is_listening(self) -> bool {
         matches!(self, Self::Waiting | Self::Ready)
     }

@@ -104,8 +104,16 @@ impl<'a> Message<'a> {
         let is_asked = kind as u8 == Kind::Request as u8 && side as u8 == Side::Client as u8;
         let second = (numbers >> 32) as u32;
         let plain = if is_reply { 0 } else { flag::ALIAS };
+        let word = if is_asked {
+            flag::TOKEN
+        } else {
+            flag::SEQUENCE
+        };
+        const ONE_WORD: usize = HEADER_BYTES + 8;
         let (payload_at, payload_size) = if flags & !flag::MORE == plain && !is_asked {
             (HEADER_BYTES as u32, (bytes.len() - HEADER_BYTES) as u32)
+        } else if flags == plain | word && !is_reply && bytes.len() >= ONE_WORD {
+            (ONE_WORD as u32, (bytes.len() - ONE_WORD) as u32)
         } else {
             place(bytes, flags, second, kind, is_asked)?
         };

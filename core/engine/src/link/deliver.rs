@@ -11,8 +11,8 @@ use fastmq_driver::FOREVER_NS;
 use fastmq_memory::allocation::try_bytes;
 use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, Optional, View, view_flag};
-use fastmq_memory::{Draft, Kind};
-use fastmq_wire::{Frame, Frames, Message, Side, round_up};
+use fastmq_memory::{Draft, Kind, LaneWriter, Plain, Policy, Pushed};
+use fastmq_wire::{Aliases, Frame, Frames, Message, Side, round_up};
 
 use crate::call;
 use crate::error::{Error, Result, Status};
@@ -23,7 +23,7 @@ use crate::writer::Writer;
 
 use super::uplink::Uplink;
 
-/// Pause before a full queue is tried again.
+/// Pause before a full queue is tried again where nobody calls when it has room.
 pub(super) const RETRY_NS: u64 = 500_000;
 /// Most losses that one frame tells.
 const LOST_MAX: u64 = 1 << 20;
@@ -49,6 +49,15 @@ pub(super) struct Deliveries {
     targets: HashMap<u32, Target>,
     /// By queue.
     held: HashMap<u64, VecDeque<Held>>,
+    /// Where the last one went: most come in a row for the same subscription.
+    last: Option<Last>,
+}
+
+/// A subscription's queue, and the link's lane there.
+struct Last {
+    id: u32,
+    place: u64,
+    lane: u32,
 }
 
 /// What came of a delivery.
@@ -82,9 +91,11 @@ impl Deliveries {
             note_lost(writer, &target, id, message.lost());
             let outcome = deliver(uplink, writer, &target, message, kind, subject, now_ns)?;
             if let Outcome::Done = outcome {
+                self.note_last(writer, &target, id)?;
                 return Ok(true);
             }
         }
+        self.last = None;
         self.held.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
         let queue = self.held.entry(place).or_default();
         queue.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
@@ -104,6 +115,72 @@ impl Deliveries {
             is_lost_told: !is_behind,
         });
         Ok(false)
+    }
+
+    /// Whether deliveries for this subscription may go where the last one went.
+    #[inline(always)]
+    pub(super) fn goes_on(&self, subscription: u32) -> bool {
+        matches!(&self.last, Some(last) if last.id == subscription)
+    }
+
+    /// Writes usual deliveries where the last one went, until one needs more; how many. Requests
+    /// have tokens of ours.
+    #[inline(always)]
+    pub(super) fn put(
+        &self,
+        writer: &Writer,
+        aliases: &mut Aliases<Box<[u8]>>,
+        messages: &[Option<Message<'_>>],
+        (kind, tokens): (Kind, &[u64]),
+    ) -> usize {
+        let Some(last) = &self.last else { return 0 };
+        let mut lanes = writer.lanes.borrow_mut();
+        // A lane whose queue was closed gives its place to another one.
+        let lane = lanes.get(last.lane);
+        let Some(lane) = lane.filter(|lane| lane.place.id() == last.place) else {
+            return 0;
+        };
+        let mut count = 0;
+        for (message, token) in messages.iter().flatten().zip(tokens) {
+            let Ok(entry) = aliases.get(message.alias().unwrap_or(u32::MAX)) else {
+                break;
+            };
+            if message.payload().len() > writer.usual_bytes {
+                break;
+            }
+            let named = (&*entry.value, entry.publisher);
+            let is_written = match kind {
+                Kind::Request => put_request(&mut lane.writer, message, *token, named),
+                _ => put_message(&mut lane.writer, message, named),
+            };
+            if !is_written {
+                break;
+            }
+            count += 1;
+        }
+        if count > 0 && lane.writer.publish().is_err() {
+            drop(lanes);
+            writer.empty_closed(last.lane);
+        }
+        count
+    }
+
+    /// Where the next one may go by [`put`](Self::put): a queue that refuses rather than drops, and
+    /// is not held.
+    fn note_last(&mut self, writer: &Writer, target: &Target, id: u32) -> Result<()> {
+        self.last = match target {
+            Target::Queue(place)
+                if place.lanes().policy() == Policy::Backpressure && self.held.is_empty() =>
+            {
+                Some(Last {
+                    id,
+                    place: place.id(),
+                    lane: writer.lane_to(place)?,
+                })
+            }
+            _ => None,
+        };
+        Ok(())
     }
 
     fn target(&mut self, uplink: &Uplink, writer: &Writer, id: u32) -> Result<Option<Target>> {
@@ -133,6 +210,7 @@ impl Deliveries {
             }
             std::mem::take(&mut state.gone)
         };
+        self.last = None;
         for id in gone {
             self.targets.remove(&id);
         }
@@ -155,9 +233,9 @@ impl Deliveries {
         done
     }
 
-    /// When to try again.
-    pub(super) fn retry_at_ns(&self, now_ns: u64) -> u64 {
-        match self.held.is_empty() {
+    /// When to try again, unless whoever makes room calls.
+    pub(super) fn retry_at_ns(&self, now_ns: u64, is_called: bool) -> u64 {
+        match self.held.is_empty() || is_called {
             true => FOREVER_NS,
             false => now_ns + RETRY_NS,
         }
@@ -207,6 +285,57 @@ fn give_token(uplink: &Uplink, message: &Message<'_>) -> Option<u64> {
         state.streams.offer(theirs, token, many.credit, oldest);
     }
     Some(token)
+}
+
+/// Writes a request without showing it; false: it has done nothing.
+#[inline(always)]
+fn put_request(lane: &mut LaneWriter, message: &Message<'_>, token: u64, named: Named<'_>) -> bool {
+    let plain = Plain {
+        kind: Kind::Request,
+        flags: flag::TOKEN,
+        status: 0,
+        word: token,
+        subject: named.0,
+        payload: message.payload(),
+    };
+    token != 0 && lane.try_plain_quiet(&plain, message.subscription())
+}
+
+/// Writes a message without showing it; false: it has done nothing.
+#[inline(always)]
+fn put_message(lane: &mut LaneWriter, message: &Message<'_>, (subject, named): Named<'_>) -> bool {
+    let id = message.subscription();
+    let sequence = message.sequence();
+    let publisher = message.publisher().unwrap_or(named);
+    let timestamp = message.timestamp_ns();
+    if timestamp.is_none() && publisher == 0 {
+        let plain = Plain {
+            kind: Kind::Message,
+            flags: if sequence.is_some() {
+                flag::SEQUENCE
+            } else {
+                0
+            },
+            status: 0,
+            word: sequence.unwrap_or(0),
+            subject,
+            payload: message.payload(),
+        };
+        return lane.try_plain_quiet(&plain, id);
+    }
+    let mut draft = Draft {
+        sequence: sequence.unwrap_or(0),
+        publisher,
+        subject,
+        payload: message.payload(),
+        timestamp: timestamp.unwrap_or(0),
+        ..Draft::default()
+    };
+    let mut set = |is_set: bool, flag: u16| draft.flags |= if is_set { flag } else { 0 };
+    set(sequence.is_some(), flag::SEQUENCE);
+    set(sequence.is_some() && publisher != 0, flag::PUBLISHER);
+    set(timestamp.is_some(), flag::TIMESTAMP);
+    lane.push_quiet(&draft, id) == Ok(Pushed::Written)
 }
 
 /// Counts losses of a subscription, and has its next message tell them.

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use fastmq_driver::sockets::{
     Completion, Config, ConnectionId, ConnectionOptions, Look, SendMode, Sending, Sockets, Waited,
@@ -103,6 +104,11 @@ impl Drive {
         })
     }
 
+    /// Has `task` called when a queue that was full has room.
+    pub(super) fn call_for_room(&mut self, task: &Waker) {
+        self.session.writer.shard = Some(task.clone());
+    }
+
     /// The sockets have failed: everything is over.
     pub(super) fn fail_for_good(&mut self, why: &Ending) {
         self.at = Where::Over;
@@ -146,10 +152,11 @@ impl Drive {
         spin_ns: u64,
     ) -> std::io::Result<Waited> {
         let now_ns = self.driver.monotonic_ns();
-        self.before(sockets, now_ns);
+        let has_delivered = self.before(sockets, now_ns);
         let uplink = self.session.uplink.clone();
         let deadline_ns = match max_ns {
             0 => 0,
+            _ if has_delivered => 0,
             max_ns => self.deadline_ns(now_ns).min(now_ns.saturating_add(max_ns)),
         };
         // Whoever adds something wakes the link only if it could send that.
@@ -190,8 +197,8 @@ impl Drive {
         Ok(waited)
     }
 
-    /// What a turn begins with.
-    fn before(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
+    /// What a turn begins with; true: a queue has got something.
+    fn before(&mut self, sockets: &mut dyn Sockets, now_ns: u64) -> bool {
         let uplink = self.session.uplink.clone();
         let writer = &self.session.writer;
         self.session.deliveries.forget_gone(&uplink, writer);
@@ -209,7 +216,10 @@ impl Drive {
             }
             _ => {}
         }
+        // Who made room before this turn began has called in vain.
+        let has_delivered = self.session.retry(now_ns);
         self.send(sockets, now_ns);
+        has_delivered
     }
 
     fn deadline_ns(&self, now_ns: u64) -> u64 {

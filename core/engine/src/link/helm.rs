@@ -1,17 +1,17 @@
 //! Who drives the link: whoever waits, else the link's own thread.
 //!
 //! A thread that waits for something of the server takes the helm and runs turns itself, so that
-//! an answer passes no other thread. The link's thread rests meanwhile. It looks every
-//! [`REST_NS`] whether there was a turn since, and takes the helm if there was none: so callbacks,
-//! signs of life, publishes that nobody flushed and other waits are served. Of a client that was
-//! opened as `polled` there is no such thread.
+//! an answer passes no other thread. The link's thread rests meanwhile. It looks now and then
+//! ([`REST_NS`]) whether there was a turn since, and takes the helm if there was none: so
+//! callbacks, signs of life, publishes that nobody flushed and other waits are served. Of a client
+//! that was opened as `polled` there is no such thread.
 //!
 //! Invariant: `running` is locked by the thread that drives, for as long as it does, and by nobody
 //! else for longer than a look.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use std::task::Wake;
+use std::task::{Wake, Waker};
 
 use fastmq_driver::sockets::{self, Sockets, Waited};
 use fastmq_driver::{FOREVER_NS, LoopFd};
@@ -27,8 +27,11 @@ use crate::wait::{Profile, Spin};
 use super::drive::Drive;
 use super::uplink::Uplink;
 
-/// How often the link's thread looks whether anybody drives.
+/// How often the link's thread looks whether anybody drives; ever more seldom while somebody does,
+/// as it may take the core away from him, down to [`REST_NS_MAX`].
 const REST_NS: u64 = 500_000;
+/// See [`REST_NS`].
+const REST_NS_MAX: u64 = 2_000_000;
 /// How long a thread waits for the link's thread to let go.
 const LETTING_GO_NS: u64 = 1_000_000;
 /// How often it is looked whether anybody still holds the client.
@@ -65,6 +68,8 @@ pub(crate) struct Helm {
     pub(super) woken: AtomicU32,
     /// Wakes whoever drives.
     pub(super) caller: OnceLock<Arc<Caller>>,
+    /// The same as a task.
+    task: OnceLock<Waker>,
     /// The descriptor that is readable while a turn would find something.
     fd: OnceLock<i32>,
     /// When a turn is due, of a client without a thread for it.
@@ -122,6 +127,11 @@ impl Helm {
                 .is_some_and(|caller| caller.has_called.load(Ordering::SeqCst))
     }
 
+    /// Calls whoever drives; `None` in a simulation.
+    fn task(&self) -> Option<&Waker> {
+        self.task.get()
+    }
+
     fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) > 0
     }
@@ -135,7 +145,7 @@ impl Uplink {
     /// From now on threads may drive; one of its own does, unless the client is polled.
     pub(super) fn launch(
         self: &Arc<Self>,
-        drive: Drive,
+        mut drive: Drive,
         sockets: Box<dyn Sockets + Send>,
     ) -> Result<()> {
         let caller = Caller {
@@ -144,7 +154,14 @@ impl Uplink {
         };
         let _ = self.waker.set(sockets.waker());
         let helm = &self.helm;
-        let _ = helm.caller.set(try_arc(caller)?);
+        let caller = try_arc(caller)?;
+        let task = Waker::from(caller.clone());
+        if !self.options.polled {
+            // Of a polled client nobody would come at once.
+            drive.call_for_room(&task);
+        }
+        let _ = helm.task.set(task);
+        let _ = helm.caller.set(caller);
         let _ = helm.fd.set(sockets.fd());
         *lock(&helm.running) = Some(Running { drive, sockets });
         helm.is_open.store(true, Ordering::SeqCst);
@@ -272,13 +289,15 @@ impl Uplink {
     fn rest(&self) {
         let helm = &self.helm;
         let mut turns = helm.turns.load(Ordering::Relaxed);
+        let mut rest_ns = REST_NS;
         while helm.is_open() && !self.is_closing.load(Ordering::SeqCst) {
             let seen = helm.rest.load(Ordering::SeqCst);
-            let until_ns = self.driver.monotonic_ns() + REST_NS;
+            let until_ns = self.driver.monotonic_ns() + rest_ns;
             self.driver.park(&helm.rest, seen, until_ns);
             let now = helm.turns.load(Ordering::Relaxed);
             if now != turns {
                 turns = now;
+                rest_ns = (2 * rest_ns).min(REST_NS_MAX);
                 continue;
             }
             if try_lock(&helm.running).is_some() {
@@ -325,6 +344,7 @@ impl Uplink {
     /// Waits for a change of `answered`, or drives for it.
     pub(super) fn wait_answer(&self, seen: u32, deadline_ns: u64) {
         if let Some(mut held) = self.take_helm(deadline_ns) {
+            held.listen();
             // What was answered before was answered by whoever drove.
             if self.answered.load(Ordering::SeqCst) == seen {
                 let now_ns = self.driver.monotonic_ns();
@@ -381,8 +401,19 @@ impl Uplink {
 
 impl<'u> AtHelm<'u> {
     /// What has this thread look again, while it drives.
-    pub(crate) fn caller(&self) -> Result<&'u Arc<Caller>> {
-        self.uplink.helm.caller.get().ok_or(Error::CLOSED)
+    pub(crate) fn caller(&self) -> Result<(&'u Caller, &'u Waker)> {
+        let helm = &self.uplink.helm;
+        let caller = helm.caller.get().zip(helm.task());
+        caller
+            .map(|(caller, task)| (&**caller, task))
+            .ok_or(Error::CLOSED)
+    }
+
+    /// Earlier calls are of no interest to this thread: else its next turn would not wait.
+    pub(crate) fn listen(&self) {
+        if let Some(caller) = self.uplink.helm.caller.get() {
+            caller.listen();
+        }
     }
 
     /// Sends, waits for something to happen, for at most `max_ns`, and deals with it; false: the
@@ -421,7 +452,7 @@ impl<'u> AtHelm<'u> {
     }
 
     /// Sends what waits, and nothing else.
-    fn send(&mut self) {
+    pub(crate) fn send(&mut self) {
         if let Some(Running { drive, sockets }) = self.running() {
             drive.send_now(&mut **sockets);
         }

@@ -19,6 +19,7 @@
 //! | `deliver.rs`, `replies.rs` | a delivery into its queue or handler, replies to their askers |
 //! | `many.rs` | several answers to one request |
 //! | `streams.rs` | reply streams of responders of this process |
+//! | `run.rs` | frames in a row that are dealt with together |
 //! | `drive.rs` | the link's turns over `Sockets`: connecting, sending, backing off, ending |
 //! | `helm.rs` | which thread drives |
 //! | `waiting.rs` | waiting for a queue, for room or for one of many, and driving meanwhile |
@@ -41,6 +42,7 @@ mod names;
 mod open;
 mod remote;
 mod replies;
+mod run;
 mod session;
 mod state;
 mod streams;

@@ -2,50 +2,28 @@
 
 use super::REQUESTS_MAX;
 
-/// Bits of a number that are its place; the others tell it from earlier ones of the place.
-const PLACE_BITS: u32 = 20;
-const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
-const GENERATION_MAX: u32 = (1 << (32 - PLACE_BITS)) - 1;
-/// No place.
-const NONE: u32 = u32::MAX;
+/// Slots to begin with.
+const SLOTS_FIRST: usize = 64;
 
-const _: () = assert!(REQUESTS_MAX == 1 << PLACE_BITS);
+const _: () = assert!(REQUESTS_MAX.is_power_of_two());
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// The asker's token; of a free slot the next one that is free.
     token: u64,
-    /// 0: free. It never comes again before 4,095 others.
-    generation: u32,
-    last_generation: u32,
-}
-
-impl Slot {
-    #[inline(always)]
-    fn next_generation(&self) -> u32 {
-        match self.last_generation {
-            GENERATION_MAX => 1,
-            last => last + 1,
-        }
-    }
+    /// 0: free.
+    number: u32,
 }
 
 /// Requests without an answer, by a number of their own.
-#[derive(Debug)]
+///
+/// Numbers count up, and a number's slot is its lower bits: who asks in a row and is answered in a
+/// row goes through memory in a row. A number whose slot is used is passed over.
+#[derive(Debug, Default)]
 pub(super) struct Open {
+    /// A power of two, and twice as many as may be used.
     slots: Vec<Slot>,
-    free: u32,
+    last: u32,
     count: usize,
-}
-
-impl Default for Open {
-    fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: NONE,
-            count: 0,
-        }
-    }
 }
 
 impl Open {
@@ -56,80 +34,88 @@ impl Open {
     /// A place for one more; false: there are too many, or there is no memory.
     #[inline(always)]
     pub(super) fn reserve(&mut self) -> bool {
-        self.free != NONE || self.grow()
+        2 * self.count < self.slots.len() || self.grow()
     }
 
     #[cold]
+    #[inline(never)]
     fn grow(&mut self) -> bool {
-        let count = self.slots.len();
-        let more = count.clamp(64, 4096).min(REQUESTS_MAX - count);
-        if more == 0 || self.slots.try_reserve(more).is_err() {
+        let count = (2 * self.slots.len()).max(SLOTS_FIRST);
+        let mut slots = Vec::new();
+        if count > 2 * REQUESTS_MAX || slots.try_reserve_exact(count).is_err() {
             return false;
         }
-        for place in count..count + more {
-            let next = match place + 1 == count + more {
-                true => NONE,
-                false => place as u32 + 1,
-            };
-            self.slots.push(Slot {
-                token: u64::from(next),
-                generation: 0,
-                last_generation: 0,
-            });
+        slots.resize(count, Slot::default());
+        for slot in self.slots.iter().filter(|slot| slot.number != 0) {
+            // Numbers that differed in fewer bits differ in more.
+            slots[slot.number as usize & (count - 1)] = *slot;
         }
-        self.free = count as u32;
+        self.slots = slots;
         true
     }
 
-    /// The number that the next request gets, once `reserve` has found a place; not 0.
     #[inline(always)]
-    pub(super) fn next(&self) -> u32 {
-        let slot = self.slots.get(self.free as usize);
-        slot.map_or(0, |slot| slot.next_generation() << PLACE_BITS | self.free)
+    fn slot(&mut self, number: u32) -> Option<&mut Slot> {
+        let mask = self.mask();
+        self.slots.get_mut(number as usize & mask)
     }
 
-    /// Enters a request with that number.
     #[inline(always)]
-    pub(super) fn put(&mut self, token: u64) {
-        let Some(slot) = self.slots.get_mut(self.free as usize) else {
-            return;
-        };
-        self.free = slot.token as u32;
-        let generation = slot.next_generation();
-        *slot = Slot {
-            token,
-            generation,
-            last_generation: generation,
-        };
+    fn mask(&self) -> usize {
+        self.slots.len().wrapping_sub(1)
+    }
+
+    /// Enters a request, once `reserve` has found a place, and gives its number; not 0.
+    #[inline(always)]
+    pub(super) fn put(&mut self, token: u64) -> u32 {
+        let mut number = self.last;
+        // At most half of the slots are used.
+        loop {
+            number = number.wrapping_add(1);
+            match self.slot(number) {
+                Some(slot) if slot.number == 0 && number != 0 => {
+                    *slot = Slot { token, number };
+                    break;
+                }
+                Some(_) => {}
+                None => return 0,
+            }
+        }
+        self.last = number;
         self.count += 1;
+        number
     }
 
     /// The token of the request with this number, which stays open.
     pub(super) fn get(&self, number: u32) -> Option<u64> {
-        let slot = self.slots.get((number & PLACE_MASK) as usize)?;
-        let is_it = slot.generation == number >> PLACE_BITS && slot.generation != 0;
-        is_it.then_some(slot.token)
+        let slot = self.slots.get(number as usize & self.mask())?;
+        (slot.number == number && number != 0).then_some(slot.token)
     }
 
     /// The token of the request with this number, once.
     #[inline(always)]
     pub(super) fn take(&mut self, number: u32) -> Option<u64> {
-        let place = number & PLACE_MASK;
-        let slot = self.slots.get_mut(place as usize)?;
-        if slot.generation != number >> PLACE_BITS || slot.generation == 0 {
+        let slot = self.slot(number)?;
+        if slot.number != number || number == 0 {
             return None;
         }
-        slot.generation = 0;
+        slot.number = 0;
+        let token = slot.token;
         self.count -= 1;
-        Some(std::mem::replace(
-            &mut slot.token,
-            u64::from(std::mem::replace(&mut self.free, place)),
-        ))
+        Some(token)
+    }
+
+    /// Takes all that are open. Later ones have other numbers.
+    pub(super) fn take_all(&mut self) -> Self {
+        let last = self.last;
+        let all = std::mem::take(self);
+        self.last = last;
+        all
     }
 
     /// All that are open.
     pub(super) fn tokens(self) -> impl Iterator<Item = u64> {
-        let open = self.slots.into_iter().filter(|slot| slot.generation != 0);
+        let open = self.slots.into_iter().filter(|slot| slot.number != 0);
         open.map(|slot| slot.token)
     }
 }
@@ -140,9 +126,7 @@ mod tests {
 
     fn put(open: &mut Open, token: u64) -> u32 {
         assert!(open.reserve());
-        let number = open.next();
-        open.put(token);
-        number
+        open.put(token)
     }
 
     #[test]
@@ -159,9 +143,26 @@ mod tests {
         assert_eq!(open.take(second), None);
         assert_eq!((open.take(0), open.take(u32::MAX)), (None, None));
         assert_eq!(open.count(), 2);
-        let mut left: Vec<u64> = open.tokens().collect();
+        let mut left: Vec<u64> = open.take_all().tokens().collect();
         left.sort_unstable();
         assert_eq!(left, [70, 90]);
+        let later = put(&mut open, 100);
+        assert!(![first, second, third].contains(&later));
+    }
+
+    #[test]
+    fn numbers_go_round_past_zero_and_past_those_that_are_open() {
+        let mut open = Open::default();
+        let first = put(&mut open, 7);
+        open.last = u32::MAX - 100;
+        let second = put(&mut open, 8);
+        for _ in 0..1000 {
+            let number = put(&mut open, 9);
+            assert!(![0, first, second].contains(&number));
+            assert_eq!(open.take(number), Some(9));
+        }
+        assert_eq!((open.take(second), open.take(first)), (Some(8), Some(7)));
+        assert_eq!(open.count(), 0);
     }
 
     #[test]

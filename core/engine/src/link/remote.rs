@@ -116,7 +116,7 @@ impl Uplink {
         if !state.stored.is_empty() || !state.asked.reserve() {
             return Ok((Fate::Busy, 0));
         }
-        let correlation = state.asked.next();
+        let correlation = state.asked.put(draft.token);
         let before = state.out.len();
         let make = |subject| {
             let sent = Draft::request(correlation, subject, message.payload);
@@ -124,12 +124,13 @@ impl Uplink {
             sent.many = many;
             sent
         };
-        match state.send(known, message.subject, 0, make) {
-            Ok(()) => {}
-            Err(error) if error.status() == Status::Again => return Ok((Fate::Busy, 0)),
-            Err(error) => return Err(error),
+        if let Err(error) = state.send(known, message.subject, 0, make) {
+            let _not_sent = state.asked.take(correlation);
+            return match error.status() {
+                Status::Again => Ok((Fate::Busy, 0)),
+                _ => Err(error),
+            };
         }
-        state.asked.put(draft.token);
         self.requested(state, before);
         Ok((Fate::Sent(1), correlation))
     }
@@ -218,12 +219,12 @@ impl Remote {
             return false;
         }
         let before = state.out.len();
-        let number = state.asked.next();
+        let number = state.asked.put(token);
         let sent = Draft::request(number, Subject::Alias(known.alias), payload);
         if state.append(&sent).is_err() {
+            let _not_sent = state.asked.take(number);
             return false;
         }
-        state.asked.put(token);
         uplink.requested(state, before);
         true
     }

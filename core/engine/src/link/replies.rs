@@ -7,84 +7,30 @@ use fastmq_wire::Message;
 use crate::error::Status;
 use crate::survey::LEG;
 
+use super::run::RUN_MAX;
 use super::session::Session;
-
-/// Replies that are handed over at a time.
-const RUN_MAX: usize = 64;
-
-/// Replies in a row of which each is all that there is to an answer.
-pub(super) struct Run<'a> {
-    replies: [Reply<'a>; RUN_MAX],
-    count: usize,
-}
-
-/// A reply's number, status and payload.
-pub(super) type Reply<'a> = (u32, u32, &'a [u8]);
-
-impl<'a> Run<'a> {
-    #[inline(always)]
-    pub(super) fn new() -> Self {
-        Self {
-            replies: [(0, 0, &[]); RUN_MAX],
-            count: 0,
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn is_full(&self) -> bool {
-        self.count == RUN_MAX
-    }
-
-    #[inline(always)]
-    pub(super) fn add(&mut self, reply: Reply<'a>) {
-        if let Some(room) = self.replies.get_mut(self.count) {
-            *room = reply;
-            self.count += 1;
-        }
-    }
-}
-
-/// What an answer is made of, unless there is more to it.
-#[inline(always)]
-pub(super) fn plain<'a>(message: &Message<'a>) -> Option<Reply<'a>> {
-    let status = u32::from(message.status());
-    let payload = message.payload();
-    // One that says who answers may be of a request for many.
-    let is_plain =
-        message.flags() == 0 && message.responder() == 0 && (status == 0 || !payload.is_empty());
-    is_plain.then(|| (message.correlation(), status, payload))
-}
 
 impl Session {
     /// Hands replies over that came one behind the other.
-    #[inline(always)]
-    pub(super) fn answer(&mut self, run: &mut Run<'_>) {
-        if run.count > 0 {
-            self.answer_some(run);
-        }
-    }
-
     #[inline(never)]
-    fn answer_some(&mut self, run: &mut Run<'_>) {
-        let replies = run.replies.get(..run.count).unwrap_or_default();
-        run.count = 0;
+    pub(super) fn answer(&mut self, replies: &[Option<Message<'_>>]) {
         let mut tokens = [0; RUN_MAX];
         let mut state = self.uplink.state();
-        for (token, (number, ..)) in tokens.iter_mut().zip(replies) {
-            *token = state.asked.take(*number).unwrap_or(0);
+        for (token, reply) in tokens.iter_mut().zip(replies.iter().flatten()) {
+            *token = state.asked.take(reply.correlation()).unwrap_or(0);
         }
         drop(state);
-        for (token, (_, status, payload)) in tokens.into_iter().zip(replies) {
-            if token == 0 {
-                continue;
-            }
+        let mut answers = tokens.iter().copied().zip(replies.iter().flatten());
+        loop {
+            answers = self.writer.answer_run(answers);
+            let Some((token, reply)) = answers.next() else {
+                return;
+            };
+            let status = u32::from(reply.status());
             if token as u32 & LEG != 0 {
-                self.end_many(token, *status, payload);
-                continue;
-            }
-            match self.writer.try_answer(token, *status, payload) {
-                Some(Ok(())) => {}
-                _ => self.answer_first(token, *status, payload, &[]),
+                self.end_many(token, status, reply.payload());
+            } else if token != 0 {
+                self.answer_first(token, status, reply.payload(), &[]);
             }
         }
     }

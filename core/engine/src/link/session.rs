@@ -26,7 +26,7 @@ use super::control::{closed, said};
 use super::deliver::Deliveries;
 use super::many::HeldReplies;
 use super::names::Names;
-use super::replies::{Run, plain};
+use super::run::{Run, usual};
 use super::state::{Phase, no_memory};
 use super::uplink::Uplink;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, Event, HANDSHAKE_NS, PING_NS};
@@ -51,7 +51,7 @@ pub(super) struct Session {
     /// What has come and was not taken yet.
     buffer: Vec<u8>,
     pub(super) aliases: Aliases<Box<[u8]>>,
-    receiving: Receiving,
+    pub(super) receiving: Receiving,
     pub(super) deliveries: Deliveries,
     pub(super) held_replies: HeldReplies,
     started_ns: u64,
@@ -199,21 +199,34 @@ impl Session {
     /// Takes bytes that have come.
     pub(super) fn receive(&mut self, bytes: &[u8], now_ns: u64) -> Turn {
         self.liveness.hear(now_ns);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let taken = if buffer.is_empty() {
-            let taken = self.take(bytes, now_ns);
-            taken.and_then(|taken| keep(&mut buffer, bytes.get(taken..).unwrap_or_default()))
-        } else {
-            let kept = keep(&mut buffer, bytes);
-            kept.and_then(|()| self.take(&buffer, now_ns)).map(|taken| {
-                buffer.drain(..taken);
-            })
-        };
-        self.buffer = buffer;
-        match taken {
+        match self.take_all(bytes, now_ns) {
             Ok(()) => Turn::On,
             Err(ending) => Turn::Ended(ending),
         }
+    }
+
+    /// Takes what came: what a frame lacked that was cut, then the others where they are.
+    fn take_all(&mut self, mut bytes: &[u8], now_ns: u64) -> std::result::Result<(), Ending> {
+        while !self.buffer.is_empty() {
+            let lacking = self.wanted().saturating_sub(self.buffer.len());
+            let (more, rest) = bytes.split_at(lacking.max(1).min(bytes.len()));
+            keep(&mut self.buffer, more)?;
+            bytes = rest;
+            let buffer = std::mem::take(&mut self.buffer);
+            let taken = self.take(&buffer, now_ns);
+            self.buffer = buffer;
+            self.buffer.drain(..taken?);
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+        let taken = self.take(bytes, now_ns)?;
+        keep(&mut self.buffer, bytes.get(taken..).unwrap_or_default())
+    }
+
+    /// Bytes that the frame occupies of which the first are kept, as far as that is known.
+    fn wanted(&self) -> usize {
+        Frames::new(&self.buffer, Side::Client, self.limits.frame_max).wanted()
     }
 
     /// Takes whole frames; how many bytes.
@@ -238,17 +251,18 @@ impl Session {
         let mut run = Run::new();
         loop {
             let next = frames.next_frame();
-            if let Ok(Some(Frame::Reply(message))) = &next
+            if let Ok(Some(frame)) = &next
+                && let Some((way, message)) = usual(frame)
                 && self.life.is_listening()
-                && let Some(reply) = plain(message)
             {
-                if run.is_full() {
-                    self.answer(&mut run);
+                if !run.takes(way) {
+                    self.end_run(&mut run, now_ns)?;
+                    run.begin(way);
                 }
-                run.add(reply);
+                run.add(message);
                 continue;
             }
-            self.answer(&mut run);
+            self.end_run(&mut run, now_ns)?;
             match next {
                 Ok(None) => return Ok(start + frames.consumed()),
                 Ok(Some(frame)) => self.on_frame(&frame, now_ns)?,
@@ -348,7 +362,7 @@ impl Session {
         }
     }
 
-    fn on_delivery(
+    pub(super) fn on_delivery(
         &mut self,
         message: &Message<'_>,
         kind: RecordKind,
@@ -384,7 +398,8 @@ impl Session {
     }
 
     /// Deliveries of so many bytes take no room any more.
-    fn finish(&mut self, size: usize) {
+    #[inline]
+    pub(super) fn finish(&mut self, size: usize) {
         if size > 0
             && let Some(limit) = self.receiving.finish(size, self.limits.frame_max)
         {
@@ -396,16 +411,18 @@ impl Session {
         }
     }
 
-    /// Writes deliveries and replies whose queues were full.
-    pub(super) fn retry(&mut self, now_ns: u64) {
+    /// Writes deliveries and replies whose queues were full; true: some of the deliveries.
+    pub(super) fn retry(&mut self, now_ns: u64) -> bool {
         let size = self.deliveries.retry(&self.uplink, &self.writer, now_ns);
         self.finish(size);
         self.retry_replies();
+        size > 0
     }
 
-    /// When there may be room for what is held.
+    /// When there may be room for what is held, of which nobody calls.
     pub(super) fn retry_at_ns(&self, now_ns: u64) -> u64 {
-        let deliveries_ns = self.deliveries.retry_at_ns(now_ns);
+        let is_called = self.writer.shard.is_some();
+        let deliveries_ns = self.deliveries.retry_at_ns(now_ns, is_called);
         deliveries_ns.min(self.held_replies.retry_at_ns(now_ns))
     }
 
@@ -487,7 +504,7 @@ impl Session {
         state.names = Names::new(0, 0);
         state.last_error = Some(why.clone());
         state.has_failed |= has_failed;
-        let asked = std::mem::take(&mut state.asked);
+        let asked = state.asked.take_all();
         let streams = state.streams.take_open();
         drop(state);
         for token in asked.tokens() {

@@ -9,6 +9,7 @@ use fastmq_wire::{
 };
 
 use crate::error::{Error, Fault, Result, Status};
+use crate::frames;
 
 use super::OUTGOING_BYTES_MAX;
 use super::asked::{Operations, Subscribed};
@@ -78,6 +79,7 @@ pub(super) struct State {
 }
 
 impl State {
+    #[inline(always)]
     fn check_size(&self, sent: &Draft<'_>) -> Result<()> {
         let is_payload_large = self.payload_max > 0 && sent.payload.len() as u64 > self.payload_max;
         if is_payload_large || sent.size() > self.agreement.theirs.frame_max as usize {
@@ -100,7 +102,7 @@ impl State {
         if self.out.len() + size > OUTGOING_BYTES_MAX || self.credit.left() < size as u64 {
             return Err(NO_ROOM);
         }
-        sent.append(&mut self.out).map_err(no_memory)?;
+        frames::append(sent, &mut self.out).map_err(no_memory)?;
         let is_granted = self.credit.take(size);
         debug_assert!(is_granted, "it was looked at before");
         Ok(())

@@ -4,60 +4,108 @@
 //! in its place, which stops meaning anything when the connection ends, and whose top bit tells it
 //! from the tokens of this process.
 
-use std::collections::VecDeque;
-
 use super::TOKENS_MAX;
 
 /// The bit that no token of this process has.
 pub(super) const OF_SERVER: u64 = 1 << 63;
+/// Slots to begin with.
+const SLOTS_FIRST: usize = 64;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// 0: free.
+    number: u64,
+    token: u64,
+}
 
 /// Requests of the server that may still be answered: the newest ones.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    /// The number of the first; numbers are never used again.
-    first: u64,
-    tokens: VecDeque<Option<u64>>,
+    /// By the lower bits of the number; as many as a power of two.
+    slots: Vec<Slot>,
+    /// The number that was given last; none is given again.
+    last: u64,
 }
 
 impl Tokens {
     /// Our token for one of the server's; `None`: no memory. When there are too many the oldest is
     /// forgotten.
+    #[inline(always)]
     pub(super) fn give(&mut self, token: u64) -> Option<u64> {
-        if self.tokens.len() == TOKENS_MAX {
-            self.tokens.pop_front();
-            self.first += 1;
+        let number = self.last + 1;
+        if !matches!(self.slot(number), Some(slot) if slot.number == 0) && !self.grow() {
+            return None;
         }
-        self.tokens.try_reserve(1).ok()?;
-        self.tokens.push_back(Some(token));
-        Some(OF_SERVER | (self.first + self.tokens.len() as u64 - 1))
+        *self.slot(number)? = Slot { number, token };
+        self.last = number;
+        Some(OF_SERVER | number)
     }
 
     /// The server's token, which stays what it is.
     pub(super) fn get(&self, ours: u64) -> Option<u64> {
-        let index = (ours & !OF_SERVER).checked_sub(self.first)?;
-        *self.tokens.get(usize::try_from(index).ok()?)?
+        let number = ours & !OF_SERVER;
+        let slot = self.slots.get(number as usize & self.mask())?;
+        (slot.number == number && number != 0).then_some(slot.token)
     }
 
-    /// The oldest of our tokens that still means something.
+    /// None of our tokens that is older means something.
     pub(super) fn oldest(&self) -> u64 {
-        OF_SERVER | self.first
+        // A number that comes as many later has its slot, or has had more made.
+        let gone = self.last.saturating_sub(self.slots.len() as u64);
+        OF_SERVER | (gone + 1)
     }
 
     /// The server's token, once.
+    #[inline(always)]
     pub(super) fn take(&mut self, ours: u64) -> Option<u64> {
-        let index = (ours & !OF_SERVER).checked_sub(self.first)?;
-        let token = self.tokens.get_mut(usize::try_from(index).ok()?)?.take();
-        while let Some(None) = self.tokens.front() {
-            self.tokens.pop_front();
-            self.first += 1;
+        let number = ours & !OF_SERVER;
+        let slot = self.slot(number)?;
+        if slot.number != number || number == 0 {
+            return None;
         }
-        token
+        slot.number = 0;
+        Some(slot.token)
+    }
+
+    #[inline(always)]
+    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        let mask = self.mask();
+        self.slots.get_mut(number as usize & mask)
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.slots.len().wrapping_sub(1)
+    }
+
+    /// Makes a place for the next number: by more slots, as long as there may be more.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) -> bool {
+        let number = self.last + 1;
+        while self.slots.len() < TOKENS_MAX {
+            let count = (2 * self.slots.len()).max(SLOTS_FIRST);
+            let mut slots = Vec::new();
+            if slots.try_reserve_exact(count).is_err() {
+                return false;
+            }
+            slots.resize(count, Slot::default());
+            for slot in self.slots.iter().filter(|slot| slot.number != 0) {
+                // Numbers that differed in fewer bits differ in more.
+                slots[slot.number as usize & (count - 1)] = *slot;
+            }
+            self.slots = slots;
+            if matches!(self.slot(number), Some(slot) if slot.number == 0) {
+                return true;
+            }
+        }
+        // The oldest gives its place.
+        self.slot(number).is_some()
     }
 
     /// The connection has ended: none means anything any more.
     pub(super) fn forget(&mut self) {
-        self.first += self.tokens.len() as u64;
-        self.tokens.clear();
+        self.slots = Vec::new();
     }
 }
 
@@ -91,6 +139,6 @@ mod tests {
         }
         assert_eq!(tokens.take(first), None);
         assert_eq!(tokens.take(second), Some(2));
-        assert!(tokens.tokens.len() < TOKENS_MAX);
+        assert!(tokens.slots.len() <= TOKENS_MAX);
     }
 }

@@ -11,6 +11,7 @@ use fastmq_wire::{Agreement, Draft, Sending};
 
 use crate::call;
 use crate::error::{Error, Fault, Result, Status};
+use crate::frames;
 use crate::ready::ReadyList;
 
 use super::asked::Operations;
@@ -48,6 +49,9 @@ impl std::fmt::Debug for Uplink {
         f.debug_struct("Uplink").finish_non_exhaustive()
     }
 }
+
+/// Replies go together with publishes: they have some room of their own.
+const REPLIES_BYTES_MAX: usize = OUTGOING_BYTES_MAX + OUTGOING_BYTES_MAX / 4;
 
 const TOKEN_UNKNOWN: Error = Error::new(&Fault(
     Status::NotFound,
@@ -103,6 +107,7 @@ impl Uplink {
         }
     }
 
+    #[inline]
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -136,6 +141,7 @@ impl Uplink {
     }
 
     /// Whether this thread drives the link.
+    #[inline]
     pub(super) fn is_here(&self) -> bool {
         let thread = self.helm.thread.load(Ordering::Relaxed);
         thread != 0 && thread == call::thread_number()
@@ -148,6 +154,30 @@ impl Uplink {
     /// Whether a token is that of a request which the server has delivered.
     pub(crate) fn is_asked_by_server(token: u64) -> bool {
         token & OF_SERVER != 0
+    }
+
+    /// As [`Uplink::reply`], of a payload alone, if there is room; false: it has done nothing.
+    #[inline(always)]
+    pub(crate) fn reply_usual(&self, token: u64, status: u32, payload: &[u8]) -> bool {
+        let mut state = self.state();
+        let sent = Draft::reply(0, status as u8, payload);
+        let size = sent.size();
+        if size > state.agreement.theirs.frame_max as usize
+            || state.out.len() + size > REPLIES_BYTES_MAX
+            || state.out.capacity() - state.out.len() < frames::room(&sent)
+        {
+            return false;
+        }
+        let Some(theirs) = state.tokens.take(token) else {
+            return false;
+        };
+        state.streams.answered(theirs);
+        let sent = Draft::reply(theirs, status as u8, payload);
+        let is_sent = frames::append(&sent, &mut state.out).is_ok();
+        debug_assert!(is_sent, "there was room");
+        drop(state);
+        self.nudge();
+        true
     }
 
     /// As [`Uplink::reply`], of an answer as a record.
@@ -175,16 +205,16 @@ impl Uplink {
         if size > state.agreement.theirs.frame_max as usize {
             return Err(TOO_LARGE);
         }
-        // Those of a turn go together with publishes: they have some room of their own.
-        if state.out.len() + size > OUTGOING_BYTES_MAX + OUTGOING_BYTES_MAX / 4 {
+        if state.out.len() + size > REPLIES_BYTES_MAX {
             return Err(NO_ROOM);
         }
-        state.out.try_reserve(size).map_err(|_| Error::NO_MEMORY)?;
+        let room = frames::room(&sent);
+        state.out.try_reserve(room).map_err(|_| Error::NO_MEMORY)?;
         let theirs = state.tokens.take(token).ok_or(TOKEN_UNKNOWN)?;
         state.streams.answered(theirs);
         let mut sent = Draft::reply(theirs, status as u8, payload);
         sent.headers = headers;
-        sent.append(&mut state.out).map_err(no_memory)?;
+        frames::append(&sent, &mut state.out).map_err(no_memory)?;
         drop(state);
         self.nudge();
         Ok(())
@@ -200,6 +230,7 @@ impl Uplink {
                     return;
                 }
                 max_ns = deadline_ns - now_ns;
+                held.listen();
             }
             return;
         }
@@ -276,6 +307,7 @@ impl Uplink {
             if self.options.polled
                 && let Some(mut held) = self.try_helm()
             {
+                held.listen();
                 held.turn(deadline_ns - now_ns, 0);
                 continue;
             }

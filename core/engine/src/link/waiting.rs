@@ -1,7 +1,6 @@
 //! Waiting for a queue of a remote client: the thread drives the link meanwhile, if it can.
 
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 
 use fastmq_memory::gate::{FUTEX, TASK};
 use fastmq_memory::{Batch, ReaderGuard};
@@ -13,6 +12,9 @@ use crate::wait::{Pace, Profile};
 
 use super::Uplink;
 use super::helm::AtHelm;
+
+/// How long a thread spins at the helm without looking at anything but the connection.
+const SPIN_SLICE_NS: u64 = 20_000;
 
 /// Looks at a queue: how many messages the batch has.
 type Look<'a, 'q> = dyn FnMut(&mut ReaderGuard<'q>) -> Result<usize> + 'a;
@@ -42,29 +44,13 @@ impl Place {
             let nothing = Error::new(&Fault(Status::Again, "no message is waiting"));
             return self.settle(broker, guard, look, nothing);
         }
-        let mut deadline_ns = 0;
+        let deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
         loop {
-            // The first turn sends what was submitted: the clock is read later.
-            let until_ns = if deadline_ns == 0 {
-                u64::MAX
-            } else {
-                deadline_ns
-            };
-            if let Some(mut held) = uplink.take_helm(until_ns) {
-                held.turn(0, 0);
-                if look(&mut guard)? > 0 {
-                    return Ok(guard.into_batch());
-                }
-                if deadline_ns == 0 {
-                    deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
-                }
+            if let Some(mut held) = uplink.take_helm(deadline_ns) {
                 if !self.drive_until(broker, &mut held, &mut guard, deadline_ns, look)? {
                     continue;
                 }
             } else {
-                if deadline_ns == 0 {
-                    deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
-                }
                 self.park_linked(broker, uplink, &mut guard, deadline_ns, look)?;
             }
             if look(&mut guard)? > 0 {
@@ -97,13 +83,14 @@ impl Place {
             true => self.spin.budget_ns(profile),
             false => 0,
         };
+        if budget_ns == 0 {
+            // Whoever answers can work while this thread says that it sleeps.
+            held.send();
+        }
         let mut pace = Pace::default();
-        let has_budget = budget_ns > 0;
-        loop {
-            if !has_budget {
-                break;
-            }
-            if !held.turn(0, 0) {
+        while now_ns - start_ns < budget_ns {
+            let slice_ns = SPIN_SLICE_NS.min(deadline_ns.saturating_sub(now_ns));
+            if !held.turn(slice_ns, slice_ns) {
                 return Ok(false);
             }
             if look(guard)? > 0 {
@@ -115,17 +102,15 @@ impl Place {
             if now_ns >= deadline_ns || self.is_over(broker) {
                 return Ok(true);
             }
-            if now_ns - start_ns >= budget_ns {
-                self.spin.learn(false);
-                break;
-            }
         }
-        let caller = held.caller()?;
-        let waker = Waker::from(caller.clone());
+        if budget_ns > 0 {
+            self.spin.learn(false);
+        }
+        let (caller, task) = held.caller()?;
         loop {
             // In this order: whoever has something for the queue calls, or it is seen here.
             caller.listen();
-            self.sleepers.set_task(&waker);
+            self.sleepers.set_task(task);
             self.lanes.readers().arm(TASK);
             let is_ready = look(guard)? > 0 || self.is_over(broker) || now_ns >= deadline_ns;
             if is_ready {

@@ -7,13 +7,15 @@ use std::thread;
 use fastmq_engine::dispatch::ready;
 use fastmq_engine::driver::sockets::Address;
 use fastmq_engine::link::{self, ConnectOptions, Event};
+use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Requester, RequesterOptions, Status, any};
 use fastmq_test_support::readable::is_readable;
 
 use crate::peer::Manners;
 use crate::real::{Server, request};
 use crate::steps::{
-    PATIENCE, PATIENCE_NS, client, handle, number_of, publish_number, queue_of, subscribe, until,
+    PATIENCE, PATIENCE_NS, client, handle, number_of, publish_number, queue, queue_of, subscribe,
+    subscribe_on, until, wide,
 };
 
 fn serve() -> Server {
@@ -172,6 +174,40 @@ fn what_was_published_goes_out_though_nobody_waits() {
         until("heard", || heard.load(Ordering::SeqCst) == sent);
     }
     assert_eq!(end(&broker, server), sent);
+}
+
+#[test]
+fn whoever_makes_room_in_a_full_queue_has_more_brought_there() {
+    let server = serve();
+    let broker = connect(&server, false);
+    let small = queue(&broker, Policy::Backpressure, 4096);
+    let _slow = subscribe_on(&broker, "slow", "", &small, 0);
+    let never = subscribe(&broker, "never");
+    const COUNT: u64 = 5000;
+    thread::scope(|scope| {
+        // Some other thread drives, asleep most of the time: the link's own or one that waits.
+        let waiting = scope.spawn(|| {
+            let batch = queue_of(&never).receive(&broker, 1, PATIENCE_NS);
+            assert!(batch.is_ok());
+        });
+        scope.spawn(|| {
+            for number in 0..COUNT {
+                let message = fastmq_engine::Message {
+                    subject: b"slow",
+                    payload: &wide(number),
+                    ..Default::default()
+                };
+                client(&broker, |client| client.publish_wait(&message, PATIENCE_NS)).unwrap();
+            }
+        });
+        for number in 0..COUNT {
+            let batch = small.receive(&broker, 1, PATIENCE_NS).unwrap();
+            assert_eq!(number_of(batch.messages()[0].payload()), number);
+        }
+        publish_number(&broker, "never", 0).unwrap();
+        waiting.join().unwrap();
+    });
+    assert_eq!(end(&broker, server), COUNT + 1);
 }
 
 #[test]

@@ -9,5 +9,6 @@ mod many;
 mod peer;
 mod promises;
 mod real;
+mod runs;
 mod seeds;
 mod world;
