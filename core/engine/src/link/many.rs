@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(grants(&mut far, 2, 3), [], "each by itself");
         assert_eq!(grants(&mut far, 2, 1), [4]);
         assert_eq!(grants(&mut far, 1, 4), [], "it was granted those already");
-        assert_eq!(grants(&mut far, 1, 5), [4]);
+        assert_eq!(grants(&mut far, 1, 4), [4]);
         assert_eq!(
             far.receive(3, 0),
             None,
