@@ -165,6 +165,30 @@ fn a_small_server_serves() {
 }
 
 #[test]
+fn a_small_server_needs_no_more_than_16_mb() {
+    let directory = Directory::new();
+    let program = env!("CARGO_BIN_EXE_fastmq");
+    let script = format!("ulimit -d 16384; exec {program} serve --listen unix:s --profile small");
+    let mut shell = std::process::Command::new("bash");
+    support::prepare(&mut shell, &directory);
+    let mut running = Running::start(shell.args(["-c", &script]));
+    assert_eq!(running.line(), "listening at unix:s");
+    let server = Server {
+        directory,
+        running,
+        url: "unix:s".to_owned(),
+    };
+    let mut readers = [(); 10].map(|()| server.subscriber(&["news", "--raw"]));
+    let payload = "x".repeat(500);
+    out(&server.run(&["pub", "news", &payload, "--count", "2000"]));
+    for reader in &mut readers {
+        for _ in 0..2000 {
+            assert_eq!(reader.line(), payload);
+        }
+    }
+}
+
+#[test]
 fn one_server_has_a_data_root_at_a_time() {
     let server = Server::start();
     let mode = fs::metadata(server.directory.path(".fastmq/data")).unwrap();
