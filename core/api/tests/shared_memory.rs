@@ -1,14 +1,19 @@
 //! Clients that share memory with their broker's process, end to end.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use fastmq::{
     Client, ConnectOptions, Delivery, Message, Options, Server, ServerOptions, Status,
     SubscribeOptions, Subscription,
 };
+use fastmq_test_support::readable::is_readable;
 
 const PATIENCE_NS: u64 = 30_000_000_000;
+const PATIENCE: Duration = Duration::from_nanos(PATIENCE_NS);
 
 /// A broker that listens at a socket of its own, and the socket.
 fn serve(name: &str) -> (Client, Server, PathBuf) {
@@ -62,6 +67,7 @@ fn messages_and_requests_cross_the_rings() {
     assert_eq!(mappings(), 4);
     publish_everywhere([&local, &left, &right]);
     ask_everywhere([&local, &left, &right]);
+    wake_a_loop(&path, &local);
     left.close();
     right.close();
     server.close(PATIENCE_NS);
@@ -85,6 +91,36 @@ fn publish_everywhere(clients: [&Client; 3]) {
             }
         });
     }
+}
+
+/// A client without a thread, whose loop sleeps on a descriptor, hears of each message.
+fn wake_a_loop(path: &Path, sender: &Client) {
+    let options = ConnectOptions {
+        polled: true,
+        ..ConnectOptions::default()
+    };
+    let url = format!("shm:{}", path.display());
+    let polled = Client::connect(&url, options).unwrap();
+    let heard = Arc::new(AtomicU64::new(0));
+    let counting = heard.clone();
+    let handler = SubscribeOptions {
+        delivery: Delivery::Dispatch,
+        on_message: Some(Box::new(move |_| {
+            counting.fetch_add(1, Ordering::SeqCst);
+        })),
+        ..SubscribeOptions::default()
+    };
+    let subscription = polled.subscribe_with("loop", handler).unwrap();
+    let fd = polled.fd().unwrap();
+    for round in 1..=500 {
+        sender.publish("loop", b"wake").unwrap();
+        while heard.load(Ordering::SeqCst) < round {
+            assert!(is_readable(fd, PATIENCE), "{round}");
+            polled.dispatch(0, 0).unwrap();
+        }
+    }
+    subscription.unsubscribe();
+    polled.close();
 }
 
 /// Echoes of payloads up to the largest, by a client that shares memory and by the broker itself.

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use crate::clock;
 use crate::event::{add_one, eventfd, own};
 use crate::fork::is_forked_child;
 
@@ -156,6 +157,12 @@ pub fn wake_event() -> io::Result<OwnedFd> {
 /// caller up: eventfds are taken from, and given to, processes of the same user only.
 pub fn wake(event: &OwnedFd) {
     add_one(event);
+}
+
+/// The monotonic clock, for whoever spins on shared memory. Not in a simulation: that has none.
+#[must_use]
+pub fn now_ns() -> u64 {
+    clock::monotonic_ns()
 }
 
 /// The effective user of this process.

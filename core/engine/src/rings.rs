@@ -11,6 +11,7 @@
 //! Bounded: [`RINGS_MAX`] connections of a server, [`BURST_BYTES`] of each in a turn (or one
 //! frame), and one vector in flight for each. Not here: HELLO and WELCOME.
 
+use std::hint;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,6 +27,10 @@ pub(crate) const RINGS_MAX: usize = 64;
 pub(crate) const RING_BYTES: u64 = 4 << 20;
 /// Smallest and largest ring that a client takes from a server.
 const RING_BYTES_TAKEN: std::ops::RangeInclusive<u64> = 32 << 10..=256 << 20;
+/// Waits in a row that end by the rings before the sockets are asked, too: that is a system call.
+const PASSED_OVER_MAX: u32 = 8;
+/// Looks at the rings between two of them.
+const LOOKS_PER_CALL: u32 = 128;
 /// Bytes that a connection may bring in a turn before the others have theirs.
 const BURST_BYTES: usize = 64 << 10;
 
@@ -108,6 +113,8 @@ pub(crate) struct Rings {
     /// Its loop sleeps elsewhere, on the descriptor of its sockets: the other sides are told so in
     /// each turn.
     is_polled: bool,
+    /// Waits in a row that have not asked the sockets.
+    passed_over: u32,
     /// Where the turn is in `lines`.
     at: usize,
     /// The bytes that are shown.
@@ -196,23 +203,46 @@ impl Rings {
         if self.lines.is_empty() {
             return sockets.wait(deadline_ns, spin_ns, look);
         }
-        let lines = &mut self.lines;
-        lines.iter_mut().for_each(Line::release);
-        if self.is_polled && deadline_ns == 0 {
-            lines.iter().for_each(Line::announce);
+        self.at = 0;
+        self.lines.iter_mut().for_each(Line::release);
+        let lines = &self.lines;
+        let mut is_there = |why| lines.iter().any(Line::has_news) || look(why);
+        if !self.is_polled
+            && self.passed_over < PASSED_OVER_MAX
+            && (is_there(Look::Spinning) || deadline_ns == 0)
+        {
+            self.passed_over += 1;
+            return Ok(Waited::Ready);
+        }
+        self.passed_over = 0;
+        if deadline_ns > 0 && spin_ns > 0 && !self.is_polled {
+            let end_ns = shared::now_ns().saturating_add(spin_ns).min(deadline_ns);
+            while shared::now_ns() < end_ns {
+                for _ in 0..LOOKS_PER_CALL {
+                    if is_there(Look::Spinning) {
+                        return Ok(Waited::Spun);
+                    }
+                    hint::spin_loop();
+                }
+                if sockets.wait(0, 0, &mut |_| false)? == Waited::Ready {
+                    return Ok(Waited::Spun);
+                }
+            }
         }
         let mut has_slept = false;
-        let waited = sockets.wait(deadline_ns, spin_ns, &mut |why| {
+        let waited = sockets.wait(deadline_ns, 0, &mut |why| {
             if why == Look::Sleeping {
                 has_slept = true;
                 lines.iter().for_each(Line::announce);
             }
             lines.iter().any(Line::has_news) || look(why)
         });
-        if has_slept && !self.is_polled {
+        if self.is_polled {
+            // Before the turn takes what is there: the loop may sleep behind it without a word.
+            lines.iter().for_each(Line::announce);
+        } else if has_slept {
             lines.iter().for_each(|line| line.rings.awake());
         }
-        self.at = 0;
         waited
     }
 

@@ -60,6 +60,13 @@ impl Spin {
         }
     }
 
+    /// Says that a spin found nothing, and how long it took from its begin until something came. If
+    /// a longer spin had found it, the next one is longer: else it would never be again, once
+    /// something has come late a few times.
+    pub fn learn_late(&self, late_ns: u64) {
+        self.learn(late_ns < SPIN_NS_FIRST);
+    }
+
     /// Says whether the last spin found something.
     pub fn learn(&self, has_hit: bool) {
         let now = self.budget_ns.load(Ordering::Relaxed);

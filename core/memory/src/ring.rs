@@ -16,8 +16,6 @@
 //! Invariants: `head ≤ tail ≤ head + capacity` of our own cursors; all are multiples of 8; frames
 //! that we write do not wrap. Not here: sockets and eventfds, and how long to spin.
 
-use std::mem::MaybeUninit;
-
 use crate::sync::{AtomicU64, Ordering, fence_full};
 use crate::words::MAGIC;
 
@@ -458,9 +456,12 @@ fn word(memory: &Memory, at: usize) -> &AtomicU64 {
 fn copy_out(words: &[AtomicU64], into: &mut Vec<u8>) {
     let end = into.len() + 8 * words.len();
     let spare = &mut into.spare_capacity_mut()[..8 * words.len()];
-    for (word, bytes) in words.iter().zip(spare.as_chunks_mut().0) {
-        let word: [u8; 8] = word.load(Ordering::Relaxed).to_ne_bytes();
-        *bytes = word.map(MaybeUninit::new);
+    for (word, bytes) in words.iter().zip(spare.as_chunks_mut::<8>().0) {
+        let word = word.load(Ordering::Relaxed).to_ne_bytes();
+        // One store: a `map` over the bytes became a call for each.
+        let place = bytes.as_mut_ptr().cast::<[u8; 8]>();
+        // SAFETY: `place` is eight bytes of the vector's spare capacity, borrowed exclusively.
+        unsafe { place.write(word) };
     }
     // SAFETY: the bytes up to there were just written, within the capacity.
     unsafe { into.set_len(end) };

@@ -189,12 +189,15 @@ impl Shard {
         let waited = self
             .rings
             .wait(&mut *self.sockets, deadline_ns, spin_ns, &mut look)?;
+        let before_ns = self.parts.now_ns;
+        self.parts.read_clock();
         match waited {
             Waited::Spun => self.spin.learn(true),
-            Waited::Slept | Waited::TimedOut if spin_ns > 0 => self.spin.learn(false),
+            Waited::Slept | Waited::TimedOut if spin_ns > 0 => {
+                self.spin.learn_late(self.parts.now_ns - before_ns);
+            }
             _ => {}
         }
-        self.parts.read_clock();
         self.take_completions();
         self.take_inbox();
         self.take_times();
