@@ -12,7 +12,8 @@ use super::clock::Stopwatch;
 use super::pin;
 use super::plan::Cores;
 
-const ROUNDS_PER_STEP: u64 = 1000;
+/// Few: on a busy machine each may take as long as the kernel lets others run.
+const ROUNDS_PER_STEP: u64 = 50;
 /// The median of this many slices counts, so that a short disturbance does not.
 const SLICES: usize = 5;
 const SLICE: Duration = Duration::from_millis(4);
