@@ -168,9 +168,13 @@ fn soak_a_server() {
     let (messages, seconds) = (number(MESSAGES, 1_000_000_000), number(SECONDS, 60));
     let directory = std::env::temp_dir();
     let path = directory.join(format!("fastmq-soak-{}.sock", std::process::id()));
-    let urls = format!("unix:{},tcp://127.0.0.1:0", path.display());
+    let shared = path.with_extension("shm");
+    let (at, shared_at) = (path.display(), shared.display());
+    let urls = format!("unix:{at},tcp://127.0.0.1:0,shm:{shared_at}");
     let server = Process::start(&urls, &[]);
-    let (unix, tcp) = (&*server.urls[0], &*server.urls[1]);
+    let [unix, tcp, shm] = &server.urls[..] else {
+        panic!("{:?}", server.urls);
+    };
     let work = Work::default();
     let heard = AtomicU64::new(0);
     let (begun, patience) = (Instant::now(), Duration::from_secs(120));
@@ -190,6 +194,8 @@ fn soak_a_server() {
         });
         scope.spawn(|| come_and_go(unix, work));
         scope.spawn(|| come_and_go(tcp, work));
+        scope.spawn(|| ask(shm, "echo", 2, work));
+        scope.spawn(|| come_and_go(shm, work));
         let (mut last, mut moved) = (0, Instant::now());
         loop {
             thread::park_timeout(Duration::from_secs(1));
@@ -220,4 +226,5 @@ fn soak_a_server() {
     assert!(done >= messages, "{done} messages, then none");
     assert!(resident <= warm + GROWTH_MAX, "{resident} bytes");
     let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(&shared);
 }
