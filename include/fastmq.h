@@ -23,6 +23,14 @@
  * subjects that begin with $SYS. */
 #define FASTMQ_SUBJECT_STATS "$SYS.SERVER.STATS"
 
+/* Clients, too: whoever connects to a broker that listens is told on $SYS.CONNECTED.NAME,
+ * and on $SYS.DISCONNECTED.NAME when the connection ends. The payload is the name, the first header
+ * has the client's number, in decimal, the second one says how the connection broke, if it did. */
+#define FASTMQ_SUBJECT_CONNECTED "$SYS.CONNECTED"
+#define FASTMQ_SUBJECT_DISCONNECTED "$SYS.DISCONNECTED"
+#define FASTMQ_HEADER_CLIENT "Client"
+#define FASTMQ_HEADER_BROKEN "Broken"
+
 /* As many answers as there are responders. */
 #define FASTMQ_ANSWERS_ALL UINT32_MAX
 
@@ -454,6 +462,8 @@ enum fastmq_event_kind
     FASTMQ_EVENT_SLOW = 6,
     // The server will close; the client goes to another one, or comes back.
     FASTMQ_EVENT_DRAINING = 7,
+    // The server will refuse something soon: `detail`.
+    FASTMQ_EVENT_LIMIT = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -988,8 +998,8 @@ void fastmq_close(struct fastmq_client *client);
 // what that is, UNAVAILABLE or TIMEOUT. A request or its answer may be DISCONNECTED (it was open
 // when the connection broke: it may or may not have been handled) or UNAVAILABLE (there is none).
 // A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and must not ask or subscribe
-// there (MISUSE). What is not there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last
-// values, fastmq_listen.
+// there (MISUSE). UNSUPPORTED: keeping last values, fastmq_listen. All that differs is in
+// docs/reference/processes.md.
 //
 // `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 // yours until fastmq_close, which sends what was accepted and waits for a running on_event for at

@@ -39,6 +39,8 @@ pub enum fastmq_event_kind {
     FASTMQ_EVENT_SLOW = 6,
     /// The server will close; the client goes to another one, or comes back.
     FASTMQ_EVENT_DRAINING = 7,
+    /// The server will refuse something soon: `detail`.
+    FASTMQ_EVENT_LIMIT = 8,
 }
 
 /// Bits of `fastmq_event.flags`.
@@ -241,6 +243,10 @@ fn for_c(event: &Event<'_>) -> Option<fastmq_event> {
             ..of(kind::FASTMQ_EVENT_SLOW)
         },
         Event::Draining => of(kind::FASTMQ_EVENT_DRAINING),
+        Event::Limit { why } => fastmq_event {
+            detail: fastmq_bytes::of(why.as_bytes()),
+            ..of(kind::FASTMQ_EVENT_LIMIT)
+        },
         // The enum of the engine may grow; whoever adds to it adds here.
         _ => return None,
     })
@@ -315,8 +321,8 @@ impl fastmq_connect_options {
 /// what that is, UNAVAILABLE or TIMEOUT. A request or its answer may be DISCONNECTED (it was open
 /// when the connection broke: it may or may not have been handled) or UNAVAILABLE (there is none).
 /// A callback with FASTMQ_DELIVERY_INLINE runs where on_event does, and must not ask or subscribe
-/// there (MISUSE). What is not there yet is UNSUPPORTED: queues with FASTMQ_POLICY_LATEST, last
-/// values, fastmq_listen.
+/// there (MISUSE). UNSUPPORTED: keeping last values, fastmq_listen. All that differs is in
+/// docs/reference/processes.md.
 ///
 /// `urls` and `options` are borrowed until the call returns; NULL options: the defaults. `*out` is
 /// yours until fastmq_close, which sends what was accepted and waits for a running on_event for at
@@ -415,5 +421,7 @@ mod tests {
         let seen = for_c(&Event::Slow { bytes: 8 }).unwrap();
         assert_eq!((seen.kind, seen.count), (6, 8));
         assert_eq!(for_c(&Event::Draining).unwrap().kind, 7);
+        let seen = for_c(&Event::Limit { why }).unwrap();
+        assert_eq!((seen.kind, seen.detail.size), (8, why.len()));
     }
 }

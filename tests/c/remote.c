@@ -215,21 +215,84 @@ static void several_answers(void)
     end(&served);
 }
 
+static void latest_values_and_presence(void)
+{
+    struct served served;
+    serve(&served, NULL);
+    fastmq_connect_options named = {.struct_size = sizeof named, .name = text("meter")};
+    fastmq_subscribe_options options = {.struct_size = sizeof options};
+    fastmq_subscription *latest = NULL, *present = NULL;
+    fastmq_client *remote = connect_to(served.url[0]), *meter = NULL;
+    options.policy = FASTMQ_POLICY_LATEST;
+    CHECK_STATUS(fastmq_subscribe(remote, text("price"), &options, &latest), FASTMQ_OK,
+                 "a remote client has a latest queue");
+    options.policy = FASTMQ_POLICY_BACKPRESSURE;
+    NEED(fastmq_subscribe(remote, text(FASTMQ_SUBJECT_CONNECTED ".meter"), &options, &present)
+         == FASTMQ_OK);
+    uint32_t last = 0;
+    for (uint32_t number = 1; number <= 100; number++) {
+        NEED(publish_number(served.broker, "price", number) == FASTMQ_OK);
+    }
+    while (last != 100) {
+        last = next_number(latest);
+    }
+    CHECK_NUMBER(last, 100, "the newest comes");
+    NEED(fastmq_connect(served.url[1], &named, &meter) == FASTMQ_OK);
+    fastmq_batch *batch = NULL;
+    size_t count = 0;
+    CHECK_STATUS(fastmq_receive(fastmq_subscription_queue(present), 1, PATIENCE, &batch), FASTMQ_OK,
+                 "it hears who connects");
+    const fastmq_message *m = fastmq_batch_messages(batch, &count);
+    CHECK(m[0].payload.size == 5 && memcmp(m[0].payload.data, "meter", 5) == 0, "by name");
+    fastmq_batch_free(batch);
+    fastmq_close(meter);
+    fastmq_unsubscribe(latest);
+    fastmq_unsubscribe(present);
+    fastmq_close(remote);
+    end(&served);
+}
+
+static void a_drain_brings_what_waits(void)
+{
+    enum { COUNT = 500 };
+    struct served served;
+    serve(&served, NULL);
+    fastmq_client *remote = connect_to(served.url[0]);
+    fastmq_subscription *numbers = subscribe(remote, "to.remote");
+    fastmq_subscription *heard = subscribe(served.broker, "to.local");
+    for (uint32_t number = 0; number < COUNT; number++) {
+        NEED(publish_number(served.broker, "to.remote", number) == FASTMQ_OK);
+        NEED(publish_number(remote, "to.local", number) == FASTMQ_OK);
+    }
+    CHECK_STATUS(fastmq_drain(remote, 50 * MILLISECOND), FASTMQ_TIMEOUT, "it is not read yet");
+    int in_order = 1;
+    for (uint32_t number = 0; number < COUNT; number++) {
+        in_order &= next_number(numbers) == number;
+    }
+    CHECK(in_order, "all that waited at the server has come");
+    CHECK_STATUS(fastmq_drain(remote, PATIENCE), FASTMQ_OK, "then the drain ends");
+    CHECK_STATUS(publish_number(remote, "to.local", 1), FASTMQ_CLOSED, "nothing new is taken");
+    in_order = 1;
+    for (uint32_t number = 0; number < COUNT; number++) {
+        in_order &= next_number(heard) == number;
+    }
+    CHECK(in_order, "what was published has left");
+    fastmq_unsubscribe(numbers);
+    fastmq_unsubscribe(heard);
+    fastmq_close(remote);
+    end(&served);
+}
+
 /* What remote clients cannot do yet is refused, and not done by halves. */
 static void not_there_yet(void)
 {
     struct served served;
     serve(&served, NULL);
     fastmq_client *remote = connect_to(served.url[0]);
-    fastmq_subscribe_options latest = {.struct_size = sizeof latest};
-    fastmq_subscription *subscription = NULL;
     fastmq_outgoing message = outgoing("later", text("?"));
-    latest.policy = FASTMQ_POLICY_LATEST;
-    CHECK_STATUS(fastmq_subscribe(remote, text("later"), &latest, &subscription),
-                 FASTMQ_UNSUPPORTED, "a latest queue is UNSUPPORTED");
     message.flags = FASTMQ_OUTGOING_KEEP_LAST;
     CHECK_STATUS(fastmq_publish_message(remote, &message), FASTMQ_UNSUPPORTED,
-                 "and so are last values");
+                 "keeping last values is UNSUPPORTED");
     fastmq_close(remote);
     end(&served);
 }
@@ -788,6 +851,8 @@ int main(int count, char **arguments)
     request_and_reply();
     several_threads();
     several_answers();
+    latest_values_and_presence();
+    a_drain_brings_what_waits();
     not_there_yet();
     callbacks();
     foreign_loop();

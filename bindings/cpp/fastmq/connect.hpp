@@ -37,6 +37,8 @@ enum class event_kind : std::uint32_t {
     slow = FASTMQ_EVENT_SLOW,
     /// The server will close; the client goes to another one, or comes back.
     draining = FASTMQ_EVENT_DRAINING,
+    /// The server will refuse something soon: detail().
+    limit = FASTMQ_EVENT_LIMIT,
 };
 
 /// A look at what has happened to a connection; it and its views live until the callback returns.

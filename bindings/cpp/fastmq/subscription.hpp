@@ -23,6 +23,15 @@ inline constexpr std::string_view subject_joined = FASTMQ_SUBJECT_JOINED;
 inline constexpr std::string_view subject_left = FASTMQ_SUBJECT_LEFT;
 /// The header that has the id.
 inline constexpr std::string_view header_subscription = FASTMQ_HEADER_SUBSCRIPTION;
+/// Which client has connected to a broker that listens: on this subject and its name behind it. The
+/// payload is the name.
+inline constexpr std::string_view subject_connected = FASTMQ_SUBJECT_CONNECTED;
+/// Which one has gone.
+inline constexpr std::string_view subject_disconnected = FASTMQ_SUBJECT_DISCONNECTED;
+/// The header that has the client's number, in decimal.
+inline constexpr std::string_view header_client = FASTMQ_HEADER_CLIENT;
+/// The header that says how a connection broke, if it did.
+inline constexpr std::string_view header_broken = FASTMQ_HEADER_BROKEN;
 
 /// Figures of a subscription since it was made.
 using subscription_statistics = fastmq_subscription_statistics;

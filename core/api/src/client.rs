@@ -43,9 +43,10 @@ impl Client {
     /// wait for the next connection up to `store_max` bytes. [`crate::Event`] tells what has
     /// happened.
     ///
-    /// Not yet: latest queues, last values of its own. A handler with [`Delivery::Inline`] runs on
-    /// that thread, and must not ask or subscribe there (MISUSE). Close the client, which sends
-    /// what was accepted: one that nobody holds ends by itself, but up to ten seconds later.
+    /// It keeps no last values (UNSUPPORTED); what else differs is in
+    /// `docs/reference/processes.md`. A handler with [`Delivery::Inline`] runs on that thread, and
+    /// must not ask or subscribe there (MISUSE). Close the client, which sends what was accepted:
+    /// one that nobody holds ends by itself, but up to ten seconds later.
     ///
     /// ```no_run
     /// # fn main() -> fastmq::Result<()> {

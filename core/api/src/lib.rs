@@ -64,6 +64,9 @@ mod serving;
 mod subscription;
 
 pub use client::Client;
+pub use fastmq_engine::connections::{
+    HEADER_BROKEN, HEADER_CLIENT, SUBJECT_CONNECTED, SUBJECT_DISCONNECTED,
+};
 pub use fastmq_engine::dispatch::ready;
 pub use fastmq_engine::driver::pages::PageOptions;
 pub use fastmq_engine::driver::scheduling::{Scheduling, ThreadName, ThreadOptions};

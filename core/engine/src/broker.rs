@@ -21,6 +21,7 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::kept::Kept;
 use crate::key_groups::KeyGroups;
 use crate::link::Uplink;
+use crate::message::Message;
 pub use crate::options::Options;
 use crate::options::{SubscribeOptions, check_capacity, check_options, check_subscribe};
 use crate::page_options::take_memory;
@@ -468,6 +469,23 @@ impl Broker {
         if let Ok(place) = self.requester_place((token >> 32) as u32) {
             place.settle_late(token, status);
         }
+    }
+
+    /// A request as its responder gets it. A server is told how long its asker waits, as it would
+    /// keep it for longer.
+    pub(crate) fn with_timeout<'a, 'm>(
+        &self,
+        message: &'a Message<'m>,
+        timeout_ns: u64,
+        room: &'a mut Option<Message<'m>>,
+    ) -> &'a Message<'m> {
+        if self.uplink.is_none() || message.ttl_ns > 0 || timeout_ns == u64::MAX {
+            return message;
+        }
+        room.insert(Message {
+            ttl_ns: timeout_ns,
+            ..*message
+        })
     }
 
     /// What a stream that answers this request may send to begin with; `None`: nobody takes one.

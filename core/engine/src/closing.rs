@@ -220,13 +220,16 @@ impl Broker {
             .compare_exchange(OPEN, DRAINING, Ordering::AcqRel, Ordering::Acquire);
         fence::heavy();
         let deadline_ns = self.driver.monotonic_ns().saturating_add(timeout_ns);
+        if let Some(uplink) = &self.uplink {
+            uplink.drain(deadline_ns)?;
+        }
         let draining = Draining::new(self.id());
         let pause = AtomicU32::new(0);
         let mut pause_ns = 1_000;
         loop {
             let (queues, messages, serving) = self.undrained(&draining);
             let handlers = serving + self.inline_running(&draining);
-            if queues == 0 && handlers == 0 {
+            if queues == 0 && handlers == 0 && !self.is_held_up() {
                 self.end_drain();
                 return Ok(());
             }
@@ -250,6 +253,18 @@ impl Broker {
                 .park(&pause, 0, deadline_ns.min(now_ns + pause_ns));
             pause_ns = (pause_ns * 2).min(1_000_000);
         }
+    }
+
+    /// Whether a remote client has deliveries that wait beside full queues. Who drives a client
+    /// itself drives it here, too.
+    fn is_held_up(&self) -> bool {
+        let Some(uplink) = &self.uplink else {
+            return false;
+        };
+        if uplink.held() > 0 && uplink.is_polled() {
+            let _is_stuck = uplink.dispatch();
+        }
+        uplink.held() > 0
     }
 
     /// Queues that are not empty, the messages in them, and empty ones whose handler runs: what

@@ -34,7 +34,16 @@ impl LatestTarget {
         subject: &[u8],
         publisher: u64,
     ) -> Result<Self> {
-        let subscription = entry.id();
+        Self::of(entry.id(), place, subject, publisher)
+    }
+
+    /// The same by the subscription's number.
+    pub(crate) fn of(
+        subscription: u32,
+        place: &Arc<Place>,
+        subject: &[u8],
+        publisher: u64,
+    ) -> Result<Self> {
         let slot = place.lanes.latest_slot(subscription, subject, publisher);
         Ok(Self {
             slot: slot.map_err(no_slot)?,
@@ -102,6 +111,19 @@ impl Writer {
             let held = u32::from(is_held(put));
             (held, self.note_put(target, put))
         })?
+    }
+
+    /// Puts a message into one slot, in whose place others were elsewhere before.
+    pub(crate) fn put_replacing(
+        &self,
+        target: &LatestTarget,
+        draft: &Draft<'_>,
+        replaced: u64,
+    ) -> Result<()> {
+        if replaced > 0 {
+            target.slot.note_replaced(replaced);
+        }
+        self.put_one(target, draft)
     }
 
     /// Puts a message into several slots. The others have it: where memory is missing it is

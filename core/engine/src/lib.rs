@@ -16,6 +16,7 @@ mod by_key;
 pub mod call;
 pub mod claim;
 mod closing;
+pub mod connections;
 mod credit;
 pub mod delivery;
 pub mod dispatch;

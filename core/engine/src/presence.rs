@@ -9,8 +9,10 @@
 //!
 //! Nobody waits for a listener: what its queue has no room for is dropped, counted and told.
 //!
-//! Not here: any other subject that begins with `$SYS`; there is none yet.
+//! Not here: clients that connect (`connections`); there is no other subject that begins with
+//! `$SYS`.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use fastmq_memory::{Draft, KeptMessage, Kind, Policy, Pushed};
 use fastmq_route::{SUBJECT_BYTES_MAX, SUBJECT_TOKENS_MAX, Text, matches};
 
 use crate::broker::Broker;
+use crate::connections::{self, SUBJECT_CONNECTED};
 use crate::error::{Error, Fault, Result, Status};
 use crate::options::SubscribeOptions;
 use crate::place::Place;
@@ -37,8 +40,8 @@ pub const SUBJECT_LEFT: &str = "$SYS.LEFT";
 pub const HEADER_SUBSCRIPTION: &str = "Subscription";
 
 const RESERVED: &[u8] = b"$SYS";
-/// The sizes, the name and ten digits.
-const HEADERS_BYTES: usize = 4 + HEADER_SUBSCRIPTION.len() + 10;
+/// A number of twenty digits and a short text, with their sizes and names.
+const HEADERS_BYTES: usize = 192;
 
 /// Whether the first token of a subject or a pattern is reserved.
 #[inline]
@@ -108,14 +111,16 @@ pub(crate) fn check_listener(pattern: &[u8], options: &SubscribeOptions<'_>) -> 
 /// The listeners of a broker.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
-    listeners: Mutex<Listeners>,
+    pub(crate) listeners: Mutex<Listeners>,
 }
 
 #[derive(Debug, Default)]
-struct Listeners {
+pub(crate) struct Listeners {
     /// By their serials.
     list: Vec<Listener>,
     next: u64,
+    /// Clients of servers of this broker, by server and number, and their names.
+    pub(crate) connections: HashMap<(u64, u64), Box<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -172,6 +177,11 @@ impl Broker {
         replay: bool,
     ) -> Result<bool> {
         let text = pattern.as_bytes();
+        if self.uplink.is_some() {
+            // The server tells of its own, and of this one.
+            let inserted = self.interest.insert(id, text, interested);
+            return inserted.map(|()| false).map_err(|_| Error::NO_MEMORY);
+        }
         let mut listeners = lock(&self.presence.listeners);
         if let Some(place) = interested.target().queue()
             && is_reserved(text)
@@ -180,7 +190,7 @@ impl Broker {
             let reserved = listeners.list.try_reserve(1);
             reserved.map_err(|_| Error::NO_MEMORY)?;
             if replay {
-                self.replay_present(id, text, &place)?;
+                self.replay_present(&listeners, id, text, &place)?;
             }
             if self.interest.insert(id, text, interested).is_err() {
                 place.lanes.forget_replays(id);
@@ -199,7 +209,8 @@ impl Broker {
         }
         let inserted = self.interest.insert(id, text, interested);
         inserted.map_err(|_| Error::NO_MEMORY)?;
-        Ok(self.tell(&mut listeners, SUBJECT_JOINED, id, text, group))
+        let notice = Notice::of(SUBJECT_JOINED, id, text, group);
+        Ok(self.tell(&mut listeners, &notice))
     }
 
     /// Takes a subscription out of the table, and tells the listeners; true: they have to be woken.
@@ -208,14 +219,12 @@ impl Broker {
         let Some(entry) = self.interest.remove(pattern, id) else {
             return (None, false);
         };
+        if self.uplink.is_some() {
+            return (Some(entry), false);
+        }
         if !is_reserved(pattern) {
-            let is_told = self.tell(
-                &mut listeners,
-                SUBJECT_LEFT,
-                id,
-                pattern,
-                entry.value().group(),
-            );
+            let notice = Notice::of(SUBJECT_LEFT, id, pattern, entry.value().group());
+            let is_told = self.tell(&mut listeners, &notice);
             return (Some(entry), is_told);
         }
         let listener = listeners.remove(id);
@@ -228,18 +237,10 @@ impl Broker {
     }
 
     /// Tells of a change; true if somebody has to be woken.
-    fn tell(
-        &self,
-        listeners: &mut Listeners,
-        base: &str,
-        id: u32,
-        pattern: &[u8],
-        group: &[u8],
-    ) -> bool {
+    pub(crate) fn tell(&self, listeners: &mut Listeners, notice: &Notice<'_>) -> bool {
         if listeners.list.is_empty() || !self.is_open() {
             return false;
         }
-        let notice = Notice::new(base, id, pattern, group);
         let draft = notice.draft(self);
         let mut is_told = false;
         for listener in &mut listeners.list {
@@ -260,13 +261,19 @@ impl Broker {
     }
 
     /// Hands to a new listener who is there, before all that comes later.
-    fn replay_present(&self, id: u32, pattern: &[u8], place: &Arc<Place>) -> Result<()> {
+    fn replay_present(
+        &self,
+        listeners: &Listeners,
+        id: u32,
+        pattern: &[u8],
+        place: &Arc<Place>,
+    ) -> Result<()> {
         let mut rest = 0;
-        self.each_present(pattern, |_| rest += 1);
+        self.each_present(listeners, pattern, |_| rest += 1);
         let promised = place.lanes.promise_replays(rest);
         promised.map_err(|_| Error::NO_MEMORY)?;
         let mut result = Ok(());
-        self.each_present(pattern, |draft| {
+        self.each_present(listeners, pattern, |draft| {
             if result.is_err() {
                 return;
             }
@@ -288,13 +295,24 @@ impl Broker {
     }
 
     /// Visits who is there, as it was told when they joined, if a pattern matches that.
-    fn each_present(&self, pattern: &[u8], mut visit: impl FnMut(&Draft<'_>)) {
+    fn each_present(
+        &self,
+        listeners: &Listeners,
+        pattern: &[u8],
+        mut visit: impl FnMut(&Draft<'_>),
+    ) {
+        for ((_, client), name) in &listeners.connections {
+            let notice = connections::notice(SUBJECT_CONNECTED, *client, name);
+            if matches(pattern, notice.subject.as_bytes()) {
+                visit(&notice.draft(self));
+            }
+        }
         self.interest.for_each(|entry| {
             let text = entry.pattern().as_bytes();
             if is_reserved(text) {
                 return;
             }
-            let notice = Notice::new(SUBJECT_JOINED, entry.id(), text, entry.value().group());
+            let notice = Notice::of(SUBJECT_JOINED, entry.id(), text, entry.value().group());
             if matches(pattern, notice.subject.as_bytes()) {
                 visit(&notice.draft(self));
             }
@@ -313,32 +331,50 @@ impl Broker {
 }
 
 /// What is told of one change.
-struct Notice<'a> {
+pub(crate) struct Notice<'a> {
     subject: Bytes<SUBJECT_BYTES_MAX>,
     headers: Bytes<HEADERS_BYTES>,
-    pattern: &'a [u8],
+    /// The pattern of a subscription, or the name of a client.
+    text: &'a [u8],
     group: &'a [u8],
 }
 
 impl<'a> Notice<'a> {
-    fn new(base: &str, id: u32, pattern: &'a [u8], group: &'a [u8]) -> Self {
-        let mut digits = Bytes::<10>::default();
-        let mut room = &mut digits.bytes[..];
-        // Ten digits are enough for 32 bits.
-        let _ = write!(room, "{id}");
-        digits.size = 10 - room.len();
-        let mut headers = Bytes::default();
-        let name = HEADER_SUBSCRIPTION.as_bytes();
-        headers.push(&(name.len() as u16).to_le_bytes());
-        headers.push(&(digits.size as u16).to_le_bytes());
-        headers.push(name);
-        headers.push(digits.as_bytes());
-        Self {
-            subject: subject_of(base.as_bytes(), pattern),
-            headers,
-            pattern,
+    /// Of a subscription.
+    fn of(base: &str, id: u32, pattern: &'a [u8], group: &'a [u8]) -> Self {
+        Self::new(base, (HEADER_SUBSCRIPTION, u64::from(id)), pattern, group)
+    }
+
+    pub(crate) fn new(
+        base: &str,
+        (name, number): (&str, u64),
+        text: &'a [u8],
+        group: &'a [u8],
+    ) -> Self {
+        let mut notice = Self {
+            subject: subject_of(base.as_bytes(), text),
+            headers: Bytes::default(),
+            text,
             group,
-        }
+        };
+        let mut digits = [0; 20];
+        let mut room = &mut digits[..];
+        // Twenty digits are enough for 64 bits.
+        let _ = write!(room, "{number}");
+        let size = 20 - room.len();
+        notice.add_header(name, &digits[..size]);
+        notice
+    }
+
+    /// Adds a header; what is too long for it is cut.
+    pub(crate) fn add_header(&mut self, name: &str, value: &[u8]) {
+        let headers = &mut self.headers;
+        let left = HEADERS_BYTES.saturating_sub(headers.size + 4 + name.len());
+        let value = &value[..value.len().min(left)];
+        headers.push(&(name.len() as u16).to_le_bytes());
+        headers.push(&(value.len() as u16).to_le_bytes());
+        headers.push(name.as_bytes());
+        headers.push(value);
     }
 
     fn draft(&self, broker: &Broker) -> Draft<'_> {
@@ -349,7 +385,7 @@ impl<'a> Notice<'a> {
             flags: flag::SIZES | stamped,
             timestamp,
             subject: self.subject.as_bytes(),
-            payload: self.pattern,
+            payload: self.text,
             key: self.group,
             headers: self.headers.as_bytes(),
             ..Draft::default()
@@ -374,7 +410,9 @@ fn subject_of(base: &[u8], pattern: &[u8]) -> Bytes<SUBJECT_BYTES_MAX> {
             token => subject.push(token),
         };
     }
-    if !is_fitting || tokens > SUBJECT_TOKENS_MAX {
+    is_fitting &= tokens <= SUBJECT_TOKENS_MAX;
+    // What is no pattern, as the name of a client may be, is not told by the subject either.
+    if !is_fitting || fastmq_route::check_subject(subject.as_bytes()).is_err() {
         subject.size = base_size;
     }
     subject

@@ -173,6 +173,8 @@ impl Requester {
         if !has_own && message.subject.is_empty() {
             return Err(NO_SUBJECT);
         }
+        let mut room = None;
+        let message = self.broker().with_timeout(message, timeout_ns, &mut room);
         let number = self.take(user_token, timeout_ns)?;
         let token = self.answers.token(number);
         let sent = if message.subject.is_empty() {
@@ -323,6 +325,8 @@ impl Requester {
     ) -> Result<R> {
         let subject = &*self.subject;
         let (route, writer) = (&mut self.route, &self.writer);
+        let mut room = None;
+        let message = writer.broker().with_timeout(message, timeout_ns, &mut room);
         let use_answer = |status, payload: &[u8], headers: &[u8]| {
             with_answer(status, payload, headers, use_answer)
         };

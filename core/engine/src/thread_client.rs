@@ -105,6 +105,11 @@ impl ThreadClient {
         let use_answer = |status, payload: &[u8], headers: &[u8]| {
             with_answer(status, payload, headers, use_answer)
         };
+        let mut room = None;
+        let message = self
+            .writer
+            .broker()
+            .with_timeout(message, timeout_ns, &mut room);
         self.ask(message.subject, timeout_ns, use_answer, |token, asking| {
             self.writer.request_message(message, token, asking)
         })

@@ -272,6 +272,11 @@ impl SlotWriter {
         self.notify()
     }
 
+    /// Counts updates that were replaced before they came here.
+    pub fn note_replaced(&self, updates: u64) {
+        self.slot.note_replaced(updates);
+    }
+
     /// Counts an update that could not be put.
     pub fn count_dropped(&self) {
         self.slot.count_dropped();

@@ -25,7 +25,7 @@ pub(super) struct Operations {
 
 impl Operations {
     /// A number for an operation about a subscription.
-    fn begin(&mut self, subscription: u32) -> std::result::Result<u32, NoMemory> {
+    pub(super) fn begin(&mut self, subscription: u32) -> std::result::Result<u32, NoMemory> {
         self.open.try_reserve(1).map_err(|_| NoMemory)?;
         loop {
             self.next = self.next.wrapping_add(1);
@@ -56,11 +56,6 @@ pub(super) struct Subscribed {
     is_awaited: bool,
 }
 
-const LATEST: Error = Error::new(&Fault(
-    Status::Unsupported,
-    "a remote client has no latest queues yet",
-));
-
 const LACKING: Error = Error::new(&Fault(
     Status::Unsupported,
     "the server cannot do what this subscription asks for",
@@ -90,9 +85,12 @@ impl Uplink {
             Policy::Backpressure => 1,
             Policy::DropOldest => 2,
             Policy::DropNewest => 3,
-            Policy::Latest => return Err(LATEST),
+            Policy::Latest => 4,
         };
         let (mut flags, mut needs) = (0, 0);
+        if policy == 4 {
+            needs |= capability::LATEST;
+        }
         if options.group_mode == GroupMode::KeyShared {
             flags |= flag::KEY_SHARED;
             needs |= capability::KEY_SHARED;
@@ -184,6 +182,7 @@ impl Uplink {
         }
         state.gone.push(id);
         if state.phase == Phase::Online
+            && !state.draining.is_done
             && let Ok(operation) = state.operations.begin(0)
         {
             // Without memory deliveries go on to come, and are dropped.
@@ -252,6 +251,7 @@ impl State {
     /// The server has answered an operation.
     pub(super) fn answered(&mut self, operation: u32, result: Result<()>) -> Refusal {
         let id = self.operations.open.remove(&operation).unwrap_or(0);
+        self.draining.answered(operation);
         let is_refused = result.is_err();
         match self.subscriptions.get_mut(&id) {
             Some(subscribed) if subscribed.is_awaited => {

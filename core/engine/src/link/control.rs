@@ -108,7 +108,11 @@ impl Session {
                 });
             }
             event::SLOW => self.tell(&Event::Slow { bytes: count }),
-            event::LIMIT => log::write(log::Level::Warn, "link", &sentence_of(control)),
+            event::LIMIT => {
+                let why = sentence_of(control);
+                log::write(log::Level::Warn, "link", &why);
+                self.tell(&Event::Limit { why: &why });
+            }
             _ => {}
         }
     }

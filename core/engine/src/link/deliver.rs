@@ -16,6 +16,7 @@ use fastmq_wire::{Aliases, Frame, Frames, Message, Side, round_up};
 
 use crate::call;
 use crate::error::{Error, Result, Status};
+use crate::latest::LatestTarget;
 use crate::log;
 use crate::route::{Group, LaneTarget};
 use crate::subscription::Target;
@@ -88,7 +89,9 @@ impl Deliveries {
         let place = target.queue().map_or(0, |place| place.id());
         let is_behind = self.held.contains_key(&place);
         if !is_behind || kind == Kind::Request {
-            note_lost(writer, &target, id, message.lost());
+            if !is_latest(&target) {
+                note_lost(writer, &target, id, message.lost());
+            }
             let outcome = deliver(uplink, writer, &target, message, kind, subject, now_ns)?;
             if let Outcome::Done = outcome {
                 self.note_last(writer, &target, id)?;
@@ -193,7 +196,9 @@ impl Deliveries {
         };
         let target = subscribed.target.clone();
         drop(state);
-        if let Target::Queue(place) = &target {
+        if let Target::Queue(place) = &target
+            && !place.is_latest()
+        {
             writer.lane_to(place)?;
         }
         self.targets.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
@@ -231,6 +236,11 @@ impl Deliveries {
             false
         });
         done
+    }
+
+    /// Deliveries that wait for room.
+    pub(super) fn held_count(&self) -> usize {
+        self.held.values().map(VecDeque::len).sum()
     }
 
     /// When to try again, unless whoever makes room calls.
@@ -338,6 +348,11 @@ fn put_message(lane: &mut LaneWriter, message: &Message<'_>, (subject, named): N
     lane.push_quiet(&draft, id) == Ok(Pushed::Written)
 }
 
+/// Whether a target keeps one message of each subject.
+fn is_latest(target: &Target) -> bool {
+    target.queue().is_some_and(|place| place.is_latest())
+}
+
 /// Counts losses of a subscription, and has its next message tell them.
 fn note_lost(writer: &Writer, target: &Target, id: u32, lost: u64) {
     let lost = lost.min(LOST_MAX);
@@ -350,6 +365,7 @@ fn note_lost(writer: &Writer, target: &Target, id: u32, lost: u64) {
         slot.count_dropped_by(lost);
     }
     if let Target::Queue(place) = target
+        && !place.is_latest()
         && let Ok(index) = writer.lane_to(place)
         && let Some(lane) = writer.lanes.borrow_mut().get(index)
     {
@@ -429,6 +445,21 @@ fn deliver(
     if let Some(ttl_ns) = message.ttl_ns() {
         draft.flags |= flag::EXPIRY;
         draft.expiry = now_ns.saturating_add(ttl_ns);
+    }
+    if place.is_latest() {
+        // What LOST counts was replaced at the server, by this one.
+        let counted = if message.sequence().is_some() {
+            publisher
+        } else {
+            0
+        };
+        let (subject, lost) = (draft.subject, message.lost().min(LOST_MAX));
+        let slot = LatestTarget::of(id, place, subject, counted);
+        let put = slot.and_then(|slot| writer.put_replacing(&slot, &draft, lost));
+        if put.is_err() {
+            note_lost(writer, target, id, 1);
+        }
+        return Ok(Outcome::Done);
     }
     let target = LaneTarget {
         lane: writer.lane_to(place)?,

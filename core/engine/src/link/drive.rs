@@ -386,29 +386,28 @@ impl Drive {
         }
         self.at = Where::Pausing(now_ns + pause_ns);
         let has_failed = self.failed >= self.servers.len();
-        if let Some(urls) = self.session.elsewhere.take() {
-            self.go_elsewhere(&urls);
+        if let Some(urls) = self.session.others.take() {
+            let _first = self.learn_servers(&urls);
+        }
+        if let Some(urls) = self.session.elsewhere.take()
+            && let Some(first) = self.learn_servers(&urls)
+        {
+            self.next = first;
         }
         self.session.end(why, has_failed);
     }
 
-    /// The next servers are those that the last one has named.
-    fn go_elsewhere(&mut self, urls: &str) {
+    /// Adds servers that the last one has named; where the first of them is.
+    fn learn_servers(&mut self, urls: &str) -> Option<usize> {
         // What is no URL is the server's mistake: there are others.
-        let Ok(named) = url::servers(urls) else {
-            return;
-        };
-        let Some(first) = named.first().cloned() else {
-            return;
-        };
+        let named = url::servers(urls).ok()?;
+        let first = named.first().cloned()?;
         for server in named {
             if self.servers.len() < url::SERVERS_MAX && !self.servers.contains(&server) {
                 self.servers.push(server);
             }
         }
-        if let Some(at) = self.servers.iter().position(|server| *server == first) {
-            self.next = at;
-        }
+        self.servers.iter().position(|server| *server == first)
     }
 
     /// The client is closed: says goodbye, for as long as `close_timeout`.

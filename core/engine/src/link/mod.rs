@@ -20,6 +20,7 @@
 //! | `many.rs` | several answers to one request |
 //! | `streams.rs` | reply streams of responders of this process |
 //! | `run.rs` | frames in a row that are dealt with together |
+//! | `draining.rs` | the server's part of a drain |
 //! | `drive.rs` | the link's turns over `Sockets`: connecting, sending, backing off, ending |
 //! | `helm.rs` | which thread drives |
 //! | `waiting.rs` | waiting for a queue, for room or for one of many, and driving meanwhile |
@@ -35,6 +36,7 @@
 mod asked;
 mod control;
 mod deliver;
+mod draining;
 mod drive;
 mod helm;
 mod many;
@@ -137,6 +139,11 @@ pub enum Event<'a> {
     Slow {
         /// Bytes.
         bytes: u64,
+    },
+    /// The server will refuse something soon.
+    Limit {
+        /// What, for people.
+        why: &'a str,
     },
     /// The server will close; the client goes to another one, or comes back.
     Draining,

@@ -32,7 +32,8 @@ use super::uplink::Uplink;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, Event, HANDSHAKE_NS, PING_NS};
 
 /// What this version can do of what a server may.
-const CAPABILITIES: u64 = capability::MANY | capability::KEY_SHARED | capability::LAST_VALUE;
+const CAPABILITIES: u64 =
+    capability::MANY | capability::KEY_SHARED | capability::LATEST | capability::LAST_VALUE;
 /// Most that texts and words add to a payload.
 const AROUND_BYTES_MAX: u64 = 136 << 10;
 /// Least credit that the server gets.
@@ -63,8 +64,9 @@ pub(super) struct Session {
     pub(super) wants_rings: bool,
     /// Capacities of the rings that came with the WELCOME, until they are used.
     pub(super) rings: Option<(u64, u64)>,
-    /// Where else the server says one may connect.
+    /// Where else the server has said one may connect when it drains, and when it greeted.
     pub(super) elsewhere: Option<String>,
+    pub(super) others: Option<String>,
     /// The server will close; the client leaves as soon as nothing is open.
     pub(super) leave_ns: u64,
     pub(super) farewell: Farewell,
@@ -127,6 +129,7 @@ impl Session {
             wants_rings: false,
             rings: None,
             elsewhere: None,
+            others: None,
             leave_ns: FOREVER_NS,
             farewell: Farewell::Nothing,
         })
@@ -307,6 +310,9 @@ impl Session {
         self.started_ns = now_ns;
         let is_other = self.instance != welcome.instance && self.is_again;
         self.instance = welcome.instance;
+        if !welcome.servers.is_empty() {
+            self.others = Some(String::from_utf8_lossy(welcome.servers).into_owned());
+        }
         let theirs = welcome.limits;
         let mut state = uplink.state();
         state.phase = Phase::Online;
@@ -319,7 +325,9 @@ impl Session {
         let mut ids: Vec<u32> = Vec::new();
         let room = ids.try_reserve(state.subscriptions.len());
         room.map_err(|_| Error::NO_MEMORY)?;
-        ids.extend(state.subscriptions.keys());
+        if !state.draining.is_asked {
+            ids.extend(state.subscriptions.keys());
+        }
         let mut refused = Vec::new();
         for id in &ids {
             if let Err(error) = state.ask_for(*id) {
@@ -393,6 +401,9 @@ impl Session {
         let done = self
             .deliveries
             .take(uplink, writer, message, kind, subject, now_ns)?;
+        if !done {
+            self.uplink.held.fetch_add(1, Ordering::SeqCst);
+        }
         self.finish(if done { size } else { 0 });
         Ok(())
     }
@@ -414,6 +425,10 @@ impl Session {
     /// Writes deliveries and replies whose queues were full; true: some of the deliveries.
     pub(super) fn retry(&mut self, now_ns: u64) -> bool {
         let size = self.deliveries.retry(&self.uplink, &self.writer, now_ns);
+        if size > 0 {
+            let held = self.deliveries.held_count();
+            self.uplink.held.store(held, Ordering::SeqCst);
+        }
         self.finish(size);
         self.retry_replies();
         size > 0
@@ -500,6 +515,7 @@ impl Session {
         state.out.clear();
         state.urgent.clear();
         state.operations.open.clear();
+        state.draining.disconnected();
         state.tokens.forget();
         state.names = Names::new(0, 0);
         state.last_error = Some(why.clone());

@@ -13,6 +13,7 @@ use crate::frames;
 
 use super::OUTGOING_BYTES_MAX;
 use super::asked::{Operations, Subscribed};
+use super::draining::Draining;
 use super::names::Names;
 use super::open::Open;
 use super::remote::Known;
@@ -72,6 +73,7 @@ pub(super) struct State {
     pub(super) subscriptions: HashMap<u32, Subscribed>,
     /// Subscriptions that have ended since the link has looked.
     pub(super) gone: Vec<u32>,
+    pub(super) draining: Draining,
     /// Why there is no connection, as the last attempt said.
     pub(super) last_error: Option<Error>,
     /// All servers were tried, in vain.

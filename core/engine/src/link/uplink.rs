@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use fastmq_driver::Driver;
 use fastmq_driver::sockets::Waker;
@@ -15,6 +15,7 @@ use crate::frames;
 use crate::ready::ReadyList;
 
 use super::asked::Operations;
+use super::draining::Draining;
 use super::helm::Helm;
 use super::names::Names;
 use super::open::Open;
@@ -40,6 +41,8 @@ pub struct Uplink {
     /// Changes when there is room for more.
     room: AtomicU32,
     room_waiters: AtomicU32,
+    /// Deliveries that wait beside their queues.
+    pub(super) held: AtomicUsize,
     pub(super) is_closing: AtomicBool,
     pub(super) has_ended: AtomicBool,
 }
@@ -88,6 +91,7 @@ impl Uplink {
             streams: Streams::default(),
             subscriptions: HashMap::new(),
             gone: Vec::new(),
+            draining: Draining::default(),
             last_error: None,
             has_failed: false,
         };
@@ -102,6 +106,7 @@ impl Uplink {
             answered: AtomicU32::new(0),
             room: AtomicU32::new(0),
             room_waiters: AtomicU32::new(0),
+            held: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         }

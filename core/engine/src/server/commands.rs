@@ -2,7 +2,7 @@
 
 use fastmq_memory::Policy;
 use fastmq_route::shares;
-use fastmq_wire::control::{flag, write_error};
+use fastmq_wire::control::{event, flag, write_error};
 use fastmq_wire::handshake::capability;
 use fastmq_wire::{Control, ControlDraft, Field, Kind, NoMemory, Reason};
 
@@ -40,7 +40,7 @@ impl Session {
             }
             Kind::Error if control.is_fatal() => {
                 let _is_owed = self.state.heard_goodbye();
-                self.on_end(parts);
+                self.let_go(parts, Some("the client has refused what it was sent"));
             }
             Kind::Pong | Kind::Error => {}
             // GRANT, CANCEL, PRESENCE: of capabilities that this server does not offer.
@@ -108,7 +108,10 @@ impl Session {
             Err((reason, status, text)) => return self.fail(operation, reason, status, text),
         };
         match self.subscribe(parts, number, &wanted) {
-            Ok(()) => Ok(self.acknowledge(operation)?),
+            Ok(()) => {
+                self.acknowledge(operation)?;
+                self.warn_of_limit(parts.options.subscriptions_max)
+            }
             Err(error) => {
                 let reason = match error.status() {
                     Status::NoMemory | Status::NoSpace => Reason::Limit,
@@ -124,6 +127,18 @@ impl Session {
                 self.fail(operation, reason, status, error.text())
             }
         }
+    }
+
+    /// Tells of the limit of subscriptions when a sixteenth of it is left.
+    fn warn_of_limit(&mut self, max: u32) -> Result<(), Fatal> {
+        let count = self.feed_of.len();
+        if count < 15 || count != (max - max / 16) as usize {
+            return Ok(());
+        }
+        let says = format!("this connection has {count} subscriptions of {max} that it may have");
+        ControlDraft::pair(&mut self.out.bytes, Kind::Event, 0, event::LIMIT)?
+            .bytes(Field::Sentence, says.as_bytes())?;
+        Ok(())
     }
 
     fn wanted<'c>(

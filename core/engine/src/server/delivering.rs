@@ -396,6 +396,7 @@ impl Session {
     pub(super) fn check_slow(&mut self, parts: &Parts) -> Result<(), Fatal> {
         self.slow_check_ns = FOREVER_NS;
         if !self.is_held_up() {
+            self.is_slow = false;
             return Ok(());
         }
         let feeds = self
@@ -408,6 +409,11 @@ impl Session {
         waits += self.asker.as_ref().map_or(0, |asker| asker.pending_bytes());
         if waits > OUTGOING_BYTES_MAX as u64 {
             return Err(too_slow());
+        }
+        if waits > OUTGOING_BYTES_MAX as u64 / 2 && !std::mem::replace(&mut self.is_slow, true) {
+            let out = &mut self.out.bytes;
+            let draft = ControlDraft::pair(out, Kind::Event, 0, event::SLOW)?;
+            draft.number(Field::Count, waits)?;
         }
         self.hold_up(parts);
         Ok(())

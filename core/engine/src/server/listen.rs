@@ -267,6 +267,15 @@ fn check(addresses: &[Address], options: &ServerOptions) -> Result<()> {
             "a server's name has at most 255 bytes",
         ));
     }
+    if options.servers.len() > 4096 {
+        return wrong(&Fault(
+            Status::Invalid,
+            "the URLs of other servers have at most 4,096 bytes",
+        ));
+    }
+    if !options.servers.is_empty() {
+        crate::url::servers(&options.servers)?;
+    }
     check_token(&options.token)?;
     if !(1..=SHARDS_MAX).contains(&options.shards) {
         return wrong(&Fault(Status::Invalid, "a server has 1 to 64 shards"));

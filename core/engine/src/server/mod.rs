@@ -22,7 +22,7 @@
 //! | `listen.rs` | a thread for each shard, their addresses, their end |
 //!
 //! **Bounds.** Everything a connection can make this side keep has a limit below. Not here:
-//! presence; its capability is not offered.
+//! the frame PRESENCE, whose capability is not offered.
 
 mod asking;
 mod commands;
@@ -94,6 +94,9 @@ pub struct ServerOptions {
     pub token: Vec<u8>,
     /// Its name, at most 255 bytes.
     pub name: String,
+    /// Where else its clients may connect: URLs with commas between them, at most 4,096 bytes.
+    /// They are told when they connect and when this one drains.
+    pub servers: String,
     /// Whether it may listen beyond this machine, where its bytes can be read by others.
     pub is_insecure_allowed: bool,
     /// Threads that serve connections, at most [`SHARDS_MAX`]; each connection has one of them.
@@ -125,6 +128,7 @@ impl Default for ServerOptions {
         Self {
             token: Vec::new(),
             name: String::new(),
+            servers: String::new(),
             is_insecure_allowed: false,
             shards: 1,
             connections_max: CONNECTIONS_MAX_DEFAULT,

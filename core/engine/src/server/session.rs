@@ -51,6 +51,8 @@ const LIMITS: Limits = Limits {
 pub struct Session {
     pub(super) key: SessionKey,
     pub(super) state: State,
+    /// Those who listen to presence know of it.
+    is_present: bool,
     /// Why it is not let in, if it is not.
     refusal: Option<(Reason, &'static str)>,
     pub(super) capabilities: u64,
@@ -102,6 +104,8 @@ pub struct Session {
     pub(super) traffic: Traffic,
     /// When it is looked whether too much waits; `FOREVER_NS`: nothing is held up.
     pub(super) slow_check_ns: u64,
+    /// It was told that much waits for it.
+    pub(super) is_slow: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -120,6 +124,7 @@ impl Session {
         Self {
             key,
             state: State::default(),
+            is_present: false,
             refusal: None,
             capabilities: 0,
             may_have_rings: false,
@@ -153,6 +158,7 @@ impl Session {
             liveness: Liveness::new(parts.now_ns, LIMITS.ping_ns, None),
             traffic: Traffic::default(),
             slow_check_ns: FOREVER_NS,
+            is_slow: false,
         }
     }
 
@@ -309,7 +315,7 @@ impl Session {
             instance: parts.instance,
             payload_max: parts.broker.options().payload_max,
             subscriptions_max: u64::from(parts.options.subscriptions_max),
-            servers: b"",
+            servers: parts.options.servers.as_bytes(),
             rings,
             limits: LIMITS,
         };
@@ -318,6 +324,10 @@ impl Session {
             self.refuse(parts, &NoMemory.into());
             return bytes.len();
         }
+        self.is_present = true;
+        parts
+            .broker
+            .connected(parts.instance, self.key.serial, hello.name);
         self.capabilities = agreement.capabilities;
         self.theirs = agreement.theirs;
         if rings.is_some() {
@@ -349,7 +359,8 @@ impl Session {
             }
         };
         self.state.said_goodbye();
-        self.let_go(parts);
+        let why = self.is_present.then(|| fatal.to_string());
+        self.let_go(parts, why.as_deref());
     }
 
     /// The other side has broken its rings: that is all it is told.
@@ -375,7 +386,7 @@ impl Session {
         let draft = ControlDraft::whole(&mut self.out.bytes, Kind::Close, 0);
         drop(draft.map(|draft| draft.status(status as u8)));
         self.state.said_goodbye();
-        self.let_go(parts);
+        self.let_go(parts, None);
     }
 
     /// The server will close at `deadline_ns`.
@@ -384,7 +395,11 @@ impl Session {
             State::Ready => {
                 let left_ns = deadline_ns.saturating_sub(parts.now_ns);
                 let draft = ControlDraft::whole(&mut self.out.bytes, Kind::Drain, 0);
-                drop(draft.and_then(|draft| draft.number(Field::DeadlineNs, left_ns)));
+                let draft = draft.and_then(|draft| draft.number(Field::DeadlineNs, left_ns));
+                let servers = parts.options.servers.as_bytes();
+                if !servers.is_empty() {
+                    drop(draft.and_then(|draft| draft.bytes(Field::Servers, servers)));
+                }
             }
             State::Waiting => {
                 let says = "the server is closing";
@@ -406,13 +421,16 @@ impl Session {
 
     /// Nothing more will arrive, or nothing can be sent.
     pub fn on_end(&mut self, parts: &mut Parts) {
-        let _is_clean = self.state.heard_nothing_more();
-        self.let_go(parts);
+        let is_clean = self.state.heard_nothing_more();
+        let says = "the connection broke";
+        self.let_go(parts, (!is_clean).then_some(says));
     }
 
-    /// Gives back all that the connection has of the engine.
-    fn let_go(&mut self, parts: &mut Parts) {
+    /// Gives back all that the connection has of the engine; `broken`: how it has ended, if not
+    /// by CLOSE.
+    pub(super) fn let_go(&mut self, parts: &mut Parts, broken: Option<&str>) {
         self.end_figures(parts);
+        let was_present = std::mem::take(&mut self.is_present);
         self.cancel_held(parts, None);
         // Their askers hear CANCELLED.
         self.streams = Streams::default();
@@ -431,6 +449,12 @@ impl Session {
         self.numbered = HashMap::new();
         self.aliases = Aliases::new(0, 0);
         self.publishers = HashMap::new();
+        // Behind what has ended with it.
+        if was_present {
+            parts
+                .broker
+                .disconnected(parts.instance, self.key.serial, broken);
+        }
     }
 
     /// When [`on_time`](Session::on_time) has something to do; `FOREVER_NS`: never.

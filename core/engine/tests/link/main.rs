@@ -3,6 +3,7 @@
 #[path = "../steps/mod.rs"]
 mod steps;
 
+mod abilities;
 mod driving;
 mod hostile;
 mod many;

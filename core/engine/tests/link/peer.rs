@@ -46,6 +46,8 @@ pub(crate) struct Manners {
     pub(crate) says_instead: Option<Vec<u8>>,
     /// Gives credit back.
     pub(crate) grants: bool,
+    /// Where else it says one may connect.
+    pub(crate) servers: Vec<u8>,
 }
 
 impl Default for Manners {
@@ -64,6 +66,7 @@ impl Default for Manners {
             echoes: true,
             says_instead: None,
             grants: true,
+            servers: Vec::new(),
         }
     }
 }
@@ -96,6 +99,8 @@ pub(crate) struct Peer {
     pub(crate) streamed: Vec<(u64, Vec<u8>)>,
     /// GRANT and CANCEL, which grants nothing, by correlation.
     pub(crate) granted: Vec<(u32, u64)>,
+    /// The operations of DRAIN.
+    pub(crate) drains: Vec<u32>,
     pub(crate) subscribed: Vec<(u32, String, String, u64)>,
     pub(crate) unsubscribed: Vec<u32>,
     pub(crate) pongs: Vec<u64>,
@@ -121,6 +126,7 @@ impl Peer {
             replies: Vec::new(),
             streamed: Vec::new(),
             granted: Vec::new(),
+            drains: Vec::new(),
             subscribed: Vec::new(),
             unsubscribed: Vec::new(),
             pongs: Vec::new(),
@@ -328,7 +334,7 @@ impl Peer {
             instance: manners.instance,
             payload_max: manners.payload_max,
             subscriptions_max: 0,
-            servers: b"",
+            servers: &manners.servers,
             rings: None,
             limits: manners.limits,
         };
@@ -429,6 +435,7 @@ impl Peer {
                 let replies = control.number(Field::Replies).unwrap();
                 self.granted.push((control.correlation(), replies));
             }
+            Kind::Drain => self.drains.push(operation),
             Kind::Cancel => self.granted.push((control.correlation(), 0)),
             Kind::Credit => one.credit = one.credit.max(control.whole()),
             Kind::Ping => {

@@ -7,9 +7,7 @@ use fastmq_engine::driver::sockets::Faults;
 use fastmq_engine::driver::{Driver, SimulatedDriver};
 use fastmq_engine::link::{self, ConnectOptions};
 use fastmq_engine::memory::Policy;
-use fastmq_engine::{
-    Delivery, Message, Publisher, Requester, RequesterOptions, Status, SubscribeOptions,
-};
+use fastmq_engine::{Delivery, Message, Publisher, Requester, RequesterOptions, Status};
 use fastmq_wire::control::event;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, Subject};
 
@@ -526,14 +524,6 @@ fn a_refused_subscription_is_told() {
             .contains(&Told::Unsubscribed(refused.id(), Status::Denied))
     );
     // What it cannot do is known at once.
-    let latest = SubscribeOptions {
-        policy: Policy::Latest,
-        ..SubscribeOptions::default()
-    };
-    check(
-        world.broker.subscribe_with(b"x", latest),
-        Status::Unsupported,
-    );
     let kept = Message {
         subject: b"k",
         keep_last: true,

@@ -24,6 +24,7 @@ pub(crate) enum Told {
     Unsubscribed(u32, Status),
     Gap(u32, u64),
     Slow(u64),
+    Limit(String),
     Draining,
 }
 
@@ -86,6 +87,7 @@ fn told_of(event: &Event<'_>) -> Option<Told> {
             messages,
         } => Told::Gap(*subscription, *messages),
         Event::Slow { bytes } => Told::Slow(*bytes),
+        Event::Limit { why } => Told::Limit((*why).to_owned()),
         Event::Draining => Told::Draining,
         _ => return None,
     })
@@ -134,6 +136,15 @@ impl World {
             disconnected,
             network,
         }
+    }
+
+    /// One more server on the network, and where.
+    pub(crate) fn add_peer(&mut self) -> String {
+        let sockets = SimulatedSockets::new(&self.network, &Config::default());
+        let address = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let (peer, address) = Peer::new(Box::new(sockets), &address);
+        self.peers.push(peer);
+        address.to_string()
     }
 
     /// A world whose client is connected.

@@ -205,6 +205,13 @@ impl LatestSlot {
         }
     }
 
+    /// Counts updates that were replaced before they came here.
+    pub(super) fn note_replaced(&self, updates: u64) {
+        let mut state = lock(&self.state);
+        state.lost += updates;
+        state.replaced += updates;
+    }
+
     /// Counts an update for which there was no memory.
     pub(super) fn count_dropped(&self) {
         let mut state = lock(&self.state);
