@@ -20,10 +20,11 @@ use crate::call;
 use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, timeout_of};
 use crate::link::{Far, Remote, Uplink};
+use crate::options::ManyOptions;
 use crate::place::Place;
 use crate::request::{NO_SUBJECT, NOT_IN_FLIGHT, Requester, other_writer, status_of};
 use crate::route::Targets;
-use crate::survey::{CREDIT_MAX, LEG, ManyOptions, Surveys};
+use crate::survey::{CREDIT_MAX, LEG, Surveys};
 use crate::thread_client::{ThreadClient, fate_error, gone_error};
 use crate::writer::{Message, Writer};
 

@@ -244,3 +244,17 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
     check_page_options(options)?;
     check_library_threads(&options.threads)
 }
+
+/// What a request wants to which several answers may come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ManyOptions {
+    /// How many responders' answers at most; 0: 1; [`ANSWERS_ALL`](crate::ANSWERS_ALL): of all that
+    /// get the request.
+    pub answers_max: u32,
+    /// Replies that a responder may stream before the first is received; 0: no streams.
+    pub credit: u32,
+    /// Only `grant` gives more credit; else each reply that is received does.
+    pub is_manual: bool,
+    /// The longest time without a message for this request in nanoseconds; 0: any.
+    pub gap_ns: u64,
+}

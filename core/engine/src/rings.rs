@@ -97,6 +97,8 @@ struct Line {
     is_hostile: bool,
     /// The socket has ended; shown after what is in the ring.
     ended: Option<Option<io::Error>>,
+    /// Bytes that are still taken after that: what the ring can hold.
+    last_bytes: u64,
 }
 
 /// What came of a look at a connection.
@@ -146,7 +148,13 @@ impl Rings {
         welcome.clear();
         sent?;
         let watch = sockets.watch(offer.wakes_server)?;
-        self.add(connection, offer.rings, watch, offer.wakes_client)
+        self.add(
+            connection,
+            offer.rings,
+            RING_BYTES,
+            watch,
+            offer.wakes_client,
+        )
     }
 
     /// Takes the rings that a server gives: their capacities, and what came with its WELCOME.
@@ -168,13 +176,14 @@ impl Rings {
         let rings = ring::Rings::join(memory, capacities)
             .map_err(|Hostile| wrong("the memory holds no rings"))?;
         let watch = sockets.watch(wakes_client)?;
-        self.add(connection, rings, watch, wakes_server)
+        self.add(connection, rings, to_client, watch, wakes_server)
     }
 
     fn add(
         &mut self,
         connection: ConnectionId,
         rings: ring::Rings,
+        last_bytes: u64,
         watch: WatchId,
         wakes_other: OwnedFd,
     ) -> io::Result<()> {
@@ -188,6 +197,7 @@ impl Rings {
             is_taken: false,
             is_hostile: false,
             ended: None,
+            last_bytes,
         });
         Ok(())
     }
@@ -380,11 +390,15 @@ impl Line {
                 return Some(Seen::Sent(buffer, Ok(())));
             }
         }
-        if self.rings.has_arrived() {
+        // A side that goes on moving its cursor after it has left would never be done with.
+        if self.rings.has_arrived() && (self.ended.is_none() || self.last_bytes > 0) {
             match self.rings.receive(burst, BURST_BYTES) {
                 Ok(0) => {}
-                Ok(_) => {
+                Ok(taken) => {
                     self.is_taken = true;
+                    if self.ended.is_some() {
+                        self.last_bytes = self.last_bytes.saturating_sub(taken as u64);
+                    }
                     return Some(Seen::Bytes);
                 }
                 Err(Hostile) => return hostile(),

@@ -9,7 +9,7 @@
 //! legs and takes answers, a responder opens and ends the stream of its leg.
 //! Not here: the window of the requester and its clock (`flight`), and records.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use fastmq_memory::view::view_flag;
@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::credit::Credit;
 use crate::error::{Error, Fault, Result, Status};
 use crate::link::Far;
+use crate::options::ManyOptions;
 
 /// The bit that the number of a leg has.
 pub(crate) const LEG: u32 = 1 << 31;
@@ -25,26 +26,18 @@ pub(crate) const LEG: u32 = 1 << 31;
 pub const ANSWERS_ALL: u32 = u32::MAX;
 /// Most replies that may be granted at once.
 pub const CREDIT_MAX: u32 = 1 << 20;
+/// No survey.
+const NONE: u32 = u32::MAX;
 /// Slots of legs to begin with.
 const LEGS_FIRST: usize = 16;
-
-/// What a request wants to which several answers may come.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ManyOptions {
-    /// How many responders' answers at most; 0: 1; [`ANSWERS_ALL`]: of all that get the request.
-    pub answers_max: u32,
-    /// Replies that a responder may stream before the first is received; 0: no streams.
-    pub credit: u32,
-    /// Only `grant` gives more credit; else each reply that is received does.
-    pub is_manual: bool,
-    /// The longest time without a message for this request in nanoseconds; 0: any.
-    pub gap_ns: u64,
-}
 
 /// One request.
 #[derive(Debug)]
 struct Survey {
     user_token: u64,
+    /// The open ones of the same user token before and after it; [`NONE`]: there is none.
+    older: u32,
+    newer: u32,
     is_open: bool,
     has_answer: bool,
     is_manual: bool,
@@ -106,6 +99,8 @@ impl Word {
 #[derive(Debug, Default)]
 pub(crate) struct Surveys {
     surveys: Vec<Survey>,
+    /// The newest open one of each user token.
+    by_token: HashMap<u64, u32>,
     free: Vec<u32>,
     /// A power of two, and at least twice as many as are used. A leg's place is the lower bits of
     /// its number.
@@ -132,8 +127,11 @@ impl Surveys {
         now_ns: u64,
         deadline_ns: u64,
     ) -> Option<u32> {
+        self.by_token.try_reserve(1).ok()?;
         let survey = Survey {
             user_token,
+            older: self.find(user_token).unwrap_or(NONE),
+            newer: NONE,
             is_open: true,
             has_answer: false,
             is_manual: options.is_manual,
@@ -146,16 +144,39 @@ impl Surveys {
             gap_ns: options.gap_ns,
             gap_deadline_ns: gap_deadline(now_ns, options.gap_ns),
         };
-        if let Some(index) = self.free.pop() {
-            self.surveys[index as usize] = survey;
-            return Some(index);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.surveys[index as usize] = survey;
+                index
+            }
+            None => {
+                self.surveys.try_reserve(1).ok()?;
+                let count = self.surveys.len() + 1;
+                // So that ending needs no memory.
+                self.free.try_reserve(count - self.free.len()).ok()?;
+                self.surveys.push(survey);
+                count as u32 - 1
+            }
+        };
+        if let Some(older) = self.by_token.insert(user_token, index) {
+            self.surveys[older as usize].newer = index;
         }
-        self.surveys.try_reserve(1).ok()?;
-        let count = self.surveys.len() + 1;
-        // So that ending needs no memory.
-        self.free.try_reserve(count - self.free.len()).ok()?;
-        self.surveys.push(survey);
-        Some(count as u32 - 1)
+        Some(index)
+    }
+
+    /// Takes one that has ended out of those of its user token.
+    fn unlink(&mut self, index: u32) {
+        let survey = &self.surveys[index as usize];
+        let (user_token, older, newer) = (survey.user_token, survey.older, survey.newer);
+        if let Some(survey) = self.surveys.get_mut(older as usize) {
+            survey.newer = newer;
+        }
+        match self.surveys.get_mut(newer as usize) {
+            Some(survey) => survey.older = older,
+            None if older == NONE => drop(self.by_token.remove(&user_token)),
+            // It is there already, so this needs no memory.
+            None => drop(self.by_token.insert(user_token, older)),
+        }
     }
 
     /// Adds a leg and gives its number; `None` without memory, or when the request has ended.
@@ -241,6 +262,7 @@ impl Surveys {
         };
         let (mut number, end) = survey.numbers;
         (survey.is_open, survey.legs) = (false, 0);
+        self.unlink(index);
         let mut was_listed = false;
         while number != end {
             if let Some(leg) = self.leg(number)
@@ -411,13 +433,9 @@ impl Surveys {
         None
     }
 
-    /// A request with this user token.
+    /// The newest request with this user token.
     pub(crate) fn find(&self, user_token: u64) -> Option<u32> {
-        let is_it = |survey: &Survey| survey.is_open && survey.user_token == user_token;
-        self.surveys
-            .iter()
-            .position(is_it)
-            .map(|index| index as u32)
+        self.by_token.get(&user_token).copied()
     }
 
     /// Grants more replies to each stream of a request, open or not yet; false: it has none.

@@ -11,7 +11,7 @@ use fastmq_engine::driver::sockets::{
 use fastmq_engine::server::{Parts, ServerOptions, Session, SessionKey, Shard};
 use fastmq_engine::{Broker, Delivery, Status, Subscription};
 use fastmq_wire::handshake::capability;
-use fastmq_wire::{Draft, Kind, Limits, State, Subject};
+use fastmq_wire::{Draft, Kind, Limits, Reason, State, Subject};
 
 use peer::{Got, Heard, Peer};
 use steps::*;
@@ -601,4 +601,37 @@ fn a_responder_that_takes_no_frame_as_large_is_busy() {
     let busy = (Status::Busy as u8, Vec::new());
     let expected = [(1, (0, b"!".to_vec())), (2, busy.clone()), (3, busy)];
     assert_eq!(answers, BTreeMap::from(expected));
+}
+
+#[test]
+fn a_reply_address_that_is_none_is_refused_past_the_queue_too() {
+    let mut world = World::new();
+    let (publisher, subscriber) = (world.connect(), world.connect_with(ALIASES));
+    world.peer(subscriber).subscribe(1, 1, "p");
+    world.run();
+    world.peer(subscriber).heard.clear();
+    world.peer(publisher).alias(1, "p");
+    for reply_to in [&b"answers"[..], b"a..b", b"*", b"answers"] {
+        let mut draft = Draft::message(0, Subject::Alias(1), b"x");
+        draft.reply_to = reply_to;
+        world.peer(publisher).say(&draft);
+        world.run();
+    }
+    let refused: Vec<_> = world.peer(publisher).heard.drain(..).collect();
+    let is_refusal = |heard: &Heard| match heard {
+        Heard::Error(refusal) => refusal.reason == Some(Reason::Subject) && !refusal.is_fatal,
+        _ => false,
+    };
+    // One in a second of each status.
+    assert_eq!(
+        refused.iter().filter(|it| is_refusal(it)).count(),
+        1,
+        "{refused:?}"
+    );
+    let heard = world.peer(subscriber).heard.drain(..);
+    let answers = heard.map(|heard| match heard {
+        Heard::Message(got) => got.reply_to,
+        other => panic!("{other:?}"),
+    });
+    assert!(answers.eq([b"answers".to_vec(), b"answers".to_vec()]));
 }

@@ -980,6 +980,26 @@ fn who_asks_and_never_reads_is_closed() {
 }
 
 #[test]
+fn figures_that_nobody_reads_are_bounded_within_one_read() {
+    let mut rig = Rig::new();
+    let mut link = rig.connect();
+    link.peer.request(0, "$SYS.SERVER.STATS", b"");
+    rig.exchange(&mut link);
+    let Some(Heard::Reply { payload, .. }) = link.peer.heard.pop_front() else {
+        panic!("no figures");
+    };
+    let count = 2 * server::OUTGOING_BYTES_MAX / payload.len();
+    for correlation in 0..count as u32 {
+        link.peer.request(correlation, "$SYS.SERVER.STATS", b"");
+    }
+    let asked = std::mem::take(&mut link.peer.out);
+    link.session.on_bytes(&mut rig.parts, &asked);
+    assert_eq!(link.session.state(), State::Ending);
+    let most = server::OUTGOING_BYTES_MAX + 2 * payload.len() + 4096;
+    assert!(link.session.outgoing().len() <= most);
+}
+
+#[test]
 fn policies_are_the_engines() {
     let mut rig = Rig::new();
     let limits = Limits {

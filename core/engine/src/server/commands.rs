@@ -1,6 +1,7 @@
 //! Control frames of a ready connection: subscriptions, aliases, credit, signs of life, ends.
 
 use fastmq_memory::Policy;
+use fastmq_memory::sync::lock;
 use fastmq_route::shares;
 use fastmq_wire::control::{event, flag, write_error};
 use fastmq_wire::handshake::capability;
@@ -95,7 +96,8 @@ impl Session {
         if let Err((reason, status, text)) = self.check_number(number, false) {
             return self.fail(operation, reason, status, text);
         }
-        if self.feed_of.len() >= parts.options.subscriptions_max as usize {
+        let subscriptions_max = lock(&parts.changes).subscriptions_max;
+        if self.feed_of.len() >= subscriptions_max as usize {
             let says = "this connection has as many subscriptions as it may";
             return self.fail(operation, Reason::Limit, Status::NoSpace, says);
         }
@@ -110,7 +112,7 @@ impl Session {
         match self.subscribe(parts, number, &wanted) {
             Ok(()) => {
                 self.acknowledge(operation)?;
-                self.warn_of_limit(parts.options.subscriptions_max)
+                self.warn_of_limit(subscriptions_max)
             }
             Err(error) => {
                 let reason = match error.status() {

@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::error::Status;
 use crate::frames;
 
+use super::owed::Before;
 use super::parts::Parts;
 use super::session::{Fatal, Session};
 use super::{OUTGOING_BYTES_MAX, TURN_MESSAGES};
@@ -92,6 +93,7 @@ impl Session {
         }
         if self.has_streams_due(parts.now_ns) {
             self.pull_streams(parts)?;
+            self.check_commands()?;
         }
         let mut left = TURN_MESSAGES;
         if !self.pull_answers(parts, &mut left)? {
@@ -155,9 +157,11 @@ impl Session {
             };
             let place = feed.place.clone();
             let limit = feed.batch_max().min(*left);
-            let Ok(batch) = place.receive(&broker, limit, 0) else {
+            let batch = match place.receive(&broker, limit, 0) {
+                Ok(batch) => batch,
+                Err(error) if error.status() == Status::NoMemory => return Err(NoMemory.into()),
                 // Empty, or closed by the broker's end.
-                match place.is_ready_or_wakes(&broker, &feed.waker) {
+                Err(_) => match place.is_ready_or_wakes(&broker, &feed.waker) {
                     Ok(true) => continue,
                     is_open => {
                         feed.is_ready = false;
@@ -166,7 +170,7 @@ impl Session {
                         self.found_empty(parts, at, is_open.is_err())?;
                         return Ok(false);
                     }
-                }
+                },
             };
             let (number, is_loss_fatal) = (feed.number, feed.is_loss_fatal);
             let from = self.out.bytes.len() + self.out.held.len();
@@ -206,9 +210,8 @@ impl Session {
                 parts.broker.answer_late(view.token, Status::Busy);
                 return Ok(());
             };
-            if before != 0 {
-                self.streams.forget_token(before);
-                parts.broker.answer_late(before, Status::Cancelled);
+            if let Some(before) = before {
+                self.give_way(&parts.broker, before);
             }
             owed = name;
             Draft::question(number, subject, owed, view.payload())
@@ -235,6 +238,13 @@ impl Session {
         self.skip(number, 1 + u64::from(view.lost_before), view.subject())
     }
 
+    /// A request that this connection was given will not be answered: it owes too many.
+    #[cold]
+    fn give_way(&mut self, broker: &Broker, before: Before) {
+        self.streams.forget(before.number);
+        broker.answer_late(before.token, Status::Cancelled);
+    }
+
     /// Appends a delivery to what is sent, or to what is held back until there is credit.
     #[inline(always)]
     pub(super) fn put(&mut self, draft: &Draft<'_>) -> Result<(), NoMemory> {
@@ -259,8 +269,8 @@ impl Session {
         let Ok((name, before)) = self.owed.enter(token) else {
             return false;
         };
-        if before != 0 {
-            broker.answer_late(before, Status::Cancelled);
+        if let Some(before) = before {
+            self.give_way(broker, before);
         }
         let is_put = self.put(&draft(name)).is_ok();
         if !is_put {
@@ -386,7 +396,7 @@ impl Session {
 
     /// Ends a connection that commands are sent to and that reads none of the answers.
     pub(super) fn check_commands(&self) -> Result<(), Fatal> {
-        match self.out.bytes.len() - self.out.delivered > OUTGOING_BYTES_MAX {
+        match self.out.bytes.len().saturating_sub(self.out.delivered) > OUTGOING_BYTES_MAX {
             true => Err(too_slow()),
             false => Ok(()),
         }

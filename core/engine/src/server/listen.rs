@@ -13,6 +13,7 @@ use std::sync::mpsc;
 
 use fastmq_driver::sockets::{self, Address, Config};
 use fastmq_driver::{FOREVER_NS, Thread};
+use fastmq_memory::allocation::try_arc;
 use fastmq_memory::sync::{Mutex, lock};
 
 use crate::broker::Broker;
@@ -32,13 +33,20 @@ const DRAIN: u32 = 1;
 const LAST_NS: u64 = LINGER_NS * 2;
 
 /// Between a handle and its threads.
-#[derive(Default)]
 struct Control {
     command: AtomicU32,
     drain_ns: AtomicU64,
-    /// How often there were changes.
-    version: AtomicU32,
-    changes: Mutex<Changes>,
+    changes: Arc<Mutex<Changes>>,
+}
+
+impl Control {
+    fn new(options: &ServerOptions) -> Self {
+        Self {
+            command: AtomicU32::new(RUN),
+            drain_ns: AtomicU64::new(0),
+            changes: Arc::new(Mutex::new(Changes::of(options))),
+        }
+    }
 }
 
 /// What a thread needs to begin, and says when it has.
@@ -118,7 +126,7 @@ impl Server {
         }
         let mut server = Self {
             broker: broker.clone(),
-            control: Arc::default(),
+            control: try_arc(Control::new(&options))?,
             running: Vec::new(),
             addresses: Vec::new(),
             paths: Vec::new(),
@@ -196,8 +204,6 @@ impl Server {
     pub fn change(&self, changes: &Changes) -> Result<()> {
         check_token(&changes.token)?;
         lock(&self.control.changes).clone_from(changes);
-        self.control.version.fetch_add(1, Ordering::SeqCst);
-        self.running.iter().for_each(|it| it.waker.wake());
         Ok(())
     }
 
@@ -347,21 +353,16 @@ fn run(start: &Start, say: &mpsc::Sender<Result<Ready>>) {
         }
     };
     let is_asked = || control.command.load(Ordering::SeqCst) != RUN;
-    let mut end_ns = FOREVER_NS;
-    let mut version = 0;
+    let (mut end_ns, mut is_ending) = (FOREVER_NS, false);
     loop {
-        let latest = || control.version.load(Ordering::SeqCst);
-        let look = || end_ns == FOREVER_NS && (is_asked() || latest() != version);
+        let look = || !is_ending && is_asked();
         if let Err(error) = shard.turn(end_ns, &look) {
             let text = format!("a shard of the server ends, as its sockets fail: {error}");
             log::write(Level::Error, "server", &text);
             return;
         }
-        if latest() != version {
-            version = latest();
-            shard.change(&lock(&control.changes));
-        }
-        if end_ns == FOREVER_NS && is_asked() {
+        if !is_ending && is_asked() {
+            is_ending = true;
             let drain_ns = control.drain_ns.load(Ordering::Relaxed);
             shard.drain(drain_ns);
             end_ns = drain_ns.saturating_add(LAST_NS);
@@ -392,6 +393,7 @@ fn open_shard(start: &Start) -> Result<(Shard, Ready)> {
     let mut shard = Shard::new(&start.broker, opened.sockets, options.clone())?;
     shard.set_instance(start.instance);
     shard.set_board(&start.board);
+    shard.share_changes(&start.control.changes);
     shard.spread_over(&start.others);
     let mut bound = Vec::new();
     for address in addresses {

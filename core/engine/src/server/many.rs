@@ -18,8 +18,9 @@ use fastmq_wire::{Control, ControlDraft, Draft, Field, Kind, Message as Received
 use fastmq_wire::{Reason, State};
 
 use crate::error::{Error, Status};
+use crate::options::ManyOptions;
 use crate::reply_stream::ReplyStream;
-use crate::survey::{CREDIT_MAX, LEG, ManyOptions};
+use crate::survey::{CREDIT_MAX, LEG};
 
 use super::inbox::{Nudge, Source};
 use super::parts::Parts;
@@ -92,14 +93,11 @@ impl Streams {
             self.offered.remove(&number);
         }
     }
+}
 
-    /// The same by the engine's token.
-    #[cold]
-    pub(super) fn forget_token(&mut self, token: u64) {
-        if token as u32 & LEG != 0 {
-            self.offered.retain(|_, (other, _)| *other != token);
-        }
-    }
+/// What a reply that is kept counts as; an empty one, too, takes memory.
+fn kept_bytes(payload: &[u8], headers: &[u8]) -> usize {
+    payload.len() + headers.len() + 64
 }
 
 impl Open {
@@ -120,7 +118,7 @@ impl Open {
                 Err(error) => return Ok(Went::Over(error.status())),
             }
         }
-        let size = payload.len() + headers.len();
+        let size = kept_bytes(payload, headers);
         if *kept + size > OUTGOING_BYTES_MAX {
             return Ok(Went::Over(Status::Busy));
         }
@@ -139,7 +137,7 @@ impl Open {
                 Err(error) if error.status() == Status::Again => return Went::Waits,
                 Err(error) => return Went::Over(error.status()),
             }
-            *kept -= payload.len() + headers.len();
+            *kept -= kept_bytes(payload, headers);
             self.held.pop_front();
         }
         match self.end {
@@ -354,7 +352,7 @@ impl Session {
         };
         let held = open.held.iter();
         let bytes: usize = held
-            .map(|(payload, headers)| payload.len() + headers.len())
+            .map(|(payload, headers)| kept_bytes(payload, headers))
             .sum();
         self.streams.held_bytes -= bytes;
         self.streams.ready.retain(|other| *other != number);

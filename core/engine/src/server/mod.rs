@@ -123,6 +123,16 @@ pub struct Changes {
     pub subscriptions_max: u32,
 }
 
+impl Changes {
+    /// What there is to begin with.
+    fn of(options: &ServerOptions) -> Self {
+        Self {
+            token: options.token.clone(),
+            subscriptions_max: options.subscriptions_max,
+        }
+    }
+}
+
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {

@@ -21,6 +21,15 @@ struct Slot {
     next: u32,
 }
 
+/// A request that has to give way to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Before {
+    /// What the connection calls it.
+    pub(super) number: u64,
+    /// The engine's token.
+    pub(super) token: u64,
+}
+
 /// The requests of one connection.
 #[derive(Debug)]
 pub(super) struct Owed {
@@ -41,11 +50,11 @@ impl Default for Owed {
 }
 
 impl Owed {
-    /// Enters a request: its number, and the token of one that has to give way, or 0. Many of those
-    /// were answered by others: a connection may only listen.
+    /// Enters a request: its number, and the one that has to give way. Many of those were answered
+    /// by others: a connection may only listen.
     #[inline(always)]
-    pub(super) fn enter(&mut self, token: u64) -> Result<(u64, u64), NoMemory> {
-        let mut before = 0;
+    pub(super) fn enter(&mut self, token: u64) -> Result<(u64, Option<Before>), NoMemory> {
+        let mut before = None;
         if self.free == NONE {
             before = self.make_room()?;
         }
@@ -59,7 +68,7 @@ impl Owed {
 
     #[cold]
     #[inline(never)]
-    fn make_room(&mut self) -> Result<u64, NoMemory> {
+    fn make_room(&mut self) -> Result<Option<Before>, NoMemory> {
         let count = self.slots.len() as u32;
         if count < REQUESTS_OWED_MAX {
             self.slots.try_reserve(1).map_err(|_| NoMemory)?;
@@ -69,14 +78,17 @@ impl Owed {
                 next: NONE,
             });
             self.free = count;
-            return Ok(0);
+            return Ok(None);
         }
         let hand = self.hand;
         self.hand = (hand + 1) % count;
         let slot = self.slots.get_mut(hand as usize).ok_or(NoMemory)?;
         slot.next = NONE;
         self.free = hand;
-        Ok(std::mem::take(&mut slot.token))
+        Ok(Some(Before {
+            number: u64::from(hand) | u64::from(slot.generation) << 32,
+            token: std::mem::take(&mut slot.token),
+        }))
     }
 
     /// Takes the token of a request by its number.
@@ -128,16 +140,26 @@ mod tests {
         let numbers: Vec<u64> = (1..=u64::from(REQUESTS_OWED_MAX))
             .map(|token| {
                 let (number, before) = owed.enter(token).unwrap();
-                assert_eq!(before, 0);
+                assert_eq!(before, None);
                 number
             })
             .collect();
         let (last, before) = owed.enter(1 << 40).unwrap();
-        assert_eq!(before, 1);
+        let gone = |at: usize, token| {
+            Some(Before {
+                number: numbers[at],
+                token,
+            })
+        };
+        assert_eq!(before, gone(0, 1));
         assert_eq!(owed.take(numbers[0]), None);
-        assert_eq!(owed.enter(1 << 41).unwrap().1, 2);
+        assert_eq!(owed.enter(1 << 41).unwrap().1, gone(1, 2));
         assert_eq!(owed.take(numbers[2]), Some(3));
-        assert_eq!(owed.enter(1 << 42).unwrap().1, 0, "there is a free place");
+        assert_eq!(
+            owed.enter(1 << 42).unwrap().1,
+            None,
+            "there is a free place"
+        );
         assert_eq!(owed.take(last), Some(1 << 40));
         assert_eq!(owed.take_all().count() as u32, REQUESTS_OWED_MAX - 1);
     }

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fastmq_memory::allocation::try_box;
+use fastmq_memory::allocation::{try_arc, try_box};
+use fastmq_memory::sync::Mutex;
 
 use crate::answers::REQUESTER_INDEX_MASK;
 use crate::broker::Broker;
@@ -13,12 +14,12 @@ use crate::log::{self, Level};
 use crate::rings::Offer;
 use crate::writer::Writer;
 
-use super::ServerOptions;
 use super::asking::Answer;
 use super::inbox::{Inbox, Nudge, SessionKey, Source};
 use super::outlets::Outlets;
 use super::session::Session;
 use super::stats::Board;
+use super::{Changes, ServerOptions};
 
 /// Bytes of vectors that are kept for what connections say next, and of the largest of them.
 const POOL_BYTES_MAX: usize = 8 << 20;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub(super) writer: Writer,
     pub(super) inbox: Arc<Inbox>,
     pub(super) options: ServerOptions,
+    /// Those of the options that may change while it runs: what counts is here.
+    pub(super) changes: Arc<Mutex<Changes>>,
     /// Which run of the server this is.
     pub(super) instance: u64,
     /// What the shards of the server say of it.
@@ -83,10 +86,12 @@ impl Parts {
         let room = Nudge::new(&inbox, SessionKey::default(), Source::Room);
         let mut writer = Writer::new(broker, None)?;
         writer.shard = Some(room.ok_or(Error::NO_MEMORY)?.into());
+        let changes = Changes::of(&options);
         Ok(Self {
             broker: broker.clone(),
             writer,
             inbox,
+            changes: try_arc(Mutex::new(changes))?,
             options,
             instance: driver.random(),
             board: Board::new(driver.monotonic_ns())?,

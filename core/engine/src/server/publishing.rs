@@ -4,7 +4,7 @@
 //! copy of its frame waits for room, and the publishes of the connection behind it with it. Parked
 //! bytes are not dealt with, so the connection's credit bounds them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use fastmq_driver::FOREVER_NS;
@@ -63,35 +63,45 @@ pub(super) struct Parked {
     frames: Vec<u8>,
     at: usize,
     each: VecDeque<Waits>,
+    /// How many of them are to what an alias stood for when they came, by [`Known::number`].
+    uses: HashMap<u64, u32>,
+    /// The subject and publisher of those whose alias stands for something else by now.
+    renamed: HashMap<u64, Renamed>,
 }
 
 /// One of them.
 struct Waits {
     size: u32,
     since_ns: u64,
-    /// The subject and publisher of its alias, if that stands for another one by now.
-    renamed: Option<(Box<[u8]>, u64)>,
+    /// What its alias stood for; 0: it has none.
+    known: u64,
 }
+
+/// What an alias has stood for.
+type Renamed = (Box<[u8]>, u64);
 
 impl Parked {
     pub(super) fn is_empty(&self) -> bool {
         self.each.is_empty()
     }
 
-    fn push(&mut self, frame: &[u8], since_ns: u64) -> Result<(), NoMemory> {
+    fn push(&mut self, frame: &[u8], since_ns: u64, known: u64) -> Result<(), NoMemory> {
         if self.at > self.frames.len() / 2 {
             self.frames.drain(..self.at);
             self.at = 0;
         }
         let is_room = self.frames.try_reserve(frame.len()).is_ok();
-        if !is_room || self.each.try_reserve(1).is_err() {
+        if !is_room || self.each.try_reserve(1).is_err() || self.uses.try_reserve(1).is_err() {
             return Err(NoMemory);
+        }
+        if known != 0 {
+            *self.uses.entry(known).or_default() += 1;
         }
         self.frames.extend_from_slice(frame);
         self.each.push_back(Waits {
             size: frame.len() as u32,
             since_ns,
-            renamed: None,
+            known,
         });
         Ok(())
     }
@@ -99,6 +109,14 @@ impl Parked {
     fn pop(&mut self) {
         if let Some(first) = self.each.pop_front() {
             self.at += first.size as usize;
+            let uses = self.uses.get_mut(&first.known);
+            if let Some(uses) = uses {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.uses.remove(&first.known);
+                    self.renamed.remove(&first.known);
+                }
+            }
         }
         if self.each.is_empty() {
             *self = Self::default();
@@ -106,25 +124,13 @@ impl Parked {
     }
 
     /// Before an alias stands for another subject: those that wait keep theirs.
-    fn rename(&mut self, alias: u32, subject: &[u8], publisher: u64) -> Result<(), NoMemory> {
-        let mut rest = self.frames.get(self.at..).unwrap_or_default();
-        for waits in &mut self.each {
-            let (frame, behind) = rest.split_at(rest.len().min(waits.size as usize));
-            rest = behind;
-            if waits.renamed.is_none() && alias_of(frame) == Some(alias) {
-                let subject = try_bytes(subject).map_err(|_| NoMemory)?;
-                waits.renamed = Some((subject, publisher));
-            }
+    fn rename(&mut self, known: u64, subject: &[u8], publisher: u64) -> Result<(), NoMemory> {
+        if self.uses.contains_key(&known) {
+            self.renamed.try_reserve(1).map_err(|_| NoMemory)?;
+            let subject = try_bytes(subject).map_err(|_| NoMemory)?;
+            self.renamed.insert(known, (subject, publisher));
         }
         Ok(())
-    }
-}
-
-/// The alias of a frame that was decoded before.
-fn alias_of(frame: &[u8]) -> Option<u32> {
-    match Frames::new(frame, Side::Server, u32::MAX).next_frame() {
-        Ok(Some(Frame::Message(message))) => message.alias(),
-        _ => None,
     }
 }
 
@@ -148,12 +154,12 @@ impl Session {
             self.aliases.get(alias)?;
         }
         if !self.parked.is_empty() {
-            return self.park(parts, bytes);
+            return self.park(parts, message, bytes);
         }
         let published = self.publish(parts, message, 0, false, None);
         match published {
             Err(error) if error.status() == Status::Again && operation == 0 => {
-                return self.park(parts, bytes);
+                return self.park(parts, message, bytes);
             }
             published => self.settle(parts, message, operation, None, published)?,
         }
@@ -174,7 +180,7 @@ impl Session {
         parts: &Parts,
         message: &Received<'_>,
         operation: u32,
-        renamed: Option<&(Box<[u8]>, u64)>,
+        renamed: Option<&Renamed>,
         published: Result<(), Error>,
     ) -> Result<(), Fatal> {
         let Err(error) = published else {
@@ -222,8 +228,17 @@ impl Session {
         Ok(())
     }
 
-    fn park(&mut self, parts: &mut Parts, bytes: &[u8]) -> Result<(), Fatal> {
-        self.parked.push(bytes, parts.now_ns)?;
+    fn park(
+        &mut self,
+        parts: &mut Parts,
+        message: &Received<'_>,
+        bytes: &[u8],
+    ) -> Result<(), Fatal> {
+        let known = match message.alias() {
+            Some(alias) => self.aliases.get(alias)?.value.number,
+            None => 0,
+        };
+        self.parked.push(bytes, parts.now_ns, known)?;
         parts.wait_for_room(self);
         Ok(())
     }
@@ -233,8 +248,9 @@ impl Session {
         if !self.parked.is_empty()
             && let Ok(entry) = self.aliases.get(alias)
         {
-            let (subject, publisher) = (&entry.value.subject, entry.publisher);
-            self.parked.rename(alias, subject, publisher)?;
+            let known = &entry.value;
+            let (number, publisher) = (known.number, entry.publisher);
+            self.parked.rename(number, &known.subject, publisher)?;
         }
         Ok(())
     }
@@ -250,21 +266,22 @@ impl Session {
     /// Publishes what was parked, as far as there is room.
     pub(super) fn retry_parked(&mut self, parts: &mut Parts) -> Result<(), Fatal> {
         self.parked_again_ns = parts.now_ns.saturating_add(AGAIN_NS);
-        while let Some(waits) = self.parked.each.front_mut() {
-            let (size, since_ns) = (waits.size, waits.since_ns);
-            let renamed = waits.renamed.take();
+        while let Some(waits) = self.parked.each.front() {
+            let (size, since_ns, known) = (waits.size, waits.since_ns, waits.known);
+            let renamed = self.parked.renamed.remove(&known);
             let frames = std::mem::take(&mut self.parked.frames);
             let at = self.parked.at;
             let frame = frames.get(at..at + size as usize).unwrap_or_default();
             let is_done = self.retry_first(parts, frame, since_ns, renamed.as_ref());
             self.parked.frames = frames;
+            if let Some(renamed) = renamed {
+                // There is room for what was just taken out.
+                self.parked.renamed.insert(known, renamed);
+            }
             if is_done? {
                 self.parked.pop();
                 self.done_with(size as usize)?;
             } else {
-                if let Some(waits) = self.parked.each.front_mut() {
-                    waits.renamed = renamed;
-                }
                 parts.wait_for_room(self);
                 return Ok(());
             }
@@ -279,7 +296,7 @@ impl Session {
         parts: &mut Parts,
         frame: &[u8],
         since_ns: u64,
-        renamed: Option<&(Box<[u8]>, u64)>,
+        renamed: Option<&Renamed>,
     ) -> Result<bool, Fatal> {
         let mut frames = Frames::new(frame, Side::Server, u32::MAX);
         // It was decoded before.
@@ -310,7 +327,7 @@ impl Session {
         message: &Received<'_>,
         waited_ns: u64,
         waits: bool,
-        renamed: Option<&(Box<[u8]>, u64)>,
+        renamed: Option<&Renamed>,
     ) -> Result<(), Error> {
         if let Some(alias) = message.alias()
             && renamed.is_none()

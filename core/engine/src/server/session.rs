@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 
 use fastmq_driver::FOREVER_NS;
+use fastmq_memory::sync::lock;
 use fastmq_wire::control::{flag, write_fault};
 use fastmq_wire::handshake::{capability, read_hello};
 use fastmq_wire::{
@@ -285,8 +286,13 @@ impl Session {
         };
         let fatal = |reason, status, text| Some(Fatal::new(reason, status, text));
         let mut refusal = None;
-        let secret = &parts.options.token;
-        if !secret.is_empty() && !hello.has_token(secret) {
+        let (is_stranger, subscriptions_max) = {
+            let changes = lock(&parts.changes);
+            let token = &changes.token;
+            let is_stranger = !token.is_empty() && !hello.has_token(token);
+            (is_stranger, changes.subscriptions_max)
+        };
+        if is_stranger {
             let says = "the token is wrong or missing";
             refusal = fatal(Reason::Authentication, Status::Denied, says);
         } else if let Some((reason, says)) = self.refusal {
@@ -314,7 +320,7 @@ impl Session {
             client: self.key.serial,
             instance: parts.instance,
             payload_max: parts.broker.options().payload_max,
-            subscriptions_max: u64::from(parts.options.subscriptions_max),
+            subscriptions_max: u64::from(subscriptions_max),
             servers: parts.options.servers.as_bytes(),
             rings,
             limits: LIMITS,
@@ -466,6 +472,8 @@ impl Session {
                     .asker
                     .as_ref()
                     .map_or(FOREVER_NS, |it| it.deadline_ns());
+                // Answers are looked at again when there is room for them.
+                let asked_ns = if self.is_full() { FOREVER_NS } else { asked_ns };
                 self.liveness
                     .deadline_ns()
                     .min(asked_ns)

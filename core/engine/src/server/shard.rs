@@ -16,6 +16,7 @@ use fastmq_driver::sockets::{
     Sockets, Waited,
 };
 use fastmq_memory::allocation::try_box;
+use fastmq_memory::sync::Mutex;
 use fastmq_wire::State;
 
 use crate::broker::Broker;
@@ -108,11 +109,9 @@ impl Shard {
         self.sockets.local_address(listener)
     }
 
-    /// Takes over what may change while it runs, for what comes from now on.
-    pub fn change(&mut self, changes: &Changes) {
-        let options = &mut self.parts.options;
-        options.token.clone_from(&changes.token);
-        options.subscriptions_max = changes.subscriptions_max;
+    /// Has all shards of a server look at the same place for what may change while it runs.
+    pub fn share_changes(&mut self, changes: &Arc<Mutex<Changes>>) {
+        self.parts.changes = changes.clone();
     }
 
     /// Where other threads reach this shard.
@@ -301,6 +300,7 @@ impl Shard {
                 known.is_broken = true;
                 session.on_end(&mut self.parts);
             }
+            session.taken();
             self.parts.put_back(session);
         }
     }

@@ -158,6 +158,8 @@ impl Session {
         if subject != SUBJECT_STATS.as_bytes() {
             return self.request_failed(message.correlation(), error);
         }
+        // One read may hold thousands of them, and an answer is long.
+        self.check_commands()?;
         match answer(parts) {
             Ok(json) => Ok(self.say(message.correlation(), Status::Ok, &json)?),
             Err(NoMemory) => Ok(self.say(message.correlation(), Status::Busy, b"")?),
