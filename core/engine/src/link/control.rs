@@ -11,7 +11,11 @@ use crate::log;
 use super::Event;
 use super::asked::Refusal;
 use super::session::{Ending, Farewell, Session, ended};
-use super::state::no_memory;
+use super::state::{TOO_LARGE, no_memory};
+
+/// Bytes that wait for the socket beyond which no PONG is added: a server may send PINGs and not
+/// read.
+const URGENT_BYTES_MAX: usize = 4096;
 
 impl Session {
     pub(super) fn on_control(
@@ -51,6 +55,10 @@ impl Session {
             }
             Kind::Ping => {
                 let mut state = self.uplink.state();
+                if state.urgent.len() >= URGENT_BYTES_MAX {
+                    // Those that wait to be sent are sign of life enough.
+                    return Ok(());
+                }
                 let pong = ControlDraft::whole(&mut state.urgent, Kind::Pong, control.whole());
                 pong.map_err(no_memory)?;
                 drop(state);
@@ -93,6 +101,17 @@ impl Session {
             status: error.status(),
             why: error.text(),
         });
+    }
+
+    /// Of stored publishes that the server would not take.
+    pub(super) fn tell_too_large(&self, subjects: &[Box<[u8]>]) {
+        for subject in subjects {
+            self.tell(&Event::Refused {
+                subject,
+                status: TOO_LARGE.status(),
+                why: TOO_LARGE.text(),
+            });
+        }
     }
 
     fn on_event(&mut self, control: &Control<'_>) {

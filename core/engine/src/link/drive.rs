@@ -414,8 +414,9 @@ impl Drive {
     fn close(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
         if self.give_up_ns == FOREVER_NS {
             let timeout_ns = self.session.uplink.options.broker.close_timeout_ns;
-            self.give_up_ns = now_ns.saturating_add(timeout_ns);
-            self.session.say_goodbye();
+            // FOREVER_NS: the drive has not been told.
+            self.give_up_ns = now_ns.saturating_add(timeout_ns).min(FOREVER_NS - 1);
+            self.session.say_goodbye(self.give_up_ns);
         }
         let is_going = matches!(self.at, Where::Connected(_)) && self.session.is_going();
         if !self.is_over() && (!is_going || now_ns >= self.give_up_ns) {

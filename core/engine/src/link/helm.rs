@@ -386,7 +386,12 @@ impl Uplink {
         fd.include(*sockets).map_err(|error| {
             let fault = &Fault(Status::Io, "cannot watch the connection");
             Error::with_io(fault, fault.1, &error)
-        })
+        })?;
+        // What was published before has told nobody.
+        if self.has_work() {
+            list.wake();
+        }
+        Ok(())
     }
 
     /// Parks; not for long if nobody might drive.

@@ -2,7 +2,8 @@
 //!
 //! For the asker's queue all of its responders are one leg of its `survey`: the server counts
 //! them, and says with MORE that something is still to come. A reply whose queue is full waits
-//! here, and those of the same asker behind it: there are no more of them than the asker granted.
+//! here, and those of the same asker behind it: there are no more of them than the asker granted,
+//! if the server keeps to that, and no more than [`HELD_BYTES_MAX`] if it does not.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,7 +13,7 @@ use fastmq_memory::record::flag;
 use fastmq_memory::{Draft, Kind as RecordKind};
 use fastmq_wire::{Field, Kind, Message};
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Fault, Result, Status};
 use crate::route::{Group, LaneTarget};
 use crate::survey::{CREDIT_MAX, LEG};
 use crate::writer::{Writer, count};
@@ -91,6 +92,16 @@ impl Uplink {
     }
 }
 
+/// Bytes of replies that may wait for room, of all askers.
+const HELD_BYTES_MAX: usize = 8 << 20;
+/// What each counts beside its payload and headers.
+const HELD_BYTES: usize = 64;
+
+const HELD_FULL: Error = Error::new(&Fault(
+    Status::Busy,
+    "too many replies wait for room in their askers' queues",
+));
+
 /// A reply whose asker has no room.
 struct Held {
     token: u64,
@@ -102,6 +113,10 @@ struct Held {
 }
 
 impl Held {
+    fn bytes(&self) -> usize {
+        HELD_BYTES + self.payload.len() + self.headers.len()
+    }
+
     fn draft(&self) -> Draft<'_> {
         draft(
             self.token,
@@ -137,6 +152,7 @@ fn draft<'m>(
 #[derive(Default)]
 pub(super) struct HeldReplies {
     by_requester: HashMap<u32, VecDeque<Held>>,
+    bytes: usize,
 }
 
 impl HeldReplies {
@@ -149,19 +165,25 @@ impl HeldReplies {
     }
 
     fn hold(&mut self, draft: &Draft<'_>, responder: u32) -> Result<()> {
-        let requester = (draft.token >> 32) as u32;
-        let reserved = self.by_requester.try_reserve(1);
-        reserved.map_err(|_| Error::NO_MEMORY)?;
-        let queue = self.by_requester.entry(requester).or_default();
-        queue.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
-        queue.push_back(Held {
+        let bytes = HELD_BYTES + draft.payload.len() + draft.headers.len();
+        if self.bytes + bytes > HELD_BYTES_MAX {
+            return Err(HELD_FULL);
+        }
+        let held = Held {
             token: draft.token,
             status: draft.status,
             is_more: draft.flags & flag::MORE != 0,
             responder,
             payload: try_bytes(draft.payload)?,
             headers: try_bytes(draft.headers)?,
-        });
+        };
+        let requester = (draft.token >> 32) as u32;
+        let reserved = self.by_requester.try_reserve(1);
+        reserved.map_err(|_| Error::NO_MEMORY)?;
+        let queue = self.by_requester.entry(requester).or_default();
+        queue.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
+        queue.push_back(held);
+        self.bytes += bytes;
         Ok(())
     }
 }
@@ -234,7 +256,11 @@ impl Session {
     pub(super) fn retry_replies(&mut self) {
         let writer = &self.writer;
         let mut dropped = Vec::new();
-        self.held_replies.by_requester.retain(|_, queue| {
+        let HeldReplies {
+            by_requester,
+            bytes,
+        } = &mut self.held_replies;
+        by_requester.retain(|_, queue| {
             while let Some(held) = queue.front() {
                 match write(writer, &held.draft(), held.responder) {
                     Ok(false) => return true,
@@ -245,6 +271,7 @@ impl Session {
                     }
                     Err(_) => {}
                 }
+                *bytes -= held.bytes();
                 queue.pop_front();
             }
             false
@@ -277,5 +304,19 @@ mod tests {
             None,
             "without streams nothing is granted"
         );
+    }
+
+    #[test]
+    fn replies_are_held_up_to_a_bound_whoever_asked() {
+        let payload = vec![0; (1 << 20) - HELD_BYTES];
+        let mut held = HeldReplies::default();
+        let mut hold = |requester: u64, payload| {
+            held.hold(&draft(requester << 32 | 1, 0, true, payload, &[]), 1)
+        };
+        for requester in 1..=8 {
+            hold(requester % 3, &payload).unwrap();
+        }
+        assert_eq!(hold(1, &[]).unwrap_err().status(), Status::Busy);
+        assert_eq!(held.bytes, HELD_BYTES_MAX);
     }
 }

@@ -109,7 +109,8 @@ pub enum Event<'a> {
         /// Accepted publishes that had not left, and are lost.
         unsent: u64,
     },
-    /// The server has refused a publish.
+    /// The server has refused a publish, or would: one that waited for a connection is larger than
+    /// it takes.
     Refused {
         /// Its subject.
         subject: &'a [u8],

@@ -69,6 +69,7 @@ pub(super) struct Session {
     pub(super) others: Option<String>,
     /// The server will close; the client leaves as soon as nothing is open.
     pub(super) leave_ns: u64,
+    goodbye_until_ns: u64,
     pub(super) farewell: Farewell,
 }
 
@@ -131,6 +132,7 @@ impl Session {
             elsewhere: None,
             others: None,
             leave_ns: FOREVER_NS,
+            goodbye_until_ns: FOREVER_NS,
             farewell: Farewell::Nothing,
         })
     }
@@ -174,6 +176,7 @@ impl Session {
         self.buffer.clear();
         self.started_ns = now_ns;
         self.leave_ns = FOREVER_NS;
+        self.goodbye_until_ns = FOREVER_NS;
         self.farewell = Farewell::Nothing;
         self.elsewhere = None;
         self.rings = None;
@@ -322,6 +325,7 @@ impl Session {
         state.payload_max = welcome.payload_max;
         state.credit = Sending::new(theirs.credit);
         state.names = Names::new(theirs.alias_max, theirs.alias_bytes_max);
+        let too_large = state.drop_too_large();
         let mut ids: Vec<u32> = Vec::new();
         let room = ids.try_reserve(state.subscriptions.len());
         room.map_err(|_| Error::NO_MEMORY)?;
@@ -348,6 +352,7 @@ impl Session {
             is_other_instance: is_other,
             subscriptions: ids.len(),
         });
+        self.tell_too_large(&too_large);
         Ok(())
     }
 
@@ -441,9 +446,10 @@ impl Session {
         deliveries_ns.min(self.held_replies.retry_at_ns(now_ns))
     }
 
-    /// Says CLOSE, once.
-    pub(super) fn say_goodbye(&mut self) {
+    /// Says CLOSE, once; until then the server is waited for.
+    pub(super) fn say_goodbye(&mut self, until_ns: u64) {
         if self.life == Life::Ready {
+            self.goodbye_until_ns = until_ns;
             let mut state = self.uplink.state();
             state.phase = Phase::Offline;
             let _ = ControlDraft::pair(&mut state.out, Kind::Close, 0, 0);
@@ -459,6 +465,12 @@ impl Session {
             return Turn::Ended(ended(&Fault(
                 Status::Timeout,
                 "the server did not answer the handshake",
+            )));
+        }
+        if self.is_going() && now_ns >= self.goodbye_until_ns {
+            return Turn::Ended(ended(&Fault(
+                Status::Timeout,
+                "the server did not answer the goodbye",
             )));
         }
         if self.life != Life::Ready {
@@ -481,7 +493,7 @@ impl Session {
         }
         let nothing_open = || self.uplink.state().asked.count() == 0;
         if self.leave_ns != FOREVER_NS && (now_ns >= self.leave_ns || nothing_open()) {
-            self.say_goodbye();
+            self.say_goodbye(now_ns + HANDSHAKE_NS);
         }
         Turn::On
     }
@@ -497,6 +509,7 @@ impl Session {
                 };
                 self.liveness.deadline_ns().min(leave_ns)
             }
+            Life::Ending => self.goodbye_until_ns,
             _ => FOREVER_NS,
         };
         own.min(self.retry_at_ns(now_ns))

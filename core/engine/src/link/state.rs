@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
+use fastmq_memory::allocation::try_bytes;
 use fastmq_wire::message::flag;
 use fastmq_wire::{
-    Agreement, ControlDraft, Draft, Field, HEADER_BYTES, Kind, NoMemory, Sending, Subject, round_up,
+    Agreement, ControlDraft, Draft, Field, Frame, Frames, HEADER_BYTES, Kind, NoMemory, Sending,
+    Side, Subject, round_up,
 };
 
 use crate::error::{Error, Fault, Result, Status};
@@ -176,8 +178,39 @@ impl State {
         }
     }
 
+    /// Drops the stored publishes that are larger than the server takes: with them it would end
+    /// the connection. Their subjects, as far as there is memory for them.
+    pub(super) fn drop_too_large(&mut self) -> Vec<Box<[u8]>> {
+        let frame_max = self.agreement.theirs.frame_max as usize;
+        let payload_max = match self.payload_max {
+            0 => u64::MAX,
+            payload_max => payload_max,
+        };
+        let mut subjects = Vec::new();
+        let (mut at, mut kept) = (self.stored_at, self.stored_at);
+        while let Some(frame) = self.stored.get(at..)
+            && let Ok(Some(Frame::Message(message))) =
+                Frames::new(frame, Side::Server, u32::MAX).next_frame()
+        {
+            let size = round_up(message.bytes().len());
+            if size <= frame_max && message.payload().len() as u64 <= payload_max {
+                if kept < at {
+                    self.stored.copy_within(at..at + size, kept);
+                }
+                kept += size;
+            } else if subjects.try_reserve(1).is_ok()
+                && let Ok(subject) = try_bytes(message.subject())
+            {
+                subjects.push(subject);
+            }
+            at += size;
+        }
+        self.stored.drain(kept..at);
+        subjects
+    }
+
     /// Moves publishes that have waited to what is sent, as far as credit and room go. Returns
-    /// nothing of those that have expired or that the server does not take: they are dropped.
+    /// nothing of those that have expired: they are dropped.
     pub(super) fn flush_stored(&mut self, now_ns: u64) {
         if self.stored.is_empty() || self.phase != Phase::Online {
             return;
@@ -187,10 +220,9 @@ impl State {
         {
             let size = round_up(u32::from_le_bytes(*length) as usize);
             if self.out.len() + size > OUTGOING_BYTES_MAX || self.credit.left() < size as u64 {
-                if size <= self.agreement.theirs.frame_max as usize {
-                    return;
-                }
-            } else if let Some(frame) = frame.get(..size)
+                return;
+            }
+            if let Some(frame) = frame.get(..size)
                 && self.out.try_reserve(size).is_ok()
             {
                 let at = self.out.len();

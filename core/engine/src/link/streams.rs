@@ -159,6 +159,7 @@ impl FarStream {
         let uplink = &self.uplink;
         uplink.check_not_here()?;
         if let Some(mut held) = uplink.take_helm(deadline_ns) {
+            held.listen();
             if credit.word.load(Ordering::SeqCst) == seen {
                 let now_ns = uplink.driver.monotonic_ns();
                 held.turn(deadline_ns.saturating_sub(now_ns), 0);

@@ -288,6 +288,18 @@ fn a_polled_client_connects_and_subscribes_in_its_loop() {
 }
 
 #[test]
+fn what_a_polled_client_published_before_it_had_a_descriptor_makes_that_readable() {
+    let server = serve();
+    let broker = connect(&server, true);
+    // The welcome is read, and nothing else comes.
+    publish_number(&broker, "early", 7).unwrap();
+    let fd = broker.fd().unwrap();
+    assert!(is_readable(fd, PATIENCE));
+    broker.dispatch(0, 0).unwrap();
+    assert_eq!(end(&broker, server), 1);
+}
+
+#[test]
 fn a_polled_client_is_driven_by_dispatch_when_its_descriptor_says_so() {
     let server = serve();
     let broker = connect(&server, true);

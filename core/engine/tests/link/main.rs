@@ -4,6 +4,7 @@
 mod steps;
 
 mod abilities;
+mod bounds;
 mod driving;
 mod hostile;
 mod many;

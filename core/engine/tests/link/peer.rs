@@ -48,6 +48,8 @@ pub(crate) struct Manners {
     pub(crate) grants: bool,
     /// Where else it says one may connect.
     pub(crate) servers: Vec<u8>,
+    /// Does not answer CLOSE.
+    pub(crate) ignores_close: bool,
 }
 
 impl Default for Manners {
@@ -67,6 +69,7 @@ impl Default for Manners {
             says_instead: None,
             grants: true,
             servers: Vec::new(),
+            ignores_close: false,
         }
     }
 }
@@ -446,6 +449,9 @@ impl Peer {
             Kind::Error => self.refused_us.push(control.status()),
             Kind::Close => {
                 self.closes += 1;
+                if self.manners.ignores_close {
+                    return;
+                }
                 if !one.is_leaving {
                     ControlDraft::pair(&mut one.out, Kind::Close, 0, 0).unwrap();
                 }

@@ -1,0 +1,92 @@
+//! What a server leaves undone or does without end: the client waits and keeps within bounds.
+
+use fastmq_engine::driver::sockets::{Faults, Waited};
+use fastmq_engine::{Options, Status};
+use fastmq_wire::{ControlDraft, Field, Kind};
+
+use crate::steps::{MILLISECOND, publish, publish_number};
+use crate::world::{Told, World, options};
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn a_draining_server_that_does_not_close_is_left_after_a_time() {
+    let mut world = World::connected(1);
+    world.peer().manners.ignores_close = true;
+    world.peer().say(|out| {
+        let draft = ControlDraft::pair(out, Kind::Drain, 0, 0).unwrap();
+        draft.number(Field::DeadlineNs, 100 * SECOND).unwrap();
+    });
+    world.until("said goodbye", |world| world.peers[0].closes == 1);
+    world.pass(9 * SECOND);
+    assert_eq!(world.peer().accepted, 1, "it may still close");
+    world.pass(2 * SECOND);
+    let told = world.told();
+    assert!(
+        matches!(&told[2], Told::Disconnected(Status::Timeout, ..)),
+        "{told:?}"
+    );
+    world.until("again", |world| world.peers[0].accepted == 2);
+}
+
+#[test]
+fn a_close_that_may_take_for_ever_waits_for_the_server() {
+    let endless = fastmq_engine::link::ConnectOptions {
+        broker: Options {
+            close_timeout_ns: u64::MAX,
+            ..Options::default()
+        },
+        ..options()
+    };
+    let mut world = World::with(2, Faults::default(), endless, 1);
+    world.until("connected", |world| world.peers[0].current().is_some());
+    world.settle();
+    world.peer().manners.ignores_close = true;
+    world.broker.clone().close();
+    world.settle();
+    assert_eq!(world.peer().closes, 1);
+    let waited = world.drive.turn(&mut world.sockets, MILLISECOND, 0);
+    assert_eq!(waited.unwrap(), Waited::TimedOut, "it sleeps meanwhile");
+    world.pass(60 * SECOND);
+    assert!(!world.drive.is_over());
+}
+
+#[test]
+fn pings_of_a_server_are_not_all_answered_if_they_come_too_fast() {
+    const COUNT: u64 = 20_000;
+    let mut world = World::connected(3);
+    world.peer().say(|out| {
+        for number in 0..COUNT {
+            ControlDraft::whole(out, Kind::Ping, number).unwrap();
+        }
+    });
+    world.settle();
+    let answered = world.peer().pongs.len() as u64;
+    assert!((1..COUNT).contains(&answered), "{answered}");
+    world.peer().say(|out| {
+        ControlDraft::whole(out, Kind::Ping, COUNT).unwrap();
+    });
+    world.settle();
+    assert_eq!(world.peer().pongs.last(), Some(&COUNT));
+    assert_eq!(world.peer().faults, Vec::<String>::new());
+}
+
+#[test]
+fn a_stored_publish_that_the_server_would_not_take_is_dropped_alone() {
+    let mut world = World::new(5);
+    let broker = world.broker.clone();
+    world.peer().manners.payload_max = 1000;
+    publish_number(&broker, "before", 1).unwrap();
+    publish(&broker, "large", &[7; 1001]).unwrap();
+    publish_number(&broker, "between", 2).unwrap();
+    publish(&broker, "large.too", &[7; 100_000]).unwrap();
+    publish(&broker, "fits", &[7; 1000]).unwrap();
+    world.until("sent", |world| world.peers[0].published.len() == 3);
+    world.settle();
+    let published = world.peer().published.iter();
+    let subjects: Vec<&str> = published.map(|got| got.subject.as_str()).collect();
+    assert_eq!(subjects, ["before", "between", "fits"]);
+    let refused = |subject: &str| Told::Refused(subject.to_owned(), Status::TooLarge);
+    assert_eq!(world.told()[1..], [refused("large"), refused("large.too")]);
+    assert_eq!(world.peer().faults, Vec::<String>::new());
+}
