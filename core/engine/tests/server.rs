@@ -259,14 +259,17 @@ fn a_close_tells_the_clients_and_waits_for_them() {
 
 fn close_while_connected(shards: u32) {
     let broker = open();
-    let server = serve_by(shards, &broker, &[tcp()]);
-    let mut caller = Caller::connect(&server.addresses()[0]);
-    let thread = thread::spawn(move || server.close(20 * SECOND));
-    assert_eq!(caller.next(), Heard::Drain);
-    caller.peer.pair(Kind::Close, 0, 0);
-    assert_eq!(caller.next(), Heard::Close(0));
-    drop(caller);
-    thread.join().unwrap();
+    for timeout_ns in [20 * SECOND, u64::MAX] {
+        let server = serve_by(shards, &broker, &[tcp()]);
+        let mut caller = Caller::connect(&server.addresses()[0]);
+        let thread = thread::spawn(move || server.close(timeout_ns));
+        // It is told once.
+        assert_eq!(caller.next(), Heard::Drain);
+        caller.peer.pair(Kind::Close, 0, 0);
+        assert_eq!(caller.next(), Heard::Close(0));
+        drop(caller);
+        thread.join().unwrap();
+    }
     // Without an answer it says CLOSE itself.
     let server = serve_by(shards, &broker, &[tcp()]);
     let mut caller = Caller::connect(&server.addresses()[0]);
