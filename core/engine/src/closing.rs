@@ -262,7 +262,7 @@ impl Broker {
             return false;
         };
         if uplink.held() > 0 && uplink.is_polled() {
-            let _is_stuck = uplink.dispatch();
+            uplink.dispatch();
         }
         uplink.held() > 0
     }

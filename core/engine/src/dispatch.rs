@@ -119,7 +119,9 @@ impl Broker {
         }
         self.watch_all();
         let uplink = self.polled_uplink();
-        let is_stuck = uplink.is_some_and(Uplink::dispatch);
+        if let Some(uplink) = uplink {
+            uplink.dispatch();
+        }
         let has_fd = self.polled.existing_fd();
         let mut start_ns = 0;
         if budget_ns > 0 {
@@ -217,9 +219,11 @@ impl Broker {
             && self.polled.is_empty()
         {
             fd.clear();
-            let has_output = !is_stuck && uplink.is_some_and(Uplink::has_work);
-            if !self.polled.is_empty() || has_output {
+            if !self.polled.is_empty() {
                 fd.signal();
+            }
+            if let Some(uplink) = uplink {
+                uplink.send_added();
             }
             self.update_deadline();
         }

@@ -27,6 +27,9 @@ const LASTING_NS: u64 = 5_000_000_000;
 /// Capacity that a buffer for sending keeps.
 const SEND_BYTES_KEPT: usize = 1 << 20;
 
+/// How long before the end of `close_timeout` the link leaves; less if that is short.
+const CLOSE_MARGIN_NS: u64 = 10_000_000;
+
 /// Where the link is.
 #[derive(Debug)]
 enum Where {
@@ -126,6 +129,11 @@ impl Drive {
         matches!(self.at, Where::Connected(_))
     }
 
+    /// Whether what waits need not wait for a connection or its socket.
+    pub(super) fn can_send(&self) -> bool {
+        self.is_connected() && !self.is_sending
+    }
+
     /// When a turn is due, though nothing may have come.
     pub(super) fn due_ns(&self) -> u64 {
         self.deadline_ns(self.driver.monotonic_ns())
@@ -160,7 +168,7 @@ impl Drive {
             max_ns => self.deadline_ns(now_ns).min(now_ns.saturating_add(max_ns)),
         };
         // Whoever adds something wakes the link only if it could send that.
-        let can_send = matches!(self.at, Where::Connected(_)) && !self.is_sending;
+        let can_send = self.can_send();
         let is_told = self.give_up_ns != FOREVER_NS;
         let mut look = |_: Look| {
             can_send && uplink.has_work.load(Ordering::SeqCst)
@@ -413,9 +421,12 @@ impl Drive {
     /// The client is closed: says goodbye, for as long as `close_timeout`.
     fn close(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
         if self.give_up_ns == FOREVER_NS {
-            let timeout_ns = self.session.uplink.options.broker.close_timeout_ns;
+            let until_ns = self.session.uplink.close_until_ns.load(Ordering::SeqCst);
+            let left_ns = until_ns.saturating_sub(now_ns);
+            // Before whoever closes goes on: he hears of nothing afterwards.
+            let left_ns = left_ns - (left_ns / 8).min(CLOSE_MARGIN_NS);
             // FOREVER_NS: the drive has not been told.
-            self.give_up_ns = now_ns.saturating_add(timeout_ns).min(FOREVER_NS - 1);
+            self.give_up_ns = now_ns.saturating_add(left_ns).min(FOREVER_NS - 1);
             self.session.say_goodbye(self.give_up_ns);
         }
         let is_going = matches!(self.at, Where::Connected(_)) && self.session.is_going();

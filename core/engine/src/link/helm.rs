@@ -360,15 +360,22 @@ impl Uplink {
         self.options.polled && self.helm.is_open()
     }
 
-    /// A turn of the user's loop. True: what is to be sent has to wait for the socket.
-    pub(crate) fn dispatch(&self) -> bool {
+    /// A turn of the user's loop.
+    pub(crate) fn dispatch(&self) {
         if let Some(mut held) = self.try_helm() {
             held.turn(0, 0);
         }
-        self.has_work()
     }
 
-    pub(crate) fn has_work(&self) -> bool {
+    /// Sends what was added since, if nobody drives. What is left then waits for the socket, or is
+    /// told to the loop.
+    pub(crate) fn send_added(&self) {
+        if self.has_work() {
+            drop(self.try_helm());
+        }
+    }
+
+    fn has_work(&self) -> bool {
         self.has_work.load(Ordering::SeqCst)
     }
 
@@ -466,16 +473,34 @@ impl<'u> AtHelm<'u> {
 
 impl Drop for AtHelm<'_> {
     fn drop(&mut self) {
-        let helm = &self.uplink.helm;
+        let (uplink, polled) = (self.uplink, self.uplink.options.polled);
+        let helm = &uplink.helm;
+        if polled {
+            // Nobody comes by to send what the last turn has left, or to say goodbye.
+            self.send();
+            while uplink.is_closed_here.load(Ordering::Relaxed)
+                && self.drive(FOREVER_NS, 0).is_some()
+            {
+                self.listen();
+            }
+        }
         let Some(mut running) = self.running.take() else {
             return;
         };
-        if self.uplink.options.polled
-            && let Some(Running { drive, sockets }) = running.as_mut()
+        let mut can_send = false;
+        if polled
+            && let Some(Running { drive, .. }) = running.as_ref()
+            && !drive.is_over()
         {
-            // Nobody comes by to send what the last turn has left.
-            drive.send_now(&mut **sockets);
-            helm.due_ns.store(drive.due_ns(), Ordering::Relaxed);
+            can_send = drive.can_send();
+            let due_ns = drive.due_ns();
+            helm.due_ns.store(due_ns, Ordering::Relaxed);
+            let fd = uplink.polled.get().and_then(|list| list.existing_fd());
+            if let Some(fd) = fd
+                && due_ns != FOREVER_NS
+            {
+                fd.set_deadline(Some(due_ns));
+            }
         }
         let is_over = running
             .as_ref()
@@ -488,6 +513,13 @@ impl Drop for AtHelm<'_> {
         helm.thread.store(0, Ordering::Relaxed);
         drop(running);
         fence(Ordering::SeqCst);
+        if can_send
+            && uplink.has_work()
+            && let Some(list) = uplink.polled.get()
+        {
+            // Added since it was sent: whoever looked for it meanwhile could not drive.
+            list.wake();
+        }
         if helm.rests_long.load(Ordering::SeqCst) || is_over {
             self.uplink.wake_resting();
         }

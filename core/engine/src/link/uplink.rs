@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use fastmq_driver::Driver;
 use fastmq_driver::sockets::Waker;
+use fastmq_driver::{Driver, FOREVER_NS};
 use fastmq_memory::sync::{Mutex, MutexGuard, OnceLock, lock};
 use fastmq_wire::{Agreement, Draft, Sending};
 
@@ -44,6 +44,10 @@ pub struct Uplink {
     /// Deliveries that wait beside their queues.
     pub(super) held: AtomicUsize,
     pub(super) is_closing: AtomicBool,
+    /// Until when closing waits.
+    pub(super) close_until_ns: AtomicU64,
+    /// Closed by whoever drives a polled client: he goes on until the end.
+    pub(super) is_closed_here: AtomicBool,
     pub(super) has_ended: AtomicBool,
 }
 
@@ -108,6 +112,8 @@ impl Uplink {
             room_waiters: AtomicU32::new(0),
             held: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
+            close_until_ns: AtomicU64::new(FOREVER_NS),
+            is_closed_here: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         }
     }
@@ -296,25 +302,37 @@ impl Uplink {
 
     /// Says goodbye to the server and ends the link, until the deadline.
     pub(crate) fn close(&self, deadline_ns: u64) {
+        self.close_until_ns.store(deadline_ns, Ordering::SeqCst);
         self.is_closing.store(true, Ordering::SeqCst);
         self.has_work.store(true, Ordering::SeqCst);
         self.wake();
-        if !self.helm.is_open() || self.is_here() {
+        if !self.helm.is_open() {
+            return;
+        }
+        if self.is_here() {
+            self.is_closed_here.store(true, Ordering::Relaxed);
             return;
         }
         self.wake_resting();
         loop {
             let seen = self.answered.load(Ordering::SeqCst);
             let now_ns = self.driver.monotonic_ns();
-            if self.has_ended.load(Ordering::SeqCst) || now_ns >= deadline_ns {
+            if self.has_ended.load(Ordering::SeqCst) {
                 return;
             }
+            let is_late = now_ns >= deadline_ns;
             if self.options.polled
                 && let Some(mut held) = self.try_helm()
             {
                 held.listen();
-                held.turn(deadline_ns - now_ns, 0);
-                continue;
+                // At the end the drive leaves without waiting.
+                held.turn(deadline_ns.saturating_sub(now_ns), 0);
+                if !is_late {
+                    continue;
+                }
+            }
+            if is_late {
+                return;
             }
             self.park(&self.answered, seen, deadline_ns);
         }

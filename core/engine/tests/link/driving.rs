@@ -300,6 +300,53 @@ fn what_a_polled_client_published_before_it_had_a_descriptor_makes_that_readable
 }
 
 #[test]
+fn a_polled_client_that_its_own_handler_closes_says_goodbye() {
+    let server = serve();
+    let broker = connect(&server, true);
+    let weak = Arc::downgrade(&broker);
+    let _closes = handle(&broker, "end", Delivery::Inline, move |_| {
+        weak.upgrade().unwrap().close();
+    });
+    let never = subscribe(&broker, "never");
+    publish_number(&broker, "end", 1).unwrap();
+    let waited = queue_of(&never).receive(&broker, 1, PATIENCE_NS);
+    assert_eq!(waited.map(|_| ()).unwrap_err().status(), Status::End);
+    let record = server.stop();
+    assert_eq!((record.faults, record.closes), (Vec::new(), 1));
+}
+
+#[test]
+fn nothing_is_heard_of_a_connection_once_close_has_returned() {
+    for (polled, close_timeout_ns) in [(false, 200_000_000), (true, 200_000_000), (true, 0)] {
+        let manners = Manners {
+            ignores_close: true,
+            ..Manners::default()
+        };
+        let address = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let server = Server::start(address, manners);
+        let ended = Arc::new(AtomicU64::new(0));
+        let count = ended.clone();
+        let mut options = ConnectOptions {
+            polled,
+            on_event: Some(Arc::new(move |event| {
+                if matches!(event, Event::Disconnected { .. }) {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            })),
+            ..ConnectOptions::default()
+        };
+        options.broker.close_timeout_ns = close_timeout_ns;
+        let broker = link::connect(&server.urls, options).unwrap();
+        broker.close();
+        if polled {
+            assert_eq!(ended.load(Ordering::SeqCst), 1);
+        }
+        until("it has ended", || ended.load(Ordering::SeqCst) == 1);
+        server.stop();
+    }
+}
+
+#[test]
 fn a_polled_client_is_driven_by_dispatch_when_its_descriptor_says_so() {
     let server = serve();
     let broker = connect(&server, true);
