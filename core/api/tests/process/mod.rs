@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use fastmq::{Client, Delivery, Message, Options, ServerOptions, SubscribeOptions};
 
@@ -47,6 +47,9 @@ fn a_server() {
 pub(crate) struct Process {
     child: Child,
     pub(crate) urls: Vec<String>,
+    /// Open until the end: the test program says after a minute that it still runs, and ends if
+    /// nobody could hear that.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -64,12 +67,16 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut lines = lines.map(|line| line.unwrap());
-        let urls = lines.find_map(|line| Some(line.strip_prefix("serving ")?.to_owned()));
-        let urls = urls.expect("the server starts");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let lines = output.by_ref().lines().map(|line| line.unwrap());
+        let mut urls = lines.filter_map(|line| Some(line.strip_prefix("serving ")?.to_owned()));
+        let urls = urls.next().expect("the server starts");
         let urls = urls.split(',').map(str::to_owned).collect();
-        Self { child, urls }
+        Self {
+            child,
+            urls,
+            _output: output,
+        }
     }
 
     pub(crate) fn address(&self, at: usize) -> SocketAddr {
