@@ -8,7 +8,7 @@
 //! A side whose cursors are out of range is told by [`Completion::Ended`] with an error that
 //! [`is_hostile`] knows; the connection has no rings then, and its last words go over the socket.
 //!
-//! Bounded: [`RINGS_MAX`] connections of a server, [`BURST_BYTES`] of each in a turn (or one
+//! Bounded: [`RINGS_MAX`] connections of a shard, [`BURST_BYTES`] of each in a turn (or one
 //! frame), and one vector in flight for each. Not here: HELLO and WELCOME.
 
 use std::hint;
@@ -245,7 +245,7 @@ impl Rings {
                 has_slept = true;
                 lines.iter().for_each(Line::announce);
             }
-            lines.iter().any(Line::has_news) || look(why)
+            is_there(why)
         });
         if self.is_polled {
             // Before the turn takes what is there: the loop may sleep behind it without a word.
