@@ -21,6 +21,14 @@ pub struct Message<'a> {
     pub keep_last: bool,
 }
 
+impl Message<'_> {
+    /// Whether there is more to check than a subject and a payload: a reply address, key, headers.
+    #[inline(always)]
+    pub(crate) fn has_more(&self) -> bool {
+        self.reply_to.len() | self.key.len() | self.headers.len() != 0
+    }
+}
+
 pub(crate) fn optional_of<'m>(message: &Message<'m>) -> Optional<'m> {
     Optional {
         reply_to: message.reply_to,

@@ -354,8 +354,7 @@ impl Writer {
         if message.payload.len() as u64 > self.broker.options.payload_max {
             return Err(self.too_large(message.payload.len()));
         }
-        let others = message.reply_to.len() | message.key.len() | message.headers.len();
-        if others != 0 || message.ttl_ns != 0 || self.usual_end == 0 {
+        if message.has_more() || message.ttl_ns != 0 || self.usual_end == 0 {
             self.draft_rare(message, &mut draft)?;
         }
         if !self.broker.is_open() {

@@ -212,8 +212,7 @@ impl Parts {
             return writer.send_from(targets, message, origin);
         }
         let mut origin = origin;
-        let others = message.reply_to.len() | message.key.len() | message.headers.len();
-        if others != 0 || !writer.is_usual(message.payload) {
+        if message.has_more() || !writer.is_usual(message.payload) {
             // For its checks, and its time where messages have one.
             let draft = writer.draft(message)?;
             origin.timestamp_ns = match origin.timestamp_ns {
