@@ -28,10 +28,17 @@ passes "ThreadSanitizer over the driver" cargo test --locked -p fastmq-driver --
 engine=(--tests)
 if [ -z "${THOROUGH:-}" ]; then
     engine=()
-    for source in $(grep -l -e 'thread::' -e 'Delivery::Thread' core/engine/tests/*.rs); do
+    modules=()
+    for source in $(grep -l -e 'thread::' -e 'Delivery::Thread' core/engine/tests/*{,/*}.rs); do
         name=$(basename "$source" .rs)
-        [ "$name" = simulation ] || engine+=(--test "$name")
+        case $source in
+            */broker/* | */server/*) modules+=("$name::") ;;
+            */tests/simulation.rs | */tests/*/*) ;;
+            *) engine+=(--test "$name") ;;
+        esac
     done
+    passes "ThreadSanitizer over the broker and servers" cargo test --locked -p fastmq-engine \
+        --test broker --test server --target "$HOST_TARGET" --no-fail-fast -- "${modules[@]}"
 fi
 passes "ThreadSanitizer over the engine" cargo test --locked -p fastmq-engine --lib \
     "${engine[@]}" --target "$HOST_TARGET" --no-fail-fast

@@ -1,17 +1,13 @@
 //! Handlers on library threads: in order, one at a time, waking from sleep, and at rest after
 //! unsubscribe.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
+use crate::steps::*;
 use fastmq_engine::driver::{Driver, NullDriver};
 use fastmq_engine::wait::Profile;
 use fastmq_engine::{Broker, Delivery, Options, Status};
-use steps::*;
 
 #[test]
 fn a_thread_starts_with_thefirst_subscription_that_needs_one() {

@@ -1,12 +1,8 @@
 //! Statistics: what was published is delivered, dropped, expired or pending, also by who is gone.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Delivery, Message, Publisher, Status};
-use steps::*;
 
 #[test]
 fn the_figures_of_queues_subscriptions_and_client_add_up() {

@@ -1,21 +1,17 @@
 //! Presence: who subscribes and who leaves is told in that order on reserved subjects, to all who
 //! listen, also to those who come late; nobody waits for a listener, nobody else publishes there.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::steps::*;
 use fastmq_engine::memory::{Policy, View};
 use fastmq_engine::presence::{HEADER_SUBSCRIPTION, SUBJECT_JOINED, SUBJECT_LEFT};
 use fastmq_engine::{
     Broker, Delivery, GroupMode, ManyOptions, Message, Options, Place, Publisher, Ready, Requester,
     RequesterOptions, Status, SubscribeOptions, Subscription, Timestamps, headers,
 };
-use steps::*;
 
 /// What one event says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,20 +1,16 @@
 //! Key-shared groups: one member for each key, in order, nothing lost and nothing twice, whoever
 //! comes, goes and stalls.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, GroupMode, Message, Place, Publisher, Result, Status, SubscribeOptions,
     Subscription,
 };
-use steps::*;
 
 /// A member by key.
 fn by_key<'a>() -> SubscribeOptions<'a> {

@@ -7,8 +7,7 @@ use fastmq_engine::driver::{Driver, SimulatedDriver};
 use fastmq_engine::wait::Profile;
 use fastmq_engine::{Broker, Delivery, Options, Place, QueueOptions, Result, Status, Subscription};
 
-mod steps;
-use steps::{MILLISECOND, PATIENCE_NS, open_with, publish};
+use crate::steps::{MILLISECOND, PATIENCE_NS, open_with, publish};
 
 /// Queues of one client; queue n is fed by the subject `q.n`.
 struct World {

@@ -1,20 +1,16 @@
 //! Drain and close: they end within their deadline from any place, lose nothing that was promised,
 //! and give everything back.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::steps::*;
 use fastmq_engine::driver::Driver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Publisher, QueueOptions, Requester, RequesterOptions,
     Status, SubscribeOptions, Subscription,
 };
-use steps::*;
 
 #[test]
 fn drain_refuses_publishes_and_waits_until_all_is_received() {

@@ -13,11 +13,8 @@ use fastmq_engine::{Broker, Delivery, Status, Subscription};
 use fastmq_wire::handshake::capability;
 use fastmq_wire::{Draft, Kind, Limits, Reason, State, Subject};
 
-use peer::{Got, Heard, Peer};
-use steps::*;
-
-mod peer;
-mod steps;
+use crate::peer::{Got, Heard, Peer};
+use crate::steps::*;
 
 /// Bytes that wait to be sent above which answers wait in their queue.
 const FULL: usize = 1 << 20;

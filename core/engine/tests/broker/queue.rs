@@ -1,15 +1,11 @@
 //! Queues: all or nothing, what each policy drops and counts, batches, and waiting for room.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Message, Place, Publisher, Status};
-use steps::*;
 
 /// What a reader of numbered messages saw.
 #[derive(Debug, Default)]

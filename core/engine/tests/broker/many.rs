@@ -1,12 +1,9 @@
 //! Requests with many answers: of several responders, and of one that streams its replies. Credit,
 //! both cancels, every end, and deadlines by the simulated clock.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::Arc;
 
+use crate::steps::*;
 use fastmq_engine::dispatch::ready;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::memory::view::view_flag::{END, MORE};
@@ -14,7 +11,6 @@ use fastmq_engine::{
     ANSWERS_ALL, Broker, CREDIT_MAX, Delivery, ManyOptions, Message, Options, ReplyStream,
     Requester, RequesterOptions, Result, Status, Subscription,
 };
-use steps::*;
 
 const BUSY: u32 = Status::Busy as u32;
 const CANCELLED: u32 = Status::Cancelled as u32;

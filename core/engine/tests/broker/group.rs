@@ -1,15 +1,11 @@
 //! Groups: each message to one member, less to a slow one, none lost when a member is full or goes.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Place, Publisher, Status, Subscription};
-use steps::*;
 
 fn members(
     broker: &Arc<Broker>,

@@ -1,17 +1,13 @@
 //! Inline subscriptions: on the publishing thread, nested up to 16 deep, free to publish, subscribe
 //! and unsubscribe, at rest after unsubscribe, and no danger when they panic.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Message, Publisher, Status, Subscription};
-use steps::*;
 
 #[test]
 fn a_handler_has_run_on_this_thread_when_publish_returns() {

@@ -1,15 +1,11 @@
 //! What a handler owns: it is dropped some time after its subscription has ended, where it may use
 //! the client as any other code may.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 
+use crate::steps::*;
 use fastmq_engine::{Broker, Delivery, Subscription, with_thread_client};
-use steps::*;
 
 const DELIVERIES: [Delivery; 3] = [Delivery::Inline, Delivery::Thread, Delivery::Dispatch];
 

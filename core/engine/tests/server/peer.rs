@@ -1,8 +1,6 @@
 //! A client of the protocol for tests, on the client side of `fastmq-wire`, without I/O: what it
 //! says is collected in `out`, what it hears is listed in `heard`.
 
-#![allow(dead_code)]
-
 use std::collections::VecDeque;
 
 use fastmq_wire::control::flag;

@@ -11,11 +11,8 @@ use fastmq_wire::control::flag;
 use fastmq_wire::handshake::capability;
 use fastmq_wire::{Field, Hello, Kind, Limits, VERSION};
 
-use peer::{Heard, Peer};
-use steps::*;
-
-mod peer;
-mod steps;
+use crate::peer::{Heard, Peer};
+use crate::steps::*;
 
 /// Connections without sockets.
 struct World {

@@ -9,11 +9,8 @@ use fastmq_wire::handshake::capability;
 use fastmq_wire::message::Many;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, State, Subject};
 
-use peer::{Heard, Peer};
-use steps::*;
-
-mod peer;
-mod steps;
+use crate::peer::{Heard, Peer};
+use crate::steps::*;
 
 /// Connections of one shard, without sockets.
 struct World {

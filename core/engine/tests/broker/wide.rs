@@ -1,14 +1,10 @@
 //! One message to many queues: all or nothing by the short way too, whichever ways take turns.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::Arc;
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Message, Place, Publisher, Status, Subscription};
-use steps::*;
 
 /// A queue with the numbers that it still has to show.
 struct Reader {

@@ -1,19 +1,15 @@
 //! Claims: what is written in place and committed arrives as if it had been published at that
 //! moment, and what is abandoned, forgotten or refused leaves no trace.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Place, Publisher, Result, Status, Subscription,
 };
-use steps::*;
 
 /// Messages after which a publisher has lanes of its own.
 const HOT: u64 = 40;

@@ -1,16 +1,12 @@
 //! Sequences of publishers: whichever way a message goes, it says who published it and the how
 //! manyth it is, so that a subscriber can tell what it misses of whom.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Message, Publisher};
-use steps::*;
 
 /// What a subscriber notes of each publisher.
 #[derive(Default)]

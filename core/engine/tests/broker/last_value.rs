@@ -1,22 +1,18 @@
 //! Last values: whoever subscribes late gets what was kept, before anything newer, each message
 //! once; whatever is published, subscribed and forgotten at the same time.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::steps::*;
 use fastmq_engine::driver::SimulatedDriver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{
     Broker, Delivery, Message, Options, Place, Publisher, Requester, RequesterOptions, Result,
     Status, SubscribeOptions, Subscription,
 };
-use steps::*;
 
 /// Publishes by a handle and keeps.
 fn keep(publisher: &mut Publisher, payload: &[u8]) -> Result<()> {

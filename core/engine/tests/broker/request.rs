@@ -1,19 +1,15 @@
 //! Requests: every fate, many in flight, and tokens that name one request once.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::steps::*;
 use fastmq_engine::memory::view::view_flag;
 use fastmq_engine::memory::{Policy, View};
 use fastmq_engine::{
     Broker, Delivery, Message, Place, Publisher, Requester, RequesterOptions, Result, Status,
     Subscription,
 };
-use steps::*;
 
 fn requester(broker: &Arc<Broker>, subject: &str, in_flight_max: u32) -> Requester {
     let options = RequesterOptions {

@@ -2,15 +2,12 @@
 //! each subject, in the order in which the subjects first changed; publishing never waits and is
 //! never refused for want of room.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::steps::*;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::memory::view::view_flag;
 use fastmq_engine::{
@@ -18,7 +15,6 @@ use fastmq_engine::{
     Status, SubscribeOptions, Subscription,
 };
 use fastmq_test_support::readable;
-use steps::*;
 
 fn is_readable(fd: i32) -> bool {
     readable::is_readable(fd, Duration::ZERO)

@@ -1,19 +1,15 @@
 //! Foreign loops: descriptors that are readable exactly while there is something to do, a dispatch
 //! that keeps to its budget, and deadlines.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::steps::*;
 use fastmq_engine::dispatch::ready;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::{Broker, Delivery, Options, Requester, RequesterOptions, Status};
 use fastmq_test_support::readable::is_readable;
-use steps::*;
 
 fn is_ready(fd: i32) -> bool {
     is_readable(fd, Duration::ZERO)

@@ -12,8 +12,7 @@ use fastmq_engine::{
     Timestamps,
 };
 
-mod steps;
-use steps::{client, publish};
+use crate::steps::{client, publish};
 
 /// A world whose clock moves a microsecond with each reading.
 fn simulated(timestamps: Timestamps) -> (Arc<Broker>, Arc<SimulatedDriver>) {

@@ -16,11 +16,8 @@ use fastmq_engine::server::{self, ServerOptions, Shard};
 use fastmq_engine::{Broker, Subscription};
 use fastmq_wire::{ControlDraft, Draft, Kind, Limits, Subject};
 
-use peer::{Heard, Peer};
-use steps::*;
-
-mod peer;
-mod steps;
+use crate::peer::{Heard, Peer};
+use crate::steps::*;
 
 const SEEDS: u64 = 60;
 const STEPS: u64 = 1500;
@@ -502,7 +499,7 @@ fn whatever_the_network_does_promises_hold() {
         let ran = std::panic::catch_unwind(|| run(seed));
         match ran {
             Ok((more, broken)) => (delivered, gone) = (delivered + more, gone + broken),
-            Err(_) => panic!("FASTMQ_SEED={seed} cargo test -p fastmq-engine --test shard"),
+            Err(_) => panic!("FASTMQ_SEED={seed} cargo test -p fastmq-engine --test server shard"),
         }
     }
     if only.is_none() {

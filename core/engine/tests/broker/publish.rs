@@ -1,14 +1,10 @@
 //! Publishing: by subject, by handle, in batches; order, wildcards, fields, blocks, memory.
 
-#![forbid(unsafe_code)]
-
-mod steps;
-
+use crate::steps::*;
 use fastmq_engine::headers::Headers;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::memory::block::CACHED_BYTES_MAX;
 use fastmq_engine::{Message, Options, Publisher, Status};
-use steps::*;
 
 #[test]
 fn a_message_reaches_every_pattern_that_matches_and_no_other() {

@@ -15,11 +15,8 @@ use fastmq_engine::server::{SHARDS_MAX, Server, ServerOptions};
 use fastmq_engine::{Broker, Requester, RequesterOptions, Status};
 use fastmq_wire::Kind;
 
-use peer::{Heard, Peer};
-use steps::*;
-
-mod peer;
-mod steps;
+use crate::peer::{Heard, Peer};
+use crate::steps::*;
 
 const SECOND: u64 = 1_000_000_000;
 

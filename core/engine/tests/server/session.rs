@@ -11,11 +11,8 @@ use fastmq_wire::control::event;
 use fastmq_wire::handshake::capability;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, State, Subject};
 
-use peer::{Got, Heard, Peer};
-use steps::*;
-
-mod peer;
-mod steps;
+use crate::peer::{Got, Heard, Peer};
+use crate::steps::*;
 
 const SECOND: u64 = 1_000_000_000;
 
