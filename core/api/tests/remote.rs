@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fastmq::{
-    Client, ConnectOptions, Delivery, Event, Message, Options, Server, ServerOptions, Status,
-    SubscribeOptions,
+    Client, ConnectOptions, Delivery, Event, Message, Options, RequesterOptions, Server,
+    ServerOptions, Status, SubscribeOptions,
 };
 
 const PATIENCE_NS: u64 = 30_000_000_000;
@@ -127,6 +127,35 @@ fn ask_across(shards: u32) {
     assert_eq!(fate.status(), Status::NoResponder);
     asker.close();
     responder.close();
+    server.close(PATIENCE_NS);
+    local.close();
+}
+
+/// Many requests in flight keep the server at work while their asker makes more: also those of a
+/// client that has no thread, and whose asker does not wait.
+#[test]
+fn requests_leave_before_their_asker_waits() {
+    let (local, server, urls) = serve("pressed");
+    let questions = local.subscribe("asked").unwrap();
+    for url in &urls {
+        let options = ConnectOptions {
+            polled: true,
+            ..ConnectOptions::default()
+        };
+        let asker = Client::connect(url, options).unwrap();
+        let options = RequesterOptions {
+            in_flight_max: 1024,
+            subject: b"asked",
+            ..RequesterOptions::default()
+        };
+        let mut requester = asker.requester(options).unwrap();
+        for number in 0..1024u64 {
+            let payload = number.to_le_bytes();
+            requester.submit(&payload, number, PATIENCE_NS).unwrap();
+        }
+        assert_eq!(numbers(&questions, 1024), (0..1024).collect::<Vec<_>>());
+        asker.close();
+    }
     server.close(PATIENCE_NS);
     local.close();
 }

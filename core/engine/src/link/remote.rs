@@ -18,6 +18,10 @@ use super::state::{Phase, State};
 
 /// More bytes that wait for the socket than so many are sent by whoever adds to them.
 const PRESS_BITS: u32 = 16;
+/// Requests that wait for the socket are sent by whoever asks, as many at a time or a multiple, if
+/// no more than that are on the way: the server then works while the next ones are made, and does
+/// not wait until the asker does.
+const PRESS_REQUESTS: usize = 128;
 
 /// The way of one subject's messages to the server, as a route keeps it.
 #[derive(Debug)]
@@ -137,8 +141,11 @@ impl Uplink {
 
     /// After a request that has made `before` bytes more.
     #[inline(always)]
-    fn requested(&self, state: MutexGuard<'_, State>, before: usize) {
-        let is_much = (before ^ state.out.len()) >> PRESS_BITS != 0;
+    fn requested(&self, mut state: MutexGuard<'_, State>, before: usize) {
+        state.asked_unsent += 1;
+        let unsent = state.asked_unsent as usize;
+        let is_due = unsent.is_multiple_of(PRESS_REQUESTS) && 2 * unsent >= state.asked.count();
+        let is_much = is_due || (before ^ state.out.len()) >> PRESS_BITS != 0;
         drop(state);
         if is_much {
             self.press();

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) operations: Operations,
     /// Open requests, with the token of the asker.
     pub(super) asked: Open,
+    /// Those of them that wait for the socket.
+    pub(super) asked_unsent: u32,
     /// Which connection this is; 0: there was none yet.
     pub(super) epoch: u32,
     pub(super) tokens: Tokens,

@@ -90,6 +90,7 @@ impl Uplink {
             stored_at: 0,
             operations: Operations::default(),
             asked: Open::default(),
+            asked_unsent: 0,
             epoch: 0,
             tokens: Tokens::default(),
             streams: Streams::default(),
@@ -275,6 +276,7 @@ impl Uplink {
         if state.urgent.is_empty() && state.out.is_empty() {
             return false;
         }
+        state.asked_unsent = 0;
         if into.is_empty() && state.urgent.is_empty() {
             std::mem::swap(into, &mut state.out);
         } else if into
