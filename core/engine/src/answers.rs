@@ -25,6 +25,12 @@ pub(crate) const REQUESTER_INDEX_MASK: u32 = (1 << REQUESTER_INDEX_BITS) - 1;
 /// Generations of a place; the top bit of a token stays 0.
 pub(crate) const REQUESTER_GENERATIONS: u32 = 1 << 12;
 
+/// The token of a requester's request.
+#[inline(always)]
+pub(crate) fn token_of(requester: u32, number: u32) -> u64 {
+    u64::from(requester) << 32 | u64::from(number)
+}
+
 /// Who waits for answers.
 #[derive(Debug, Default)]
 pub(crate) struct Requesters {
@@ -123,12 +129,13 @@ impl Answers {
 
     #[inline(always)]
     pub(crate) fn token(&self, number: u32) -> u64 {
-        u64::from(self.id) << 32 | u64::from(number)
+        token_of(self.id, number)
     }
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
+        self.broker.give_up(self.token(0));
         lock(&self.broker.requesters).leave(self.id);
         self.place.close(&self.broker);
         self.broker.polled.remove(&self.place);

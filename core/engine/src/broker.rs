@@ -471,6 +471,14 @@ impl Broker {
         }
     }
 
+    /// The asker of a request wants no answer any more; without a number, the requester does not.
+    #[cold]
+    pub(crate) fn give_up(&self, token: u64) {
+        if let Some(uplink) = &self.uplink {
+            uplink.give_up(token);
+        }
+    }
+
     /// A request as its responder gets it. A server is told how long its asker waits, as it would
     /// keep it for longer.
     pub(crate) fn with_timeout<'a, 'm>(

@@ -328,8 +328,8 @@ impl Flight {
         now_ns >= self.deadline_ns
     }
 
-    /// Ends the requests whose time is up.
-    pub(crate) fn expire(&mut self, now_ns: u64) {
+    /// Ends the requests whose time is up, each told to `timed_out`.
+    pub(crate) fn expire(&mut self, now_ns: u64, mut timed_out: impl FnMut(u32)) {
         if now_ns < self.deadline_ns {
             return;
         }
@@ -342,6 +342,7 @@ impl Flight {
             let deadline_ns = slot.deadline_ns & !STAMPED;
             if deadline_ns <= now_ns {
                 self.settle(slot.number, Status::Timeout);
+                timed_out(slot.number);
             } else {
                 next_ns = next_ns.min(deadline_ns);
             }
@@ -459,12 +460,12 @@ mod tests {
         assert_eq!(flight.answer(answered), Some(3));
         flight.stamp(1000);
         assert_eq!(flight.deadline_ns(), 1050);
-        flight.expire(1049);
+        flight.expire(1049, |_| {});
         assert_eq!(fates(&mut flight), []);
-        flight.expire(1050);
+        flight.expire(1050, |_| {});
         assert_eq!(fates(&mut flight), [2]);
         assert_eq!(flight.deadline_ns(), 1100);
-        flight.expire(5000);
+        flight.expire(5000, |_| {});
         assert_eq!(fates(&mut flight), [1]);
         assert_eq!(flight.deadline_ns(), u64::MAX);
     }

@@ -12,7 +12,7 @@ use fastmq_memory::sync::lock;
 use fastmq_memory::view::{Numbers, View};
 use fastmq_memory::{Batch, Label, ReaderGuard, ReplyBuffer};
 
-use crate::answers::Answers;
+use crate::answers::{Answers, token_of};
 use crate::asking::{Asking, Fate, Here};
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
@@ -266,7 +266,10 @@ impl Requester {
     /// token.
     pub fn cancel(&mut self, user_token: u64) -> Result<()> {
         match self.flight.find(user_token) {
-            Some(number) => self.settle(number, Status::Cancelled),
+            Some(number) => {
+                self.broker().give_up(self.answers.token(number));
+                self.settle(number, Status::Cancelled);
+            }
             None => self.cancel_many(user_token)?,
         }
         Ok(())
@@ -293,6 +296,7 @@ impl Requester {
             flight: &mut self.flight,
             until_clock: &mut self.until_clock,
             place,
+            requester: self.answers.id,
             broker,
             limit,
         };
@@ -416,6 +420,7 @@ struct Collect<'a> {
     flight: &'a mut Flight,
     until_clock: &'a mut u32,
     place: &'a Place,
+    requester: u32,
     broker: &'a Broker,
     limit: usize,
 }
@@ -493,7 +498,8 @@ impl Collect<'_> {
         let now_ns = self.broker.driver.monotonic_ns();
         self.flight.stamp(now_ns);
         let is_due = self.flight.is_due(now_ns);
-        self.flight.expire(now_ns);
+        let timed_out = |number| self.broker.give_up(token_of(self.requester, number));
+        self.flight.expire(now_ns, timed_out);
         if is_due && self.flight.has_many() {
             let (flight, mut surveys) = (&mut *self.flight, lock(&self.place.surveys));
             let timed_out = |user_token| flight.settle_many(user_token, Status::Timeout);

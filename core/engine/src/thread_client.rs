@@ -271,6 +271,7 @@ impl ThreadClient {
                     }
                 }
                 Err(error) if matches!(error.status(), Status::Timeout | Status::Again) => {
+                    broker.give_up(token);
                     return Err(Error::new(&Fault(
                         Status::Timeout,
                         "the responder did not answer within the timeout",

@@ -1,9 +1,13 @@
 //! Requests that wait for an answer: their numbers on the connection, and whose they are.
 
+use crate::survey::LEG;
+
 use super::REQUESTS_MAX;
 
 /// Slots to begin with.
 const SLOTS_FIRST: usize = 64;
+/// Slots that one look for requests given up goes through.
+const SLOTS_PER_LOOK: usize = 1 << 14;
 
 const _: () = assert!(REQUESTS_MAX.is_power_of_two());
 
@@ -24,6 +28,29 @@ pub(super) struct Open {
     slots: Vec<Slot>,
     last: u32,
     count: usize,
+    given_up: GivenUp,
+}
+
+/// Requests that their askers have given up, by token. A token says nothing of the slot, and asking
+/// is to know nothing of giving up: so the slots are gone through, once for all that were given up
+/// until then, and some of them at a time.
+#[derive(Debug, Default)]
+struct GivenUp {
+    /// Those of the next time.
+    new: Vec<u64>,
+    /// Those that are looked for, in order.
+    wanted: Vec<u64>,
+    /// Slots that were gone through for these.
+    slots: usize,
+}
+
+impl GivenUp {
+    /// Whether this request was. A token without a number stands for all of its requester.
+    fn has(&self, token: u64) -> bool {
+        let is_one = token as u32 & LEG == 0;
+        let wanted = |token| self.wanted.binary_search(&token).is_ok();
+        is_one && (wanted(token) || wanted(token >> 32 << 32))
+    }
 }
 
 impl Open {
@@ -105,6 +132,49 @@ impl Open {
         Some(token)
     }
 
+    /// Has a request leave whose asker wants no answer any more; without a number, all requests of
+    /// a requester, but for those for many. They do so by `look_for_given_up`. False: none is open.
+    pub(super) fn give_up(&mut self, token: u64) -> bool {
+        let new = &mut self.given_up.new;
+        // Without memory it leaves by its answer, or with the connection.
+        let is_noted = self.count > 0 && new.try_reserve(1).is_ok();
+        if is_noted {
+            new.push(token);
+        }
+        is_noted
+    }
+
+    /// Takes out some of the requests that were given up; true: there may be more.
+    #[inline]
+    pub(super) fn look_for_given_up(&mut self) -> bool {
+        let given_up = &self.given_up;
+        (!given_up.new.is_empty() || !given_up.wanted.is_empty()) && self.look_on()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_on(&mut self) -> bool {
+        let given_up = &mut self.given_up;
+        if given_up.wanted.is_empty() {
+            std::mem::swap(&mut given_up.wanted, &mut given_up.new);
+            given_up.wanted.sort_unstable();
+            given_up.slots = 0;
+        }
+        // Should they have grown meanwhile: none has moved to where was looked already.
+        let end = self.slots.len().min(given_up.slots + SLOTS_PER_LOOK);
+        for slot in &mut self.slots[given_up.slots.min(end)..end] {
+            if slot.number != 0 && given_up.has(slot.token) {
+                slot.number = 0;
+                self.count -= 1;
+            }
+        }
+        given_up.slots = end;
+        if end == self.slots.len() {
+            given_up.wanted = Vec::new();
+        }
+        !given_up.new.is_empty() || !given_up.wanted.is_empty()
+    }
+
     /// Takes all that are open. Later ones have other numbers.
     pub(super) fn take_all(&mut self) -> Self {
         let last = self.last;
@@ -179,5 +249,41 @@ mod tests {
             assert_eq!(open.take(*number), expected);
         }
         assert_eq!(open.count(), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_also_while_the_slots_grow() {
+        const COUNT: u64 = 3 * SLOTS_PER_LOOK as u64;
+        let token = |requester: u64, number| requester << 32 | number;
+        let mut open = Open::default();
+        assert!(!open.give_up(token(1, 1)) && !open.look_for_given_up());
+        let numbers: Vec<u32> = (1..=COUNT)
+            .map(|number| put(&mut open, token(1 + number % 2, number)))
+            .collect();
+        // One requester as a whole, each third of the other's, and one that is none of them.
+        assert!(open.give_up(token(1, 0)) && open.give_up(token(3, 1)));
+        for number in (1..=COUNT).filter(|number| number % 3 == 0) {
+            assert!(open.give_up(token(2, number)));
+        }
+        let many = put(&mut open, token(1, u64::from(LEG) | 1));
+        assert!(open.look_for_given_up());
+        let slots = open.slots.len();
+        let mut later = 0;
+        while open.slots.len() == slots {
+            later += 1;
+            put(&mut open, token(4, later));
+        }
+        let mut looks = 2;
+        while open.look_for_given_up() {
+            looks += 1;
+        }
+        assert_eq!(looks, open.slots.len() / SLOTS_PER_LOOK);
+        for (number, correlation) in (1..=COUNT).zip(numbers) {
+            let is_left = number % 2 == 1 && number % 3 != 0;
+            let expected = is_left.then_some(token(2, number));
+            assert_eq!(open.take(correlation), expected);
+        }
+        assert_eq!(open.take(many), Some(token(1, u64::from(LEG) | 1)));
+        assert_eq!(open.count() as u64, later);
     }
 }

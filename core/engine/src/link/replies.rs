@@ -1,5 +1,7 @@
 //! The server's replies into the queues of the askers.
 
+use std::sync::atomic::Ordering;
+
 use fastmq_memory::Kind as RecordKind;
 use fastmq_memory::record::flag;
 use fastmq_wire::Message;
@@ -31,6 +33,8 @@ impl Session {
                 self.end_many(token, status, reply.payload());
             } else if token != 0 {
                 self.answer_first(token, status, reply.payload(), &[]);
+            } else {
+                self.note_late(reply);
             }
         }
     }
@@ -41,7 +45,8 @@ impl Session {
         let token = state.asked.get(number).unwrap_or(0);
         let is_many = token as u32 & LEG != 0;
         if token == 0 || message.is_more() && !is_many {
-            return;
+            drop(state);
+            return self.note_late(message);
         }
         if !message.is_more() {
             let _ = state.asked.take(number);
@@ -52,16 +57,19 @@ impl Session {
         }
         let status = u32::from(message.status());
         let broker = self.writer.broker();
-        let is_fate = matches!(
-            Status::from_number(status),
-            Some(Status::NoResponder | Status::Busy | Status::Timeout | Status::Cancelled)
-        );
-        if is_fate && message.payload().is_empty() {
+        if is_fate(message) {
             let status = Status::from_number(status).unwrap_or(Status::Cancelled);
             broker.answer_late(token, status);
             return;
         }
         self.answer_first(token, status, message.payload(), message.headers());
+    }
+
+    /// Its request was given up, or asked for no more.
+    #[cold]
+    fn note_late(&self, reply: &Message<'_>) {
+        let late_answers = &self.writer.broker().late_answers;
+        late_answers.fetch_add(u64::from(!is_fate(reply)), Ordering::Relaxed);
     }
 
     #[cold]
@@ -89,4 +97,13 @@ impl Session {
             Err(error) => broker.answer_late(token, error.status()),
         }
     }
+}
+
+/// Whether that is no answer but why there is none.
+fn is_fate(reply: &Message<'_>) -> bool {
+    let status = Status::from_number(u32::from(reply.status()));
+    matches!(
+        status,
+        Some(Status::NoResponder | Status::Busy | Status::Timeout | Status::Cancelled)
+    ) && reply.payload().is_empty()
 }

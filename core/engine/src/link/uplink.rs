@@ -268,10 +268,23 @@ impl Uplink {
         self.driver.wake(&self.answered, u32::MAX);
     }
 
+    /// The asker of a request wants no answer any more; without a number, the requester. One that
+    /// comes finds nobody.
+    #[cold]
+    pub(crate) fn give_up(&self, token: u64) {
+        let is_noted = self.state().asked.give_up(token);
+        if is_noted {
+            self.nudge();
+        }
+    }
+
     /// Moves what is to be sent behind `into`; false: nothing.
     pub(super) fn take_output(&self, into: &mut Vec<u8>, now_ns: u64) -> bool {
         self.has_work.store(false, Ordering::SeqCst);
         let mut state = self.state();
+        if state.asked.look_for_given_up() {
+            self.has_work.store(true, Ordering::SeqCst);
+        }
         state.flush_stored(now_ns);
         if state.urgent.is_empty() && state.out.is_empty() {
             return false;

@@ -1,10 +1,10 @@
 //! What a server leaves undone or does without end: the client waits and keeps within bounds.
 
 use fastmq_engine::driver::sockets::{Faults, Waited};
-use fastmq_engine::{Options, Status};
-use fastmq_wire::{ControlDraft, Field, Kind};
+use fastmq_engine::{Message, Options, Requester, RequesterOptions, Status};
+use fastmq_wire::{ControlDraft, Draft, Field, Kind};
 
-use crate::steps::{MILLISECOND, publish, publish_number};
+use crate::steps::{MILLISECOND, client, publish, publish_number, status};
 use crate::world::{Told, World, options};
 
 const SECOND: u64 = 1_000_000_000;
@@ -89,4 +89,90 @@ fn a_stored_publish_that_the_server_would_not_take_is_dropped_alone() {
     let refused = |subject: &str| Told::Refused(subject.to_owned(), Status::TooLarge);
     assert_eq!(world.told()[1..], [refused("large"), refused("large.too")]);
     assert_eq!(world.peer().faults, Vec::<String>::new());
+}
+
+/// Requests to a server that does not answer, and then drains; how they end is up to `end`.
+fn leaves_as_soon_as_nobody_waits(end: impl FnOnce(&mut World, Requester) -> Option<Requester>) {
+    let mut world = World::connected(6);
+    world.peer().manners.echoes = false;
+    let mut requester = Requester::open(&world.broker, RequesterOptions::default()).unwrap();
+    for token in 0..100 {
+        let submitted = requester.submit_to(b"ask", b"?", token, MILLISECOND);
+        submitted.unwrap();
+    }
+    world.settle();
+    assert_eq!(world.peer().requests.len(), 100);
+    let _requester = end(&mut world, requester);
+    world.settle();
+    // Too late: it finds nobody.
+    let correlation = world.peer().requests[5].correlation;
+    world.peer().say(|out| {
+        let late = Draft::answer(correlation, 0, 0, b"late");
+        late.append(out).unwrap();
+    });
+    world.settle();
+    assert_eq!(world.broker.statistics().late_answers, 1);
+    world.peer().say(|out| {
+        let draft = ControlDraft::pair(out, Kind::Drain, 0, 0).unwrap();
+        draft.number(Field::DeadlineNs, 100 * SECOND).unwrap();
+    });
+    world.settle();
+    assert_eq!(world.peer().closes, 1, "nobody waits for an answer");
+    assert_eq!(world.peer().faults, Vec::<String>::new());
+}
+
+/// Receives what is there: how often with this status.
+fn count_of(requester: &mut Requester, status: Status) -> usize {
+    let mut count = 0;
+    while let Ok(batch) = requester.receive(64, 0) {
+        let ended = batch.messages().iter();
+        count += ended.filter(|view| view.status == status as u32).count();
+    }
+    count
+}
+
+#[test]
+fn requests_that_timed_out_are_forgotten() {
+    leaves_as_soon_as_nobody_waits(|world, mut requester| {
+        assert_eq!(count_of(&mut requester, Status::Timeout), 0);
+        world.driver.advance(2 * MILLISECOND);
+        assert_eq!(count_of(&mut requester, Status::Timeout), 100);
+        Some(requester)
+    });
+}
+
+#[test]
+fn requests_that_were_cancelled_are_forgotten() {
+    leaves_as_soon_as_nobody_waits(|_, mut requester| {
+        for token in 0..100 {
+            requester.cancel(token).unwrap();
+        }
+        Some(requester)
+    });
+}
+
+#[test]
+fn requests_of_a_closed_requester_are_forgotten() {
+    leaves_as_soon_as_nobody_waits(|_, requester| {
+        drop(requester);
+        None
+    });
+}
+
+#[test]
+fn a_question_that_timed_out_is_forgotten() {
+    leaves_as_soon_as_nobody_waits(|world, requester| {
+        drop(requester);
+        let message = Message {
+            subject: b"ask",
+            payload: b"?",
+            ..Message::default()
+        };
+        let asked = client(&world.broker, |client| client.request(&message, 0, |_| ()));
+        assert_eq!(status(&asked), Status::Timeout);
+        world.settle();
+        let asked = world.peers[0].requests.pop().unwrap();
+        world.peers[0].requests[5] = asked;
+        None
+    });
 }
