@@ -43,8 +43,11 @@ impl Sending {
 }
 
 /// The receiver's side: a window that moves on with what was dealt with.
+///
+/// All sums but those of the frames begin with what is held from before the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Receiving {
+    before: u64,
     received: u64,
     done: u64,
     limit: u64,
@@ -55,12 +58,26 @@ impl Receiving {
     /// A window of `window` bytes, which HELLO or WELCOME has granted. At least what a frame of the
     /// same FRAME_MAX occupies.
     pub fn new(window: u64) -> Self {
+        Self::holding(0, window, 0)
+    }
+
+    /// The same of a receiver that has `before` bytes of earlier connections to deal with, by
+    /// `finish`, too: they take room of the window, but for the first frame of up to `frame_max`.
+    /// What HELLO or WELCOME grants then is [`granted`](Self::granted).
+    pub fn holding(before: u64, window: u64, frame_max: u32) -> Self {
+        let first = before.saturating_add(round_up(frame_max as usize) as u64);
         Self {
-            received: 0,
+            before,
+            received: before,
             done: 0,
-            limit: window,
+            limit: window.max(first),
             window,
         }
+    }
+
+    /// Bytes that the sender may have sent in all.
+    pub fn granted(&self) -> u64 {
+        self.limit - self.before
     }
 
     /// A frame that occupies `size` bytes has come.
@@ -68,7 +85,7 @@ impl Receiving {
     pub fn receive(&mut self, size: usize) -> Result<(), Fault> {
         let sent = self.received.saturating_add(size as u64);
         if sent > self.limit {
-            let limit = self.limit;
+            let (sent, limit) = (sent - self.before, self.granted());
             return Err(Fault::Credit { sent, limit });
         }
         self.received = sent;
@@ -84,14 +101,14 @@ impl Receiving {
     pub fn finish(&mut self, size: usize, frame_max: u32) -> Option<u64> {
         self.done = (self.done + size as u64).min(self.received);
         let next = self.done.saturating_add(self.window);
-        let is_half = next - self.limit >= self.window / 2;
+        let is_half = next.saturating_sub(self.limit) >= self.window / 2;
         let largest = round_up(frame_max as usize) as u64;
         let is_short = self.done == self.received && self.limit - self.received < largest;
-        if next == self.limit || !(is_half || is_short) {
+        if next <= self.limit || !(is_half || is_short) {
             return None;
         }
         self.limit = next;
-        Some(next)
+        Some(self.granted())
     }
 
     /// Bytes that have come and are not done with.
@@ -128,6 +145,25 @@ mod tests {
         receiving.receive(64).unwrap();
         assert_eq!(receiving.finish(64, 100), Some(512 + 1024));
         assert_eq!(receiving.held(), 0);
+    }
+
+    #[test]
+    fn what_is_held_from_before_takes_room() {
+        let mut receiving = Receiving::holding(1000, 1024, 100);
+        assert_eq!(receiving.granted(), 104, "a frame goes in any case");
+        receiving.receive(104).unwrap();
+        let (sent, limit) = (112, 104);
+        assert_eq!(
+            receiving.receive(8).unwrap_err(),
+            Fault::Credit { sent, limit }
+        );
+        assert_eq!(receiving.held(), 1104);
+        assert_eq!(receiving.finish(80, 100), None, "it still is beyond");
+        assert_eq!(receiving.finish(504, 100), None);
+        assert_eq!(receiving.finish(8, 100), Some(616));
+        assert_eq!(receiving.finish(512, 100), Some(616 + 512));
+        assert_eq!(receiving.held(), 0);
+        assert_eq!(Receiving::holding(24, 1024, 100).granted(), 1000);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! The link is the only writer of a remote client's queues. A message for a backpressure queue that
 //! is full is held, and what comes for that queue behind it; the server gets no credit for it, so
-//! what is held is bounded, and nothing else has to wait. A request is answered BUSY.
+//! what is held is bounded, and nothing else has to wait. It counts against the credit of the next
+//! connection, too; what that still brings beyond the bound is lost, and counted. A request is
+//! answered BUSY.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +44,8 @@ struct Held {
     target: Target,
     /// What its LOST says was told.
     is_lost_told: bool,
+    /// Messages behind it that were lost.
+    lost_behind: u64,
 }
 
 /// Where deliveries go.
@@ -50,6 +54,12 @@ pub(super) struct Deliveries {
     targets: HashMap<u32, Target>,
     /// By queue.
     held: HashMap<u64, VecDeque<Held>>,
+    /// Bytes of their frames, and how many there may be.
+    held_bytes: usize,
+    held_bytes_max: usize,
+    /// Bytes of this connection's that were lost beyond that: they come from credit that is not
+    /// there again until less is held.
+    beyond_bytes: usize,
     /// Where the last one went: most come in a row for the same subscription.
     last: Option<Last>,
 }
@@ -67,8 +77,31 @@ enum Outcome {
     Full,
 }
 
+/// What became of a delivery that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Done,
+    Held,
+    /// It has found no room beside its queue either.
+    Lost,
+}
+
 impl Deliveries {
-    /// Delivers; false: it is held.
+    /// For frames of up to `frame_max`, within a window of so much credit.
+    pub(super) fn new(window: u64, frame_max: u32) -> Self {
+        Self {
+            held_bytes_max: window as usize + frame_max as usize,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that wait for room when a connection begins.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.beyond_bytes = 0;
+        self.held_bytes as u64
+    }
+
+    /// Delivers, or holds what has no room.
     pub(super) fn take(
         &mut self,
         uplink: &Uplink,
@@ -77,14 +110,14 @@ impl Deliveries {
         kind: Kind,
         subject: Named<'_>,
         now_ns: u64,
-    ) -> Result<bool> {
+    ) -> Result<Taken> {
         let id = message.subscription();
         let Some(target) = self.target(uplink, writer, id)? else {
             // Of a subscription that has ended meanwhile.
             if let (Kind::Request, Some(token)) = (kind, give_token(uplink, message)) {
                 let _ = uplink.reply(token, Status::Cancelled as u32, &[], &[]);
             }
-            return Ok(true);
+            return Ok(Taken::Done);
         };
         let place = target.queue().map_or(0, |place| place.id());
         let is_behind = self.held.contains_key(&place);
@@ -95,15 +128,28 @@ impl Deliveries {
             let outcome = deliver(uplink, writer, &target, message, kind, subject, now_ns)?;
             if let Outcome::Done = outcome {
                 self.note_last(writer, &target, id)?;
-                return Ok(true);
+                return Ok(Taken::Done);
             }
         }
         self.last = None;
+        let size = round_up(message.bytes().len());
+        if self.held_bytes + size > self.held_bytes_max {
+            self.beyond_bytes += size;
+            let lost = 1 + if is_behind { message.lost() } else { 0 };
+            match self.held.get_mut(&place).and_then(VecDeque::back_mut) {
+                // Told behind those that came before.
+                Some(last) => {
+                    last.lost_behind += lost;
+                    count_lost(writer, id, lost);
+                }
+                None => note_lost(writer, &target, id, lost),
+            }
+            return Ok(Taken::Lost);
+        }
         self.held.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
         let queue = self.held.entry(place).or_default();
         queue.try_reserve(1).map_err(|_| Error::NO_MEMORY)?;
         let mut frame = Vec::new();
-        let size = round_up(message.bytes().len());
         frame
             .try_reserve_exact(size)
             .map_err(|_| Error::NO_MEMORY)?;
@@ -116,8 +162,10 @@ impl Deliveries {
             came_ns: now_ns,
             target,
             is_lost_told: !is_behind,
+            lost_behind: 0,
         });
-        Ok(false)
+        self.held_bytes += size;
+        Ok(Taken::Held)
     }
 
     /// Whether deliveries for this subscription may go where the last one went.
@@ -231,10 +279,15 @@ impl Deliveries {
                     return true;
                 }
                 done += held.frame.len();
+                tell_lost(writer, &held.target, held.lost_behind);
                 queue.pop_front();
             }
             false
         });
+        self.held_bytes -= done;
+        if self.held_bytes + self.beyond_bytes <= self.held_bytes_max {
+            done += std::mem::take(&mut self.beyond_bytes);
+        }
         done
     }
 
@@ -355,21 +408,30 @@ fn is_latest(target: &Target) -> bool {
 
 /// Counts losses of a subscription, and has its next message tell them.
 fn note_lost(writer: &Writer, target: &Target, id: u32, lost: u64) {
-    let lost = lost.min(LOST_MAX);
-    if lost == 0 {
-        return;
+    if lost > 0 {
+        count_lost(writer, id, lost);
+        tell_lost(writer, target, lost);
     }
+}
+
+/// Counts losses of a subscription.
+fn count_lost(writer: &Writer, id: u32, lost: u64) {
     if let Some(slot) = writer.broker().slots.get(id)
         && slot.is(id)
     {
-        slot.count_dropped_by(lost);
+        slot.count_dropped_by(lost.min(LOST_MAX));
     }
-    if let Target::Queue(place) = target
+}
+
+/// Has the next message of a queue tell losses.
+fn tell_lost(writer: &Writer, target: &Target, lost: u64) {
+    if lost > 0
+        && let Target::Queue(place) = target
         && !place.is_latest()
         && let Ok(index) = writer.lane_to(place)
         && let Some(lane) = writer.lanes.borrow_mut().get(index)
     {
-        lane.writer.note_lost(lost);
+        lane.writer.note_lost(lost.min(LOST_MAX));
     }
 }
 

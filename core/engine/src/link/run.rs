@@ -1,10 +1,16 @@
-//! Frames in a row that are dealt with together: usual ones of one kind, for one subscription.
+//! Frames in a row that are dealt with together: usual ones of one kind, for one subscription. And
+//! deliveries that are dealt with by themselves.
+
+use std::sync::atomic::Ordering;
 
 use fastmq_memory::Kind as RecordKind;
 use fastmq_wire::message::flag;
-use fastmq_wire::{Frame, Kind, Message, round_up};
+use fastmq_wire::{ControlDraft, Frame, Kind, Message, State as Life, round_up};
 
-use super::session::{Ending, Session};
+use crate::error::{Fault, Status};
+
+use super::deliver::Taken;
+use super::session::{Ending, Session, ended};
 
 /// Frames that are dealt with at a time.
 pub(super) const RUN_MAX: usize = 32;
@@ -108,6 +114,60 @@ impl Session {
                 true => self.deliver(messages, RecordKind::Request, now_ns),
                 false => self.deliver(messages, RecordKind::Message, now_ns),
             },
+        }
+    }
+
+    pub(super) fn on_delivery(
+        &mut self,
+        message: &Message<'_>,
+        kind: RecordKind,
+        now_ns: u64,
+    ) -> std::result::Result<(), Ending> {
+        let size = round_up(message.bytes().len());
+        if let Err(fault) = self.receiving.receive(size) {
+            return Err(self.refuse(&fault));
+        }
+        let subject = match message.alias() {
+            Some(alias) => match self.aliases.get(alias) {
+                Ok(entry) => (&*entry.value, entry.publisher),
+                Err(fault) => return Err(self.refuse(&fault)),
+            },
+            None => (message.subject(), 0),
+        };
+        let is_text = message.alias().is_none();
+        let is_wrong = is_text && fastmq_route::check_subject(subject.0).is_err()
+            || !message.reply_to().is_empty()
+                && fastmq_route::check_subject(message.reply_to()).is_err();
+        if is_wrong {
+            return Err(ended(&Fault(
+                Status::Invalid,
+                "the server's bytes are wrong: a delivery's subject is none",
+            )));
+        }
+        let (uplink, writer) = (&self.uplink, &self.writer);
+        let taken = self
+            .deliveries
+            .take(uplink, writer, message, kind, subject, now_ns)?;
+        match taken {
+            Taken::Done => self.finish(size),
+            Taken::Held => drop(self.uplink.held.fetch_add(1, Ordering::SeqCst)),
+            Taken::Lost => {}
+        }
+        Ok(())
+    }
+
+    /// Deliveries of so many bytes take no room any more.
+    #[inline]
+    pub(super) fn finish(&mut self, size: usize) {
+        if size > 0
+            && let Some(limit) = self.receiving.finish(size, self.limits.frame_max)
+            && self.life == Life::Ready
+        {
+            let mut state = self.uplink.state();
+            // Without memory it is told with the next one.
+            let _ = ControlDraft::whole(&mut state.out, Kind::Credit, limit);
+            drop(state);
+            self.uplink.nudge();
         }
     }
 

@@ -11,8 +11,8 @@ use fastmq_memory::Kind as RecordKind;
 use fastmq_wire::control::{self, write_error, write_fault};
 use fastmq_wire::handshake::{Answer, capability, read_welcome};
 use fastmq_wire::{
-    Agreement, Aliases, ControlDraft, Frame, Frames, Hello, Kind, Limits, Message, Reason,
-    Receiving, Sending, Side, State as Life, VERSION, Welcome, round_up,
+    Agreement, Aliases, ControlDraft, Frame, Frames, Hello, Kind, Limits, Reason, Receiving,
+    Sending, Side, State as Life, VERSION, Welcome,
 };
 
 use crate::broker::Broker;
@@ -53,6 +53,8 @@ pub(super) struct Session {
     buffer: Vec<u8>,
     pub(super) aliases: Aliases<Box<[u8]>>,
     pub(super) receiving: Receiving,
+    /// The credit of the last HELLO.
+    credit: u64,
     pub(super) deliveries: Deliveries,
     pub(super) held_replies: HeldReplies,
     started_ns: u64,
@@ -121,7 +123,8 @@ impl Session {
             buffer: Vec::new(),
             aliases: Aliases::new(0, 0),
             receiving: Receiving::new(0),
-            deliveries: Deliveries::default(),
+            credit: 0,
+            deliveries: Deliveries::new(limits.credit, limits.frame_max),
             held_replies: HeldReplies::default(),
             started_ns: 0,
             liveness: Liveness::new(0, PING_NS, None),
@@ -180,6 +183,11 @@ impl Session {
         self.farewell = Farewell::Nothing;
         self.elsewhere = None;
         self.rings = None;
+        let Limits {
+            credit, frame_max, ..
+        } = self.limits;
+        self.receiving = Receiving::holding(self.deliveries.begin(), credit, frame_max);
+        self.credit = self.receiving.granted();
         let uplink = self.uplink.clone();
         let mut state = uplink.state();
         state.urgent.clear();
@@ -198,7 +206,10 @@ impl Session {
             required: 0,
             name: uplink.options.name.as_bytes(),
             token: &uplink.options.token,
-            limits: self.limits,
+            limits: Limits {
+                credit: self.credit,
+                ..self.limits
+            },
         }
     }
 
@@ -308,7 +319,6 @@ impl Session {
         }
         self.liveness = Liveness::new(now_ns, PING_NS, self.agreement.silence_ns_max());
         self.aliases = Aliases::new(self.limits.alias_max, self.limits.alias_bytes_max);
-        self.receiving = Receiving::new(self.limits.credit);
         let _was_waiting = self.life.welcomed();
         self.started_ns = now_ns;
         let is_other = self.instance != welcome.instance && self.is_again;
@@ -325,6 +335,11 @@ impl Session {
         state.payload_max = welcome.payload_max;
         state.credit = Sending::new(theirs.credit);
         state.names = Names::new(theirs.alias_max, theirs.alias_bytes_max);
+        let granted = self.receiving.granted();
+        if granted > self.credit {
+            // Room that came since HELLO. Without memory it is told with the next.
+            let _ = ControlDraft::whole(&mut state.out, Kind::Credit, granted);
+        }
         let too_large = state.drop_too_large();
         let mut ids: Vec<u32> = Vec::new();
         let room = ids.try_reserve(state.subscriptions.len());
@@ -372,58 +387,6 @@ impl Session {
                 Ok(())
             }
             Frame::Control(control) => self.on_control(control, now_ns),
-        }
-    }
-
-    pub(super) fn on_delivery(
-        &mut self,
-        message: &Message<'_>,
-        kind: RecordKind,
-        now_ns: u64,
-    ) -> std::result::Result<(), Ending> {
-        let size = round_up(message.bytes().len());
-        if let Err(fault) = self.receiving.receive(size) {
-            return Err(self.refuse(&fault));
-        }
-        let subject = match message.alias() {
-            Some(alias) => match self.aliases.get(alias) {
-                Ok(entry) => (&*entry.value, entry.publisher),
-                Err(fault) => return Err(self.refuse(&fault)),
-            },
-            None => (message.subject(), 0),
-        };
-        let is_text = message.alias().is_none();
-        let is_wrong = is_text && fastmq_route::check_subject(subject.0).is_err()
-            || !message.reply_to().is_empty()
-                && fastmq_route::check_subject(message.reply_to()).is_err();
-        if is_wrong {
-            return Err(ended(&Fault(
-                Status::Invalid,
-                "the server's bytes are wrong: a delivery's subject is none",
-            )));
-        }
-        let (uplink, writer) = (&self.uplink, &self.writer);
-        let done = self
-            .deliveries
-            .take(uplink, writer, message, kind, subject, now_ns)?;
-        if !done {
-            self.uplink.held.fetch_add(1, Ordering::SeqCst);
-        }
-        self.finish(if done { size } else { 0 });
-        Ok(())
-    }
-
-    /// Deliveries of so many bytes take no room any more.
-    #[inline]
-    pub(super) fn finish(&mut self, size: usize) {
-        if size > 0
-            && let Some(limit) = self.receiving.finish(size, self.limits.frame_max)
-        {
-            let mut state = self.uplink.state();
-            // Without memory it is told with the next one.
-            let _ = ControlDraft::whole(&mut state.out, Kind::Credit, limit);
-            drop(state);
-            self.uplink.nudge();
         }
     }
 

@@ -1,10 +1,11 @@
 //! What a server leaves undone or does without end: the client waits and keeps within bounds.
 
 use fastmq_engine::driver::sockets::{Faults, Waited};
+use fastmq_engine::memory::Policy;
 use fastmq_engine::{Message, Options, Requester, RequesterOptions, Status};
 use fastmq_wire::{ControlDraft, Draft, Field, Kind};
 
-use crate::steps::{MILLISECOND, client, publish, publish_number, status};
+use crate::steps::*;
 use crate::world::{Told, World, options};
 
 const SECOND: u64 = 1_000_000_000;
@@ -175,4 +176,58 @@ fn a_question_that_timed_out_is_forgotten() {
         world.peers[0].requests[5] = asked;
         None
     });
+}
+
+/// Delivers as much as there is credit for; the next number.
+fn deliver_all(world: &mut World, id: u32, mut number: u64) -> u64 {
+    while world.peer().deliver(id, "slow", &wide(number)) {
+        number += 1;
+        if number.is_multiple_of(512) {
+            world.step();
+        }
+    }
+    world.settle();
+    number
+}
+
+#[test]
+fn what_waits_for_a_queue_counts_against_the_next_connections() {
+    let mut world = World::connected(7);
+    let broker = world.broker.clone();
+    let small = queue(&broker, Policy::Backpressure, 8192);
+    let slow = subscribe_on(&broker, "slow", "", &small, 0);
+    world.settle();
+    let window = world.peer().current().unwrap().credit;
+    let frame_max = window / 2;
+    let mut sent = deliver_all(&mut world, slow.id(), 0);
+    assert!(sent * 224 > window - frame_max / 2);
+    let kept = sent;
+    // Each connection may bring one frame of the largest, and what is beyond that is counted.
+    for connections in 2..6 {
+        world.peer().cut();
+        world.until("again", |world| {
+            world.peers[0].accepted == connections && world.peers[0].current().is_some()
+        });
+        world.settle();
+        assert_eq!(world.peer().current().unwrap().credit, frame_max);
+        sent = deliver_all(&mut world, slow.id(), sent);
+    }
+    assert!(sent > 2 * kept, "{sent} of {kept}");
+    // The last one tells what was lost before it.
+    let (mut next, mut lost, mut came, mut is_last_sent) = (0, 0, 0, false);
+    world.until("all came", |world| {
+        for seen in take_all(&world.broker, &small) {
+            next += seen.lost + 1;
+            lost += seen.lost;
+            came += 1;
+            assert_eq!(seen.number() + 1, next, "each loss is told where it was");
+        }
+        if next > kept && !is_last_sent {
+            is_last_sent = world.peer().deliver(slow.id(), "slow", &wide(sent));
+        }
+        next == sent + u64::from(is_last_sent) && is_last_sent
+    });
+    assert!(lost > kept && came + lost == sent + 1, "{lost} and {came}");
+    world.settle();
+    assert_eq!(world.peer().faults, Vec::<String>::new());
 }
