@@ -169,6 +169,58 @@ fn replies_wait_for_room_and_the_end_of_the_connection_comes_behind_them() {
 }
 
 #[test]
+fn a_server_that_sends_more_than_can_wait_has_its_request_end_as_busy() {
+    const SENT: usize = 5000;
+    let mut world = silent();
+    let mut requester = Requester::open(&world.broker, RequesterOptions::default()).unwrap();
+    ask(&mut requester, 7, streaming(8));
+    world.settle();
+    let number = world.peer().requests.last().unwrap().correlation;
+    // A queue has room for 2,000 of these, and as many may wait for it.
+    let payload = vec![b'x'; 4096];
+    for _ in 0..SENT / 100 {
+        (0..100).for_each(|_| reply(&mut world, 3, Status::Ok, &payload, true));
+        world.settle();
+    }
+    assert_eq!(world.peer().granted, [(number, 0)], "CANCEL, once");
+    let mut got = Vec::new();
+    for _ in 0..50 {
+        got.extend(received(&mut requester));
+        world.step_on();
+    }
+    let (last, streamed) = got.split_last().unwrap();
+    assert_eq!(*last, (0, Status::Busy as u32, None, END));
+    // What a first look finds comes before; the rest waits for nobody any more.
+    let count = streamed.len();
+    assert!((1..=64).contains(&count), "{count}");
+    assert_eq!(streamed, vec![(3, 0, Some(b'x'), MORE); count]);
+    assert_eq!(requester.in_flight(), 0);
+    let late = world.broker.statistics().late_answers;
+    let refused = 1;
+    let is_all = late as usize + refused + count == SENT;
+    assert!(
+        is_all,
+        "each but that was received or is late: {late}, {count}"
+    );
+    // There is room again for another request's.
+    ask(&mut requester, 8, streaming(SENT as u32));
+    world.settle();
+    for _ in 0..30 {
+        (0..100).for_each(|_| reply(&mut world, 3, Status::Ok, &payload, true));
+        world.settle();
+    }
+    reply(&mut world, 3, Status::End, b"", false);
+    let mut got = Vec::new();
+    for _ in 0..50 {
+        got.extend(received(&mut requester));
+        world.step_on();
+    }
+    let (last, streamed) = got.split_last().unwrap();
+    assert_eq!(*last, (3, Status::End as u32, None, END));
+    assert_eq!(streamed.len(), 3000);
+}
+
+#[test]
 fn a_responder_streams_within_its_credit_until_the_server_cancels() {
     let mut world = silent();
     let queue = subscribe(&world.broker, "ask.*");
