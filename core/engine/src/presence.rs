@@ -54,13 +54,19 @@ fn is_reserved(text: &[u8]) -> bool {
 #[inline]
 pub(crate) fn check_subject(subject: &[u8]) -> Result<()> {
     fastmq_route::check_subject(subject)?;
-    if is_reserved(subject) {
-        return Err(reserved());
-    }
-    Ok(())
+    check_not_reserved(subject)
 }
 
-/// The same for a client of a server, which answers what it is asked there.
+/// Checks the same of a subject that is one.
+#[inline]
+pub(crate) fn check_not_reserved(subject: &[u8]) -> Result<()> {
+    match is_reserved(subject) {
+        true => Err(reserved()),
+        false => Ok(()),
+    }
+}
+
+/// Checks what a client of a server asks, which answers what it is asked of itself.
 #[inline]
 pub(crate) fn check_remote_subject(subject: &[u8]) -> Result<()> {
     match subject == SUBJECT_STATS.as_bytes() {

@@ -12,6 +12,7 @@ use fastmq_wire::{Draft, Subject};
 use crate::asking::Fate;
 use crate::error::{Error, Fault, Result, Status};
 use crate::message::Message;
+use crate::presence::check_not_reserved;
 
 use super::Uplink;
 use super::state::{Phase, State};
@@ -63,8 +64,8 @@ impl Uplink {
         }
     }
 
-    /// Publishes. AGAIN: no room, or no credit. TOO_LARGE. Without a connection the message waits
-    /// for one.
+    /// Publishes. AGAIN: no room, or no credit. TOO_LARGE. DENIED: the subject is reserved. Without
+    /// a connection the message waits for one.
     fn publish(
         &self,
         known: &Cell<Known>,
@@ -72,6 +73,7 @@ impl Uplink {
         draft: &fastmq_memory::Draft<'_>,
         publisher: u64,
     ) -> Result<()> {
+        check_not_reserved(message.subject)?;
         let mut state = self.state();
         let before = state.out.len();
         let make = |subject| {
@@ -108,6 +110,12 @@ impl Uplink {
         many: Option<Many>,
     ) -> Result<(Fate, u32)> {
         self.check_not_here()?;
+        // Whatever is published to one takes the way on which it is refused.
+        let apart = Cell::default();
+        let known = match check_not_reserved(message.subject) {
+            Ok(()) => known,
+            Err(_) => &apart,
+        };
         let mut state = self.state();
         match state.phase {
             Phase::Over => return Err(Error::CLOSED),

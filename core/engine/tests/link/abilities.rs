@@ -194,3 +194,36 @@ fn servers_that_a_server_has_named_are_tried_when_it_is_gone() {
         Some((fastmq_wire::Reason::Draining, Status::Unavailable as u8));
     world.until("elsewhere", |world| world.peers[1].current().is_some());
 }
+
+#[test]
+fn nothing_is_published_to_what_a_server_is_asked() {
+    const STATS: &str = "$SYS.SERVER.STATS";
+    let mut world = World::new(20);
+    let broker = world.broker.clone();
+    check(publish(&broker, STATS, b"x"), Status::Denied);
+    world.until("connected", |world| world.peers[0].current().is_some());
+    world.settle();
+    for _ in 0..3 {
+        // Asking teaches the route nothing that a publish could use.
+        let asked = client(&broker, |client| {
+            let message = Message {
+                subject: STATS.as_bytes(),
+                ..Message::default()
+            };
+            client.request(&message, 0, |_| ())
+        });
+        check(asked, Status::Timeout);
+        check(publish(&broker, STATS, b"x"), Status::Denied);
+        world.settle();
+    }
+    let headers = Message {
+        subject: STATS.as_bytes(),
+        key: b"k",
+        ..Message::default()
+    };
+    let published = client(&broker, |client| client.writer.publish_message(&headers));
+    check(published, Status::Denied);
+    world.settle();
+    assert_eq!(world.peer().requests.len(), 3);
+    assert_eq!(world.peer().published, []);
+}
