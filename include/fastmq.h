@@ -793,6 +793,10 @@ typedef struct fastmq_listen_options {
     const int32_t *sockets;
     // How many.
     size_t sockets_count;
+    // Where else its clients may connect: URLs with commas between them, at most 4,096 bytes;
+    // copied. They are told when they connect and when this server drains, and try those, too,
+    // when it is gone.
+    struct fastmq_bytes servers;
 } fastmq_listen_options;
 
 // Figures of a client since it was opened. Set `struct_size`.

@@ -129,6 +129,10 @@ fn server_options(configuration: &Configuration) -> Outcome<ServerOptions> {
     Ok(ServerOptions {
         token: configuration.token()?,
         name: configuration.text("name").to_owned(),
+        servers: configuration
+            .get("servers")
+            .map_or(&[][..], Value::texts)
+            .join(","),
         shards: number("shards"),
         is_insecure_allowed: configuration.is_true("insecure"),
         connections_max: number("connections_max"),

@@ -84,10 +84,14 @@ pub struct fastmq_listen_options {
     pub sockets: *const i32,
     /// How many.
     pub sockets_count: usize,
+    /// Where else its clients may connect: URLs with commas between them, at most 4,096 bytes;
+    /// copied. They are told when they connect and when this server drains, and try those, too,
+    /// when it is gone.
+    pub servers: fastmq_bytes,
 }
 
 const _: () = {
-    assert!(size_of::<fastmq_listen_options>() == 80);
+    assert!(size_of::<fastmq_listen_options>() == 96);
     assert!(offset_of!(fastmq_listen_options, flags) == 4);
     assert!(offset_of!(fastmq_listen_options, token) == 8);
     assert!(offset_of!(fastmq_listen_options, name) == 24);
@@ -98,6 +102,7 @@ const _: () = {
     assert!(offset_of!(fastmq_listen_options, thread) == 56);
     assert!(offset_of!(fastmq_listen_options, sockets) == 64);
     assert!(offset_of!(fastmq_listen_options, sockets_count) == 72);
+    assert!(offset_of!(fastmq_listen_options, servers) == 80);
 };
 
 // SAFETY: integers and pointers in C order without padding, zeros are a value, size first.
@@ -138,7 +143,7 @@ impl fastmq_listen_options {
     }
 
     /// # Safety
-    /// `token`, `name`, `sockets`, and `thread` with the name in it, are readable.
+    /// `token`, `name`, `servers`, `sockets`, and `thread` with the name in it, are readable.
     unsafe fn convert(&self) -> Result<ServerOptions> {
         let flags = flags_of("listen options", self.flags, INSECURE)?;
         // SAFETY: by the contract.
@@ -148,6 +153,8 @@ impl fastmq_listen_options {
             token: copy_of(unsafe { self.token.read("token") }?)?,
             // SAFETY: by the contract.
             name: text_of(unsafe { self.name.read("name") }?, "name")?,
+            // SAFETY: by the contract.
+            servers: text_of(unsafe { self.servers.read("servers") }?, "servers")?,
             is_insecure_allowed: flags & INSECURE != 0,
             // SAFETY: by the contract.
             thread: unsafe { thread.convert() }?,

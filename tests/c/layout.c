@@ -126,7 +126,7 @@ AT(fastmq_connect_options, on_event, 80);
 AT(fastmq_connect_options, context, 88);
 AT(fastmq_connect_options, client, 96);
 
-SIZE(fastmq_listen_options, 80);
+SIZE(fastmq_listen_options, 96);
 AT(fastmq_listen_options, struct_size, 0);
 AT(fastmq_listen_options, flags, 4);
 AT(fastmq_listen_options, token, 8);
@@ -138,6 +138,7 @@ AT(fastmq_listen_options, shards, 52);
 AT(fastmq_listen_options, thread, 56);
 AT(fastmq_listen_options, sockets, 64);
 AT(fastmq_listen_options, sockets_count, 72);
+AT(fastmq_listen_options, servers, 80);
 
 /* A view, as fastmq_message. */
 SIZE(fastmq_event, 88);

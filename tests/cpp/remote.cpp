@@ -95,6 +95,10 @@ static void options_arrive()
     CHECK_SAYS(broker.try_listen("tcp://127.0.0.1:0", listen).status(), invalid,
                "there are at most 64 threads");
     listen.shards = 0;
+    listen.servers = "nonsense";
+    CHECK_SAYS(broker.try_listen("tcp://127.0.0.1:0", listen).status(), invalid,
+               "servers that it names are URLs");
+    listen.servers = "unix:/nowhere/at/all,tcp://127.0.0.1:1";
     listen.insecure = false;
     CHECK_SAYS(broker.try_listen("tcp://0.0.0.0:0", listen).status(), denied,
                "an open address is denied");

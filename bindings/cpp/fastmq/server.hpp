@@ -43,6 +43,10 @@ struct listen_options {
     const std::int32_t *sockets = nullptr;
     /// How many.
     std::size_t sockets_count = 0;
+    /// Where else its clients may connect: URLs with commas between them, at most 4,096 bytes;
+    /// copied. They are told when they connect and when this server drains, and try those, too,
+    /// when it is gone.
+    std::string_view servers = {};
 };
 
 namespace detail {
@@ -63,6 +67,7 @@ inline fastmq_listen_options to_raw(const listen_options &options,
     wanted.thread = &thread;
     wanted.sockets = options.sockets;
     wanted.sockets_count = options.sockets_count;
+    wanted.servers = to_bytes(options.servers);
     return wanted;
 }
 

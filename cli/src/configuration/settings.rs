@@ -121,6 +121,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         ..NONE
     },
     Setting {
+        key: "servers",
+        flag: "servers",
+        variable: "FASTMQ_SERVERS",
+        kind: Kind::Texts,
+        help: "Where else clients may connect, which they are told; may be given several times",
+        ..NONE
+    },
+    Setting {
         key: "drain_seconds",
         flag: "drain-seconds",
         variable: "FASTMQ_DRAIN_SECONDS",
