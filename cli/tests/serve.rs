@@ -171,3 +171,70 @@ fn sockets_that_are_for_others_or_of_no_use_are_left_alone() {
         err(&output)
     );
 }
+
+#[test]
+fn a_named_socket_is_in_the_root_that_a_flag_or_a_variable_names() {
+    let directory = Directory::new();
+    let root = directory.path("root").display().to_string();
+    let start = |by_flag: bool, arguments: &[&str]| {
+        let flag = ["--root", &root];
+        let all = match by_flag {
+            true => [arguments, &flag].concat(),
+            false => arguments.to_vec(),
+        };
+        let mut command = fastmq(&directory, &all);
+        if !by_flag {
+            command.env("WORK_ROOT", &root);
+        }
+        command.env("XDG_RUNTIME_DIR", directory.path("elsewhere"));
+        command
+    };
+    for by_flag in [true, false] {
+        let serve = ["serve", "--listen", "shm:mq"];
+        let mut server = Running::start(&mut start(by_flag, &serve));
+        assert_eq!(server.line(), "listening at shm:mq");
+        assert!(directory.path("root").join("mq").exists());
+        let publish = ["pub", "a", "x", "--server", "shm:mq"];
+        let output = start(!by_flag, &publish).output().unwrap();
+        assert!(output.status.success(), "{}", err(&output));
+        server.signal("-TERM");
+        assert_eq!(server.line(), "draining");
+        assert!(server.end().0.success());
+    }
+    assert!(!directory.path("elsewhere").exists());
+}
+
+#[test]
+fn a_server_says_where_else_its_clients_may_connect() {
+    let directory = Directory::new();
+    let serve = |name: &str, more: &[&str]| {
+        let (url, data) = (format!("unix:{name}"), format!("data-{name}"));
+        let arguments = [
+            "serve",
+            "--listen",
+            &url,
+            "--data-root",
+            &data,
+            "--name",
+            name,
+        ];
+        let all = [&arguments, more].concat();
+        let mut server = Running::start(&mut fastmq(&directory, &all));
+        assert_eq!(server.line(), format!("listening at {url}"));
+        server
+    };
+    let first = serve("one", &["--servers", "unix:two", "--servers", "unix:three"]);
+    let second = serve("two", &[]);
+    let subscribe = ["sub", "news", "--server", "unix:one"];
+    let mut reader = Running::start(&mut fastmq(&directory, &subscribe));
+    reader.told("subscribed to ");
+    first.signal("-KILL");
+    assert!(!first.end().0.success());
+    reader.told("connected again, to two");
+    second.signal("-TERM");
+    assert!(second.end().0.success());
+    let wrong = ["serve", "--listen", "unix:s", "--servers", "nonsense"];
+    let output = fastmq(&directory, &wrong).output().unwrap();
+    assert!(!output.status.success());
+    assert!(err(&output).contains("nonsense"), "{}", err(&output));
+}

@@ -17,6 +17,7 @@ use std::thread;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use fastmq::border;
 use toml::de::DeTable;
 
 use crate::failure::{Failure, Outcome};
@@ -92,7 +93,11 @@ impl Configuration {
     /// # Errors
     /// A value that is wrong, a file that cannot be read, a key that nobody knows: with the place.
     pub(crate) fn load(part: Part, arguments: &ArgMatches) -> Outcome<Self> {
-        Self::load_from(part, arguments, &|name| std::env::var(name).ok())
+        let loaded = Self::load_from(part, arguments, &|name| std::env::var(name).ok())?;
+        if !loaded.is_default("root") {
+            border::name_root(loaded.path("root"));
+        }
+        Ok(loaded)
     }
 
     fn load_from(

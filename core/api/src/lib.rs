@@ -110,5 +110,5 @@ pub mod border {
         core_count, descriptors, fence, fork, pages, pin_current_thread, signals, sockets,
     };
     pub use fastmq_engine::memory::allocation::{Allocator, try_arc, try_box};
-    pub use fastmq_engine::{Broker, Place, ThreadClient, with_thread_client};
+    pub use fastmq_engine::{Broker, Place, ThreadClient, name_root, with_thread_client};
 }

@@ -78,6 +78,7 @@ pub use place::{Place, QueueOptions};
 pub use publisher::Publisher;
 pub use reply_stream::ReplyStream;
 pub use request::{Requester, RequesterOptions};
+pub use socket_path::name_root;
 pub use subscription::{Delivery, GroupMode, Subscription};
 pub use survey::{ANSWERS_ALL, CREDIT_MAX};
 pub use task::Ready;

@@ -1,12 +1,13 @@
 //! Where the socket of `shm:NAME` is.
 //!
-//! In `$WORK_ROOT`, else in `$XDG_RUNTIME_DIR/fastmq`, else in a directory of the user's own under
-//! the temporary directory. `shm:/path` says it itself.
+//! In the root that the program has named, else in `$WORK_ROOT`, else in `$XDG_RUNTIME_DIR/fastmq`,
+//! else in a directory of the user's own under the temporary directory. `shm:/path` says it itself.
 
 use std::env;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use fastmq_driver::shared::current_user;
 
@@ -29,7 +30,19 @@ pub(crate) fn of(name: &str) -> Result<PathBuf, &'static str> {
     }
 }
 
+/// What the program has named.
+static ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has named sockets be in this directory, as `$WORK_ROOT` would: for a program to which its user
+/// can name a root otherwise. The first call counts, for the whole process.
+pub fn name_root(root: PathBuf) {
+    let _is_first = ROOT.set(root);
+}
+
 fn directory() -> PathBuf {
+    if let Some(root) = ROOT.get() {
+        return root.clone();
+    }
     let said = |name| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(root) = said("WORK_ROOT") {
         return root.into();
