@@ -223,6 +223,48 @@ static void another_server_is_taken(void)
     NEED(rmdir(first.directory) == 0);
 }
 
+/* A client that knows one server is told of another: it goes there when the first one drains, and
+ * when it goes without a word. */
+static void a_server_names_another(void)
+{
+    struct served first, second;
+    struct told told = TOLD_INIT;
+    fastmq_client *remote = NULL;
+    fastmq_server *none = NULL;
+    char too_long[4097];
+    fastmq_listen_options listen = {.struct_size = sizeof listen};
+    listen.name = text("second");
+    serve(&second, &listen);
+    listen.name = text("first");
+    listen.servers = text(second.url[0]);
+    serve(&first, &listen);
+    fastmq_connect_options options = telling(&told);
+    for (unsigned round = 0; round < 2; round++) {
+        if (round > 0) {
+            listen_again(&first, &listen);
+        }
+        unsigned before = gate_count(&told.kinds[FASTMQ_EVENT_CONNECTED]);
+        NEED(fastmq_connect(first.url[0], &options, &remote) == FASTMQ_OK);
+        NEED(gate_wait(&told.kinds[FASTMQ_EVENT_CONNECTED], before + 1));
+        CHECK(strcmp(told.server, "first") == 0, "a client connects to the server that it knows");
+        fastmq_server_close(first.server, round == 0 ? PATIENCE : 0);
+        CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_CONNECTED], before + 2)
+                  && strcmp(told.server, "second") == 0, "when that goes, to the one it named");
+        fastmq_close(remote);
+    }
+    listen.servers = text("somewhere");
+    says(fastmq_listen(first.broker, first.urls, &listen, &none), FASTMQ_INVALID, "somewhere",
+         "what it names must be URLs");
+    memset(too_long, 'a', sizeof too_long);
+    listen.servers = bytes(too_long, sizeof too_long);
+    says(fastmq_listen(first.broker, first.urls, &listen, &none), FASTMQ_INVALID, "4,096",
+         "4,096 bytes of them at most");
+    CHECK(none == NULL, "and there is no server");
+    end(&second);
+    first.server = NULL;
+    end(&first);
+}
+
 /* limits of a server */
 
 static void limits(void)
@@ -345,11 +387,9 @@ static void *answer_once(void *context)
     return NULL;
 }
 
-static void connect_to_newer(struct newer *newer, fastmq_status expected, const char *part,
-                             const char *name)
+static void listen_at(struct newer *newer)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    fastmq_client *client = NULL;
     snprintf(newer->path, sizeof newer->path, "/tmp/fastmq-newer-c-%d.sock", (int)getpid());
     snprintf(newer->url, sizeof newer->url, "unix:%s", newer->path);
     snprintf(address.sun_path, sizeof address.sun_path, "%s", newer->path);
@@ -357,6 +397,13 @@ static void connect_to_newer(struct newer *newer, fastmq_status expected, const 
     NEED(newer->socket >= 0);
     NEED(bind(newer->socket, (struct sockaddr *)&address, sizeof address) == 0);
     NEED(listen(newer->socket, 8) == 0);
+}
+
+static void connect_to_newer(struct newer *newer, fastmq_status expected, const char *part,
+                             const char *name)
+{
+    fastmq_client *client = NULL;
+    listen_at(newer);
     pthread_t thread = start_thread(answer_once, newer);
     says(fastmq_connect(newer->url, NULL, &client), expected, part, name);
     CHECK(client == NULL, "and there is no client");
@@ -376,6 +423,58 @@ static void a_server_is_newer(void)
     /* WELCOME with version 2, which was not offered. */
     frame(&newer, 17, 0, 0, "FASTMQW1", 2, 2);
     connect_to_newer(&newer, FASTMQ_INVALID, "versions 2 to 2", "a server that takes another one");
+}
+
+/* what a server says, frame by frame */
+
+/* Sends bytes that are written as hexadecimal digits: frames of tests/vectors/protocol.json. */
+static void send_frame(int connection, const char *digits)
+{
+    uint8_t frame[64];
+    size_t size = strlen(digits) / 2;
+    NEED(size <= sizeof frame);
+    for (size_t i = 0; i < size; i++) {
+        char pair[3] = {digits[2 * i], digits[2 * i + 1], 0};
+        frame[i] = (uint8_t)strtoul(pair, NULL, 16);
+    }
+    NEED(send(connection, frame, size, MSG_NOSIGNAL) == (ssize_t)size);
+}
+
+static void what_a_server_says_is_told(void)
+{
+    struct told told = TOLD_INIT;
+    struct newer server;
+    uint8_t hello[1024];
+    fastmq_client *remote = NULL;
+    memset(&server, 0, sizeof server);
+    listen_at(&server);
+    fastmq_connect_options options = telling(&told);
+    options.flags = FASTMQ_CONNECT_LATER;
+    NEED(fastmq_connect(server.url, &options, &remote) == FASTMQ_OK);
+    int connection = accept(server.socket, NULL, NULL);
+    NEED(connection >= 0 && read(connection, hello, sizeof hello) > 0);
+    send_frame(connection, "2000000011000000464153544d51573102000000080000000100000000000000");
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_CONNECTED], 1), "a server says WELCOME");
+    send_frame(connection, "200000001400000000000000050000001900000008000000404b4c0000000000");
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_SLOW], 1), "that this client is slow is an event");
+    CHECK_NUMBER(last_event(&told).count, 5000000, "which says how much waits");
+    send_frame(connection, "2000000014000000000000000700000010000000060000006d656d6f72790000");
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_LIMIT], 1), "that a limit is near is one");
+    CHECK(strcmp(told.detail, "memory") == 0, "which says what limit");
+    send_frame(connection, "200000001301000000000000170000001100000008000000627573792e6f6e65");
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_REFUSED], 1), "that a publish is refused is one");
+    CHECK_STATUS(last_event(&told).status, FASTMQ_AGAIN, "with its status");
+    CHECK(strstr(told.detail, fastmq_status_text(FASTMQ_AGAIN)) != NULL,
+          "and with the words for that, as the server has none");
+    /* ERROR, fatal, DENIED, without a sentence. */
+    send_frame(connection, "10000000132801000000000009000000");
+    CHECK(gate_wait(&told.kinds[FASTMQ_EVENT_DISCONNECTED], 1), "that it ends is one");
+    CHECK_STATUS(last_event(&told).status, FASTMQ_DENIED, "with its status");
+    CHECK(strstr(told.detail, fastmq_status_text(FASTMQ_DENIED)) != NULL, "and a sentence");
+    fastmq_close(remote);
+    close(connection);
+    close(server.socket);
+    unlink(server.path);
 }
 
 /* closing while something is out */
@@ -544,9 +643,11 @@ int main(int count, char **arguments)
     check_begin();
     a_server_is_killed_and_comes_back(arguments[0]);
     another_server_is_taken();
+    a_server_names_another();
     limits();
     a_message_is_too_large_for_a_client();
     a_server_is_newer();
+    what_a_server_says_is_told();
     a_server_closes_while_requests_are_out();
     a_responder_closes_while_it_owes();
     a_client_closes_under_its_threads();

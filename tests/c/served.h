@@ -94,7 +94,7 @@ static inline uint32_t ask(fastmq_client *client, const char *subject, uint32_t 
 /* events */
 
 struct told {
-    struct gate kinds[8];
+    struct gate kinds[9];
     fastmq_client *_Atomic to_close;
     struct gate closed;
     pthread_mutex_t mutex;
@@ -103,7 +103,7 @@ struct told {
 };
 #define TOLD_INIT \
     {.kinds = {GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, \
-               GATE_INIT}, .closed = GATE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER}
+               GATE_INIT, GATE_INIT}, .closed = GATE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER}
 
 static inline void on_event(const fastmq_event *event, void *context)
 {
@@ -115,7 +115,7 @@ static inline void on_event(const fastmq_event *event, void *context)
     snprintf(told->server, sizeof told->server, "%.*s", (int)event->server.size,
              (const char *)event->server.data);
     pthread_mutex_unlock(&told->mutex);
-    if (event->kind < 8) {
+    if (event->kind < 9) {
         gate_add(&told->kinds[event->kind], 1);
     }
     if (event->kind == FASTMQ_EVENT_DISCONNECTED && event->status == FASTMQ_CLOSED) {

@@ -126,7 +126,12 @@ impl Status {
         }
     }
 
-    /// One line for people, with its terminating zero.
+    /// One line for people.
+    pub fn text(self) -> &'static str {
+        self.c_text().to_str().unwrap_or_default()
+    }
+
+    /// The same with its terminating zero.
     pub fn c_text(self) -> &'static std::ffi::CStr {
         match self {
             Self::Ok => c"done",

@@ -162,14 +162,17 @@ fn sentence_of(control: &Control<'_>) -> String {
     sentence.replace(char::is_control, " ")
 }
 
-/// What an ERROR or CLOSE says. Its status, if this version has it and it is a refusal.
+/// What an ERROR or CLOSE says, or else its status. That, if this version has it and it is a
+/// refusal.
 pub(super) fn said(control: &Control<'_>, otherwise: Status) -> Ending {
     let status = match Status::from_number(u32::from(control.status())) {
         Some(Status::Ok) | None => otherwise,
         Some(status) => status,
     };
-    Error::made(
-        status,
-        format_args!("the server says: {}", sentence_of(control)),
-    )
+    let sentence = sentence_of(control);
+    let says = match &*sentence {
+        "" => status.text(),
+        sentence => sentence,
+    };
+    Error::made(status, format_args!("the server says: {says}"))
 }
