@@ -54,6 +54,8 @@ impl Epoll {
 }
 
 impl Poller for Epoll {
+    const GLANCES_BY_CALL: bool = true;
+
     fn tier(&self) -> Tier {
         Tier::Epoll
     }

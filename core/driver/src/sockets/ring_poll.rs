@@ -166,6 +166,8 @@ impl RingPoll {
 }
 
 impl Poller for RingPoll {
+    const GLANCES_BY_CALL: bool = false;
+
     fn tier(&self) -> Tier {
         Tier::UringBasic
     }

@@ -17,7 +17,7 @@ use super::{
 impl<P: Poller> ReadinessSockets<P> {
     pub(super) fn step(&mut self) -> Option<Step> {
         loop {
-            if let Some((id, count)) = self.behind_descriptors.take() {
+            if let Some((id, count)) = self.read.take() {
                 return Some(Step::Received(id, count));
             }
             if let Some(done) = self.done.pop_front() {
@@ -161,7 +161,7 @@ impl<P: Poller> ReadinessSockets<P> {
             Ok(0) => None,
             Ok(count) if descriptors.is_empty() => return Some(Step::Received(id, count)),
             Ok(count) => {
-                self.behind_descriptors = Some((id, count));
+                self.read = Some((id, count));
                 let connection = id;
                 return Some(Step::Other(Completion::Descriptors {
                     connection,
