@@ -29,8 +29,10 @@ pub(crate) const RING_BYTES: u64 = 4 << 20;
 const RING_BYTES_TAKEN: std::ops::RangeInclusive<u64> = 32 << 10..=256 << 20;
 /// Waits in a row that end by the rings before the sockets are asked, too: that is a system call.
 const PASSED_OVER_MAX: u32 = 8;
-/// Looks at the rings between two of them.
+/// Looks at the rings between two of them, of one spin.
 const LOOKS_PER_CALL: u32 = 128;
+/// Looks at the rings for each at what else the loop waits for.
+const LOOKS_PER_LOOK: u32 = 4;
 /// Bytes that a connection may bring in a turn before the others have theirs.
 const BURST_BYTES: usize = 64 << 10;
 
@@ -117,6 +119,9 @@ pub(crate) struct Rings {
     is_polled: bool,
     /// Waits in a row that have not asked the sockets.
     passed_over: u32,
+    /// The sockets were asked in this wait: they may have completions.
+    has_asked: bool,
+    is_quick: bool,
     /// Where the turn is in `lines`.
     at: usize,
     /// The bytes that are shown.
@@ -214,38 +219,52 @@ impl Rings {
             return sockets.wait(deadline_ns, spin_ns, look);
         }
         self.at = 0;
+        (self.has_asked, self.is_quick) = (false, false);
         self.lines.iter_mut().for_each(Line::release);
         let lines = &self.lines;
-        let mut is_there = |why| lines.iter().any(Line::has_news) || look(why);
-        if !self.is_polled
-            && self.passed_over < PASSED_OVER_MAX
-            && (is_there(Look::Spinning) || deadline_ns == 0)
-        {
+        let is_there = || lines.iter().any(Line::has_news);
+        let mut is_due = self.is_polled || self.passed_over >= PASSED_OVER_MAX;
+        if !is_due && (is_there() || look(Look::Spinning) || deadline_ns == 0) {
             self.passed_over += 1;
+            self.is_quick = true;
             return Ok(Waited::Ready);
         }
-        self.passed_over = 0;
-        if deadline_ns > 0 && spin_ns > 0 && !self.is_polled {
-            let end_ns = shared::now_ns().saturating_add(spin_ns).min(deadline_ns);
-            while shared::now_ns() < end_ns {
-                for _ in 0..LOOKS_PER_CALL {
-                    if is_there(Look::Spinning) {
-                        return Ok(Waited::Spun);
-                    }
-                    hint::spin_loop();
-                }
+        let mut end_ns = 0;
+        while deadline_ns > 0 && spin_ns > 0 && !self.is_polled {
+            if is_due {
+                self.passed_over = 0;
+                self.has_asked = true;
                 if sockets.wait(0, 0, &mut |_| false)? == Waited::Ready {
                     return Ok(Waited::Spun);
                 }
             }
+            for at in 0..LOOKS_PER_CALL {
+                if is_there() || at % LOOKS_PER_LOOK == 0 && look(Look::Spinning) {
+                    self.passed_over += 1;
+                    self.is_quick = end_ns == 0;
+                    return Ok(Waited::Spun);
+                }
+                hint::spin_loop();
+            }
+            is_due = true;
+            // What is found before this costs no clock.
+            let now_ns = shared::now_ns();
+            if end_ns == 0 {
+                end_ns = now_ns.saturating_add(spin_ns).min(deadline_ns);
+            }
+            if now_ns >= end_ns {
+                break;
+            }
         }
+        self.passed_over = 0;
+        self.has_asked = true;
         let mut has_slept = false;
         let waited = sockets.wait(deadline_ns, 0, &mut |why| {
             if why == Look::Sleeping {
                 has_slept = true;
                 lines.iter().for_each(Line::announce);
             }
-            is_there(why)
+            is_there() || look(why)
         });
         if self.is_polled {
             // Before the turn takes what is there: the loop may sleep behind it without a word.
@@ -254,6 +273,17 @@ impl Rings {
             lines.iter().for_each(|line| line.rings.awake());
         }
         waited
+    }
+
+    /// Whether waits look at rings first.
+    pub(crate) fn has_lines(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// Whether the rings had something within the first looks of the last wait: the time that was
+    /// read before it is good enough.
+    pub(crate) fn was_quick(&self) -> bool {
+        self.is_quick
     }
 
     /// As [`Sockets::next`].
@@ -283,6 +313,9 @@ impl Rings {
                     return Some(Completion::Ended { connection, error });
                 }
             }
+        }
+        if !self.has_asked && !self.lines.is_empty() {
+            return None;
         }
         match sockets.next() {
             Some(Completion::Ended { connection, error }) => {

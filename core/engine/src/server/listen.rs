@@ -367,7 +367,7 @@ fn run(start: &Start, say: &mpsc::Sender<Result<Ready>>) {
             shard.drain(drain_ns);
             end_ns = drain_ns.saturating_add(LAST_NS);
         }
-        if shard.is_done() || broker.driver().monotonic_ns() >= end_ns {
+        if shard.is_done() || is_ending && broker.driver().monotonic_ns() >= end_ns {
             return;
         }
     }

@@ -34,6 +34,9 @@ use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions};
 
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
+/// Connections that are looked at in a turn, up to which each sends by a call: who asks and who
+/// answers.
+const ALONE_MAX: usize = 2;
 
 /// A shard. Made and used by one thread.
 pub struct Shard {
@@ -183,13 +186,20 @@ impl Shard {
             true => self.spin.budget_ns(profile),
             false => 0,
         };
-        let inbox = self.parts.inbox.clone();
+        let before_ns = self.parts.now_ns;
+        let has_rings = self.rings.has_lines();
+        if has_rings {
+            // What is there at once finds the time read.
+            self.parts.read_clock();
+        }
+        let inbox = &*self.parts.inbox;
         let mut look = |_| inbox.is_filled() || look();
         let waited = self
             .rings
             .wait(&mut *self.sockets, deadline_ns, spin_ns, &mut look)?;
-        let before_ns = self.parts.now_ns;
-        self.parts.read_clock();
+        if !has_rings || !self.rings.was_quick() {
+            self.parts.read_clock();
+        }
         match waited {
             Waited::Spun => self.spin.learn(true),
             Waited::Slept | Waited::TimedOut if spin_ns > 0 => {
@@ -198,11 +208,18 @@ impl Shard {
             _ => {}
         }
         self.take_completions();
-        self.take_inbox();
+        if self.parts.inbox.is_filled() {
+            self.take_inbox();
+        }
         self.take_times();
         let mut touched = std::mem::take(&mut self.parts.touched);
+        // What is alone leaves by a call of its own: it has no completion to deal with afterwards.
+        let mode = match touched.len() <= ALONE_MAX {
+            true => SendMode::Direct,
+            false => SendMode::Batched,
+        };
         for index in touched.drain(..) {
-            self.serve(index);
+            self.serve(index, mode);
         }
         // What was touched meanwhile stands in a list of its own.
         if self.parts.touched.is_empty() {
@@ -470,15 +487,15 @@ impl Shard {
     }
 
     /// Takes what the queues of a connection have, and sends.
-    fn serve(&mut self, index: u32) {
+    fn serve(&mut self, index: u32, mode: SendMode) {
         if let Some(mut session) = self.parts.take_session(index) {
             session.is_touched = false;
-            self.serve_session(index, &mut session);
+            self.serve_session(index, &mut session, mode);
             self.parts.put_back(session);
         }
     }
 
-    fn serve_session(&mut self, index: u32, session: &mut Session) {
+    fn serve_session(&mut self, index: u32, session: &mut Session, mode: SendMode) {
         let Some(Some(known)) = self.connections.get_mut(index as usize) else {
             return;
         };
@@ -492,9 +509,7 @@ impl Shard {
             session.traffic.sent_bytes += bytes.len() as u64;
             session.taken();
             let sockets = &mut *self.sockets;
-            let sending = self
-                .rings
-                .send(sockets, known.id, &mut bytes, SendMode::Batched);
+            let sending = self.rings.send(sockets, known.id, &mut bytes, mode);
             match sending {
                 Ok(Sending::Started) => known.is_sending = true,
                 Ok(Sending::Done) => {}
