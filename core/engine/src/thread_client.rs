@@ -240,9 +240,13 @@ impl ThreadClient {
             return Err(Error::CLOSED);
         };
         let broker: &Broker = self.writer.broker();
+        if let Some(uplink) = &broker.uplink {
+            // It leaves before this thread does anything else.
+            uplink.send_added();
+        }
         let start_ns = broker.driver.monotonic_ns();
         let deadline_ns = start_ns.saturating_add(timeout_ns);
-        let mut left = responders;
+        let (mut left, mut left_ns) = (responders, timeout_ns);
         if let Some(stray) = self.take_stray(token) {
             if let Some(answer) = stray.answer {
                 return Ok(use_answer(&answer?.messages()[0]));
@@ -253,21 +257,18 @@ impl ThreadClient {
             }
         }
         loop {
-            let now_ns = broker.driver.monotonic_ns();
-            let left_ns = deadline_ns.saturating_sub(now_ns);
             match answers.place.receive(broker, 1, left_ns) {
                 Ok(batch) => {
                     let view = &batch.messages()[0];
                     if view.token != token {
                         self.keep_stray(view);
-                        continue;
-                    }
-                    if view.flags & view_flag::GONE == 0 {
+                    } else if view.flags & view_flag::GONE == 0 {
                         return Ok(use_answer(view));
-                    }
-                    left = left.saturating_sub(1);
-                    if left == 0 {
-                        return Err(gone_error(view.status));
+                    } else {
+                        left = left.saturating_sub(1);
+                        if left == 0 {
+                            return Err(gone_error(view.status));
+                        }
                     }
                 }
                 Err(error) if matches!(error.status(), Status::Timeout | Status::Again) => {
@@ -280,6 +281,7 @@ impl ThreadClient {
                 Err(error) if error.status() == Status::End => return Err(Error::CLOSED),
                 Err(error) => return Err(error),
             }
+            left_ns = deadline_ns.saturating_sub(broker.driver.monotonic_ns());
         }
     }
 

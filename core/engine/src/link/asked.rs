@@ -181,6 +181,7 @@ impl Uplink {
             return;
         }
         state.gone.push(id);
+        self.has_gone.store(true, Ordering::Release);
         if state.phase == Phase::Online
             && !state.draining.is_done
             && let Ok(operation) = state.operations.begin(0)

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use fastmq_driver::FOREVER_NS;
 use fastmq_memory::allocation::try_bytes;
@@ -255,14 +256,17 @@ impl Deliveries {
     }
 
     /// Forgets subscriptions that have ended.
+    #[inline]
     pub(super) fn forget_gone(&mut self, uplink: &Uplink, writer: &Writer) {
-        let gone = {
-            let mut state = uplink.state();
-            if state.gone.is_empty() {
-                return;
-            }
-            std::mem::take(&mut state.gone)
-        };
+        if uplink.has_gone.load(Ordering::Acquire) {
+            self.forget(uplink, writer);
+        }
+    }
+
+    #[cold]
+    fn forget(&mut self, uplink: &Uplink, writer: &Writer) {
+        uplink.has_gone.store(false, Ordering::Relaxed);
+        let gone = std::mem::take(&mut uplink.state().gone);
         self.last = None;
         for id in gone {
             self.targets.remove(&id);
@@ -271,7 +275,16 @@ impl Deliveries {
     }
 
     /// Tries again what is held; how many bytes of frames are done with.
+    #[inline]
     pub(super) fn retry(&mut self, uplink: &Uplink, writer: &Writer, now_ns: u64) -> usize {
+        match self.held.is_empty() {
+            true => 0,
+            false => self.retry_held(uplink, writer, now_ns),
+        }
+    }
+
+    #[cold]
+    fn retry_held(&mut self, uplink: &Uplink, writer: &Writer, now_ns: u64) -> usize {
         let mut done = 0;
         self.held.retain(|_, queue| {
             while let Some(held) = queue.front_mut() {

@@ -27,6 +27,9 @@ const LASTING_NS: u64 = 5_000_000_000;
 /// Capacity that a buffer for sending keeps.
 const SEND_BYTES_KEPT: usize = 1 << 20;
 
+/// A turn that has spun no longer than this goes on with the time that it began with.
+const UNREAD_NS: u64 = 20_000;
+
 /// How long before the end of `close_timeout` the link leaves; less if that is short.
 const CLOSE_MARGIN_NS: u64 = 10_000_000;
 
@@ -121,8 +124,7 @@ impl Drive {
 
     /// Sends what waits now, if it can.
     pub(super) fn send_now(&mut self, sockets: &mut dyn Sockets) {
-        let now_ns = self.driver.monotonic_ns();
-        self.send(sockets, now_ns);
+        self.send(sockets);
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -161,7 +163,7 @@ impl Drive {
     ) -> std::io::Result<Waited> {
         let now_ns = self.driver.monotonic_ns();
         let has_delivered = self.before(sockets, now_ns);
-        let uplink = self.session.uplink.clone();
+        let uplink = &*self.session.uplink;
         let deadline_ns = match max_ns {
             0 => 0,
             _ if has_delivered => 0,
@@ -177,7 +179,11 @@ impl Drive {
         };
         let rings = &mut self.rings;
         let waited = rings.wait(sockets, deadline_ns, spin_ns, &mut look)?;
-        let now_ns = self.driver.monotonic_ns();
+        let now_ns = match waited {
+            Waited::Ready | Waited::Spun if spin_ns <= UNREAD_NS => now_ns,
+            _ => self.driver.monotonic_ns(),
+        };
+        uplink.helm.turned_ns.store(now_ns, Ordering::Relaxed);
         let mut rings = std::mem::take(&mut self.rings);
         while let Some(completion) = rings.next(sockets) {
             if let Some(ending) = self.on(completion, now_ns) {
@@ -207,14 +213,14 @@ impl Drive {
 
     /// What a turn begins with; true: a queue has got something.
     fn before(&mut self, sockets: &mut dyn Sockets, now_ns: u64) -> bool {
-        let uplink = self.session.uplink.clone();
+        let uplink = &*self.session.uplink;
         let writer = &self.session.writer;
-        self.session.deliveries.forget_gone(&uplink, writer);
+        self.session.deliveries.forget_gone(uplink, writer);
         if Arc::strong_count(writer.broker()) == 1 {
             // Nobody but the link holds the client.
             writer.broker().close();
         }
-        if uplink.is_closing.load(Ordering::SeqCst) {
+        if self.session.uplink.is_closing.load(Ordering::SeqCst) {
             self.close(sockets, now_ns);
         }
         match self.at {
@@ -226,7 +232,7 @@ impl Drive {
         }
         // Who made room before this turn began has called in vain.
         let has_delivered = self.session.retry(now_ns);
-        self.send(sockets, now_ns);
+        self.send(sockets);
         has_delivered
     }
 
@@ -273,12 +279,12 @@ impl Drive {
         )
     }
 
-    fn send(&mut self, sockets: &mut dyn Sockets, now_ns: u64) {
+    fn send(&mut self, sockets: &mut dyn Sockets) {
         let Where::Connected(connection) = self.at else {
             return;
         };
         let uplink = &self.session.uplink;
-        if self.is_sending || !uplink.take_output(&mut self.buffer, now_ns) {
+        if self.is_sending || !uplink.take_output(&mut self.buffer) {
             return;
         }
         let (rings, buffer) = (&mut self.rings, &mut self.buffer);
@@ -287,7 +293,7 @@ impl Drive {
             Ok(Sending::Started) => self.is_sending = true,
             Err(error) => {
                 let why = broken(&error);
-                self.leave(sockets, &why, now_ns);
+                self.leave(sockets, &why, self.driver.monotonic_ns());
             }
         }
     }
@@ -358,7 +364,7 @@ impl Drive {
                 && match self.session.farewell {
                     Farewell::Nothing => false,
                     Farewell::Refusal => uplink.take_urgent(&mut self.buffer),
-                    Farewell::Everything => uplink.take_output(&mut self.buffer, now_ns),
+                    Farewell::Everything => uplink.take_output(&mut self.buffer),
                 };
             if has_words {
                 let (rings, buffer) = (&mut self.rings, &mut self.buffer);

@@ -1,10 +1,10 @@
 //! Who drives the link: whoever waits, else the link's own thread.
 //!
 //! A thread that waits for something of the server takes the helm and runs turns itself, so that
-//! an answer passes no other thread. The link's thread rests meanwhile. It looks now and then
-//! ([`REST_NS`]) whether there was a turn since, and takes the helm if there was none: so
-//! callbacks, signs of life, publishes that nobody flushed and other waits are served. Of a client
-//! that was opened as `polled` there is no such thread.
+//! an answer passes no other thread. The link's thread rests meanwhile. It looks now and then when
+//! the last turn was, and takes the helm if that is [`REST_NS`] ago: so callbacks, signs of life,
+//! publishes that nobody flushed and other waits are served. Of a client that was opened as
+//! `polled` there is no such thread.
 //!
 //! Invariant: `running` is locked by the thread that drives, for as long as it does, and by nobody
 //! else for longer than a look.
@@ -27,11 +27,11 @@ use crate::wait::{Profile, Spin};
 use super::drive::Drive;
 use super::uplink::Uplink;
 
-/// How often the link's thread looks whether anybody drives; ever more seldom while somebody does,
-/// as it may take the core away from him, down to [`REST_NS_MAX`].
+/// For how long nobody drives before the link's thread does.
 const REST_NS: u64 = 500_000;
-/// See [`REST_NS`].
-const REST_NS_MAX: u64 = 2_000_000;
+/// How long it rests at most while somebody drives without such a pause: it rests twice as long
+/// each time, as each look may take the core away from him.
+const REST_NS_MAX: u64 = 8_000_000;
 /// How long a thread waits for the link's thread to let go.
 const LETTING_GO_NS: u64 = 1_000_000;
 /// How often it is looked whether anybody still holds the client.
@@ -57,8 +57,8 @@ pub(crate) struct Helm {
     /// Threads for which the link's thread is to let go, and what it then changes.
     wanted: AtomicU32,
     freed: AtomicU32,
-    /// Turns of other threads than the link's.
-    turns: AtomicU32,
+    /// When the last turn was.
+    pub(super) turned_ns: AtomicU64,
     /// What the link's thread rests on, and whether it does so until somebody lets go.
     rest: AtomicU32,
     rests_long: AtomicBool,
@@ -247,6 +247,7 @@ impl Uplink {
                 if let Some(caller) = helm.caller.get() {
                     caller.listen();
                 }
+                let before_ns = helm.turned_ns.load(Ordering::Relaxed);
                 let waited = match gathers {
                     true => held.drive(REST_NS, 0),
                     false => held.drive(HELD_CHECK_NS, budget_ns),
@@ -254,7 +255,10 @@ impl Uplink {
                 match waited {
                     None => break,
                     Some(Waited::Spun) => spin.learn(true),
-                    Some(Waited::Slept) if budget_ns > 0 => spin.learn(false),
+                    Some(Waited::Slept) if budget_ns > 0 => {
+                        let now_ns = helm.turned_ns.load(Ordering::Relaxed);
+                        spin.learn_late(now_ns.saturating_sub(before_ns));
+                    }
                     Some(_) => {}
                 }
                 if helm.is_wanted() {
@@ -288,16 +292,16 @@ impl Uplink {
     /// Until nobody drives any more.
     fn rest(&self) {
         let helm = &self.helm;
-        let mut turns = helm.turns.load(Ordering::Relaxed);
         let mut rest_ns = REST_NS;
+        let mut until_ns = self.driver.monotonic_ns() + rest_ns;
         while helm.is_open() && !self.is_closing.load(Ordering::SeqCst) {
             let seen = helm.rest.load(Ordering::SeqCst);
-            let until_ns = self.driver.monotonic_ns() + rest_ns;
             self.driver.park(&helm.rest, seen, until_ns);
-            let now = helm.turns.load(Ordering::Relaxed);
-            if now != turns {
-                turns = now;
+            let now_ns = self.driver.monotonic_ns();
+            let turned_ns = helm.turned_ns.load(Ordering::Relaxed);
+            if now_ns.saturating_sub(turned_ns) < REST_NS {
                 rest_ns = (2 * rest_ns).min(REST_NS_MAX);
+                until_ns = turned_ns + rest_ns;
                 continue;
             }
             if try_lock(&helm.running).is_some() {
@@ -370,8 +374,10 @@ impl Uplink {
     /// Sends what was added since, if nobody drives. What is left then waits for the socket, or is
     /// told to the loop.
     pub(crate) fn send_added(&self) {
-        if self.has_work() {
-            drop(self.try_helm());
+        if self.has_work()
+            && let Some(mut held) = self.try_helm()
+        {
+            held.send_added();
         }
     }
 
@@ -431,11 +437,6 @@ impl<'u> AtHelm<'u> {
     /// Sends, waits for something to happen, for at most `max_ns`, and deals with it; false: the
     /// link has ended.
     pub(crate) fn turn(&mut self, max_ns: u64, spin_ns: u64) -> bool {
-        let turns = &self.uplink.helm.turns;
-        turns.store(
-            turns.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
-        );
         self.drive(max_ns, spin_ns).is_some()
     }
 
@@ -461,6 +462,14 @@ impl<'u> AtHelm<'u> {
     fn is_connected(&mut self) -> bool {
         self.running()
             .is_some_and(|running| running.drive.is_connected())
+    }
+
+    /// Sends what was added since, if anything was.
+    #[inline]
+    pub(crate) fn send_added(&mut self) {
+        if self.uplink.has_work() {
+            self.send();
+        }
     }
 
     /// Sends what waits, and nothing else.

@@ -253,7 +253,15 @@ impl Session {
     }
 
     /// Tries again what waits for room.
+    #[inline]
     pub(super) fn retry_replies(&mut self) {
+        if !self.held_replies.by_requester.is_empty() {
+            self.retry_held_replies();
+        }
+    }
+
+    #[cold]
+    fn retry_held_replies(&mut self) {
         let writer = &self.writer;
         let mut dropped = Vec::new();
         let HeldReplies {

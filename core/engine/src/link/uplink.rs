@@ -41,6 +41,8 @@ pub struct Uplink {
     /// Changes when there is room for more.
     room: AtomicU32,
     room_waiters: AtomicU32,
+    /// Subscriptions have ended that the drive still knows.
+    pub(super) has_gone: AtomicBool,
     /// Deliveries that wait beside their queues.
     pub(super) held: AtomicUsize,
     pub(super) is_closing: AtomicBool,
@@ -111,6 +113,7 @@ impl Uplink {
             answered: AtomicU32::new(0),
             room: AtomicU32::new(0),
             room_waiters: AtomicU32::new(0),
+            has_gone: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             close_until_ns: AtomicU64::new(FOREVER_NS),
@@ -138,7 +141,8 @@ impl Uplink {
 
     #[cold]
     fn nudge_first(&self) {
-        self.has_work.store(true, Ordering::SeqCst);
+        // The fence of the waker is between this and its look at who sleeps.
+        self.has_work.store(true, Ordering::Relaxed);
         self.wake();
         if let Some(list) = self.polled.get() {
             list.wake();
@@ -279,13 +283,16 @@ impl Uplink {
     }
 
     /// Moves what is to be sent behind `into`; false: nothing.
-    pub(super) fn take_output(&self, into: &mut Vec<u8>, now_ns: u64) -> bool {
-        self.has_work.store(false, Ordering::SeqCst);
+    pub(super) fn take_output(&self, into: &mut Vec<u8>) -> bool {
+        // The lock behind it has who adds to the buffer afterwards see it.
+        self.has_work.store(false, Ordering::Relaxed);
         let mut state = self.state();
         if state.asked.look_for_given_up() {
             self.has_work.store(true, Ordering::SeqCst);
         }
-        state.flush_stored(now_ns);
+        if !state.stored.is_empty() {
+            state.flush_stored(self.driver.monotonic_ns());
+        }
         if state.urgent.is_empty() && state.out.is_empty() {
             return false;
         }

@@ -16,6 +16,17 @@ use super::helm::AtHelm;
 /// How long a thread spins at the helm without looking at anything but the connection.
 const SPIN_SLICE_NS: u64 = 20_000;
 
+/// How a thread's time at the helm has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driven {
+    /// The batch has something.
+    Found,
+    /// The time is over, something is to be looked at again, or nothing more will come.
+    Over,
+    /// The link has ended.
+    Ended,
+}
+
 /// Looks at a queue: how many messages the batch has.
 type Look<'a, 'q> = dyn FnMut(&mut ReaderGuard<'q>) -> Result<usize> + 'a;
 
@@ -44,11 +55,23 @@ impl Place {
             let nothing = Error::new(&Fault(Status::Again, "no message is waiting"));
             return self.settle(broker, guard, look, nothing);
         }
-        let deadline_ns = broker.driver.monotonic_ns().saturating_add(timeout_ns);
+        let mut now_ns = broker.driver.monotonic_ns();
+        let deadline_ns = now_ns.saturating_add(timeout_ns);
         loop {
             if let Some(mut held) = uplink.take_helm(deadline_ns) {
-                if !self.drive_until(broker, &mut held, &mut guard, deadline_ns, look)? {
-                    continue;
+                // Whoever answers can work while this thread says that it sleeps.
+                held.send_added();
+                let times = (now_ns, deadline_ns);
+                match self.drive_until(broker, &mut held, &mut guard, times, look)? {
+                    Driven::Found => {
+                        drop(held);
+                        return Ok(guard.into_batch());
+                    }
+                    Driven::Over => {}
+                    Driven::Ended => {
+                        now_ns = broker.driver.monotonic_ns();
+                        continue;
+                    }
                 }
             } else {
                 self.park_linked(broker, uplink, &mut guard, deadline_ns, look)?;
@@ -59,52 +82,44 @@ impl Place {
             if self.is_over(broker) {
                 return Err(closed_and_drained());
             }
-            if broker.driver.monotonic_ns() >= deadline_ns {
+            now_ns = broker.driver.monotonic_ns();
+            if now_ns >= deadline_ns {
                 return self.settle(broker, guard, look, no_message());
             }
         }
     }
 
-    /// Drives until there is something, or the time is over, or nothing more will come. False: the
-    /// link has ended.
+    /// Drives until there is something, or the time is over, or nothing more will come.
     fn drive_until<'q>(
         &'q self,
         broker: &Broker,
         held: &mut AtHelm<'_>,
         guard: &mut ReaderGuard<'q>,
-        deadline_ns: u64,
+        (start_ns, deadline_ns): (u64, u64),
         look: &mut Look<'_, 'q>,
-    ) -> Result<bool> {
+    ) -> Result<Driven> {
         let driver = &broker.driver;
         let profile = self.profile();
-        let start_ns = driver.monotonic_ns();
         let mut now_ns = start_ns;
         let budget_ns = match driver.may_spin() || profile == Profile::BusyPoll {
             true => self.spin.budget_ns(profile),
             false => 0,
         };
-        if budget_ns == 0 {
-            // Whoever answers can work while this thread says that it sleeps.
-            held.send();
-        }
         let mut pace = Pace::default();
         while now_ns - start_ns < budget_ns {
             let slice_ns = SPIN_SLICE_NS.min(deadline_ns.saturating_sub(now_ns));
             if !held.turn(slice_ns, slice_ns) {
-                return Ok(false);
+                return Ok(Driven::Ended);
             }
             if look(guard)? > 0 {
                 self.spin.learn(true);
-                return Ok(true);
+                return Ok(Driven::Found);
             }
             now_ns = driver.monotonic_ns();
             pace.spin_on(&**driver, now_ns, deadline_ns);
             if now_ns >= deadline_ns || self.is_over(broker) {
-                return Ok(true);
+                return Ok(Driven::Over);
             }
-        }
-        if budget_ns > 0 {
-            self.spin.learn(false);
         }
         let (caller, task) = held.caller()?;
         loop {
@@ -112,17 +127,24 @@ impl Place {
             caller.listen();
             self.sleepers.set_task(task);
             self.lanes.readers().arm(TASK);
-            let is_ready = look(guard)? > 0 || self.is_over(broker) || now_ns >= deadline_ns;
-            if is_ready {
+            let has_found = look(guard)? > 0;
+            if has_found || self.is_over(broker) || now_ns >= deadline_ns {
                 self.lanes.readers().disarm(TASK);
-                return Ok(true);
+                if budget_ns > 0 {
+                    self.spin.learn_late(now_ns - start_ns);
+                }
+                return Ok(if has_found {
+                    Driven::Found
+                } else {
+                    Driven::Over
+                });
             }
             guard.trim();
             let wake_ns = deadline_ns.min(self.deadline_ns.load(Ordering::Relaxed));
             self.sleepers.waits.fetch_add(1, Ordering::Relaxed);
             if !held.turn(wake_ns.saturating_sub(now_ns).max(1), 0) {
                 self.lanes.readers().disarm(TASK);
-                return Ok(false);
+                return Ok(Driven::Ended);
             }
             now_ns = driver.monotonic_ns();
         }
