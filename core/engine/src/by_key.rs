@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use fastmq_memory::allocation::try_box;
+use fastmq_memory::record::flag;
 use fastmq_memory::view::{Numbers, View};
 use fastmq_memory::{Draft, Mark, Policy, Pushed, Refused};
 use fastmq_route::shares::{NOBODY, SLOTS, slot_of};
@@ -253,13 +254,17 @@ impl Writer {
             ..Numbers::default()
         };
         let optional = Some(optional_of(message));
+        let expiry_ns = match draft.flags & flag::EXPIRY {
+            0 => u64::MAX,
+            _ => draft.expiry,
+        };
         View::with_borrowed(
             message.subject,
             message.payload,
             numbers,
             optional,
             |view| {
-                place.hand_over(&self.broker, view, true);
+                place.hand_over(&self.broker, view, true, expiry_ns);
             },
         );
         place.finish(&self.broker);

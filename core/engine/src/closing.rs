@@ -9,6 +9,7 @@ use std::sync::atomic::{self, AtomicU32, Ordering};
 use fastmq_driver::fence;
 use fastmq_memory::snapshot;
 use fastmq_memory::sync::lock;
+use fastmq_memory::view::View;
 
 use crate::broker::{Broker, CLOSED, DRAINED, DRAINING, OPEN};
 use crate::call::{self, Draining};
@@ -360,5 +361,18 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl Place {
+    /// A message for a subscription that is gone: left out, or handed over to the others of its
+    /// group, to expire when it would have. A request's asker is told.
+    #[cold]
+    pub(crate) fn skip_unsubscribed(&self, broker: &Broker, view: &View, expiry_ns: u64) {
+        if view.token != 0 {
+            broker.answer_late(view.token, Status::Cancelled);
+        } else {
+            self.hand_over(broker, view, false, expiry_ns);
+        }
     }
 }

@@ -152,6 +152,8 @@ struct Way {
     number: AtomicU64,
     /// It never was in a lane: what comes from there later is older.
     is_unwritten: bool,
+    /// When the message expires; `u64::MAX`: never.
+    expiry_ns: u64,
 }
 
 impl Drop for Way {
@@ -359,7 +361,12 @@ impl KeyGroup {
     }
 
     /// A copy of a message that counts as outstanding; `None` without memory for it.
-    fn copy(self: &Arc<Self>, message: &View, is_unwritten: bool) -> Option<Waiting> {
+    fn copy(
+        self: &Arc<Self>,
+        message: &View,
+        is_unwritten: bool,
+        expiry_ns: u64,
+    ) -> Option<Waiting> {
         let key = match message.key() {
             [] => message.subject(),
             key => key,
@@ -378,6 +385,7 @@ impl KeyGroup {
             slot,
             number: AtomicU64::new(0),
             is_unwritten,
+            expiry_ns,
         };
         Waiting::new(try_arc(way).ok()?, message)
     }
@@ -432,27 +440,7 @@ impl State {
     }
 }
 
-impl Broker {
-    /// Counts messages that were lost on their way from one member of a group to another.
-    pub(crate) fn count_lost(&self, messages: u64) {
-        if messages > 0 {
-            lock(&self.retired).dropped += messages;
-        }
-    }
-}
-
 impl Place {
-    /// A message for a subscription that is gone: left out, or handed over to the others of its
-    /// group. A request's asker is told.
-    #[cold]
-    pub(crate) fn skip_unsubscribed(&self, broker: &Broker, view: &View) {
-        if view.token != 0 {
-            broker.answer_late(view.token, Status::Cancelled);
-        } else {
-            self.hand_over(broker, view, false);
-        }
-    }
-
     /// Notes that a member of this group has this queue.
     pub(crate) fn enter_group(
         &self,
@@ -477,14 +465,19 @@ impl Place {
     /// Copies a record that a subscription will not read, if the others of its group are to have
     /// it. Called with the right to read, or for what was never written.
     #[cold]
-    pub(crate) fn hand_over(&self, broker: &Broker, message: &View, is_unwritten: bool) {
+    pub(crate) fn hand_over(
+        &self,
+        broker: &Broker,
+        message: &View,
+        is_unwritten: bool,
+        expiry_ns: u64,
+    ) {
         let Some(shares) = self.shares.get() else {
             return;
         };
         if let Some(way) = shares.take_shown(message) {
             way.note_shown(false);
-            let copy = Waiting::new(way, message);
-            let is_kept = copy.is_some_and(|copy| self.keep(copy));
+            let is_kept = Waiting::new(way, message).is_some_and(|copy| self.keep(copy));
             return broker.count_lost(u64::from(!is_kept));
         }
         let id = message.subscription_id;
@@ -496,7 +489,7 @@ impl Place {
         if let Some(group) = group
             && !broker.is_closed()
         {
-            let copy = group.copy(message, is_unwritten);
+            let copy = group.copy(message, is_unwritten, expiry_ns);
             let is_kept = copy.is_some_and(|copy| self.keep(copy));
             broker.count_lost(u64::from(!is_kept));
         }
@@ -536,6 +529,11 @@ impl Place {
             let Some(mut copy) = lock(&shares.handed).pop_front() else {
                 break;
             };
+            let expiry_ns = copy.way.expiry_ns;
+            if expiry_ns != u64::MAX && expiry_ns < broker.driver.monotonic_ns() {
+                guard.count_expired();
+                continue;
+            }
             let slot = broker.slots.get(copy.id).filter(|slot| slot.is(copy.id));
             let copy = match slot {
                 Some(slot) if copy.way.is_due(self) => match copy.show(guard, slot, shares) {
@@ -636,7 +634,7 @@ mod tests {
         };
         let no_more = Some(Optional::default());
         View::with_borrowed(b"job", b"3", numbers, no_more, |view| {
-            leaving.hand_over(&broker, view, true);
+            leaving.hand_over(&broker, view, true, u64::MAX);
         });
         let (staying, _subscription) = member();
         broker.close_queue(&leaving);

@@ -480,9 +480,9 @@ impl Place {
     pub(crate) fn purge(&self, broker: &Broker) {
         // A queue of answers holds tokens too, but nobody waits for those to be answered.
         let has_requests = self.has_subscriptions;
-        self.lanes.purge(|view: &View| {
+        self.lanes.purge(|view: &View, expiry_ns| {
             if has_requests {
-                self.skip_unsubscribed(broker, view);
+                self.skip_unsubscribed(broker, view, expiry_ns);
             }
         });
         if self.has_handed.load(Ordering::Acquire) {
@@ -524,7 +524,8 @@ impl<'a> Known<'a> {
         }
         let id = visit.view().subscription_id;
         if (id != self.id || self.slot.is_none()) && !self.meet(id) {
-            self.place.skip_unsubscribed(self.broker, visit.view());
+            let (view, expiry_ns) = (visit.view(), visit.expiry_ns());
+            self.place.skip_unsubscribed(self.broker, view, expiry_ns);
             return false;
         }
         visit.set_tag(self.tag);

@@ -92,6 +92,13 @@ pub struct Statistics {
 }
 
 impl Broker {
+    /// Counts messages that were lost on their way from one member of a group to another.
+    pub(crate) fn count_lost(&self, messages: u64) {
+        if messages > 0 {
+            lock(&self.retired).dropped += messages;
+        }
+    }
+
     /// Figures of this client.
     pub fn statistics(&self) -> Statistics {
         let counters = self.driver.counters();

@@ -299,7 +299,8 @@ pub(crate) fn serve(broker: &Broker, place: &Place, limit: usize) -> Result<usiz
     call::while_handling(place.id(), || {
         for message in batch.messages() {
             if !handler.is_active.load(Ordering::Acquire) {
-                place.skip_unsubscribed(broker, message);
+                // It was shown in time, if it is not a copy, which knows its own.
+                place.skip_unsubscribed(broker, message, u64::MAX);
                 continue;
             }
             (handler.call)(message);

@@ -105,8 +105,12 @@ fn fill_run<V: FnMut(&mut Visit<'_>) -> bool>(
     {
         let address = run.address(&taken);
         let view = place.write(plain_view(&taken, address, run.label(), run.publisher()));
-        let is_expired = false;
-        if (fill.visit)(&mut Visit { view, is_expired }) {
+        let (is_expired, expiry_ns) = (false, u64::MAX);
+        if (fill.visit)(&mut Visit {
+            view,
+            is_expired,
+            expiry_ns,
+        }) {
             count += 1;
         } else {
             fill.skipped += 1;
@@ -287,11 +291,16 @@ pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     let mut block = None;
     let (mut view, is_expired) = view_of(queue, consumer, taken, address, &mut block, fill.clock)?;
     blocks.extend(block);
+    let expiry_ns = expiry_of(consumer, taken);
     if is_expired {
         fill.expired += 1;
         if view.flags & view_flag::REQUEST != 0 {
             let view = &mut view;
-            (fill.visit)(&mut Visit { view, is_expired });
+            (fill.visit)(&mut Visit {
+                view,
+                is_expired,
+                expiry_ns,
+            });
         }
         pass_lost(consumer, taken, views, fill);
         return Ok(());
@@ -299,6 +308,7 @@ pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
     let is_shown = (fill.visit)(&mut Visit {
         view: &mut view,
         is_expired,
+        expiry_ns,
     });
     if is_shown {
         views.push(view);
@@ -306,6 +316,15 @@ pub(crate) fn add_view<V: FnMut(&mut Visit<'_>) -> bool>(
         pass_lost(consumer, taken, views, fill);
     }
     Ok(())
+}
+
+/// When a record expires; `u64::MAX`: never.
+#[inline(always)]
+pub(crate) fn expiry_of(consumer: &Consumer, taken: &Taken) -> u64 {
+    match taken.parsed.flags & flag::EXPIRY {
+        0 => u64::MAX,
+        _ => consumer.word(taken, flag::EXPIRY),
+    }
 }
 
 /// The view of a record whose bytes start at `address`, and the block where its payload is, if it

@@ -363,9 +363,13 @@ fn show(
                 reader.blocks.extend(block);
             }
         }
-        let is_expired = false;
+        let (is_expired, expiry_ns) = (false, u64::MAX);
         let view = &mut view;
-        if visit(&mut Visit { view, is_expired }) {
+        if visit(&mut Visit {
+            view,
+            is_expired,
+            expiry_ns,
+        }) {
             // What the view points at stays until the slot is taken again, which is after this
             // batch.
             reader.views.push(std::mem::replace(view, View::EMPTY));

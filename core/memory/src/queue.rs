@@ -541,7 +541,7 @@ impl Queue {
     /// and one that goes.
     ///
     /// [`Refused::Unread`]: crate::Refused::Unread
-    pub fn purge(&self, visit: impl FnMut(&View)) -> bool {
+    pub fn purge(&self, visit: impl FnMut(&View, u64)) -> bool {
         let Ok(mut reader) = self.reader() else {
             return false;
         };

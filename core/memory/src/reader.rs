@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::block::BlockRef;
 use crate::consumer::Consumer;
-use crate::fill::{Fill, fill_copies, fill_plain, view_of};
+use crate::fill::{Fill, expiry_of, fill_copies, fill_plain, view_of};
 use crate::handed::Handed;
 use crate::latest::{LatestSlot, Row, fill_latest, purge_latest};
 use crate::queue::{Policy, Queue, ReadEnd};
@@ -280,6 +280,12 @@ impl<'q> ReaderGuard<'q> {
         Ok(())
     }
 
+    /// Counts a message from another queue that has expired.
+    pub fn count_expired(&mut self) {
+        let expired = &self.queue.counters().expired;
+        expired.store(expired.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// How many messages the batch being made has.
     pub fn count(&mut self) -> usize {
         self.state().views.len()
@@ -318,7 +324,7 @@ impl<'q> ReaderGuard<'q> {
 
     /// Empties all lanes; `visit` sees each message, one at a time: this needs no memory. Lanes
     /// whose writer is gone are dropped.
-    pub(crate) fn purge(&mut self, mut visit: impl FnMut(&View)) {
+    pub(crate) fn purge(&mut self, mut visit: impl FnMut(&View, u64)) {
         let queue = self.queue;
         let reader = self.state();
         let adopted = queue.adopt(&mut reader.incoming_seen, &mut reader.lanes);
@@ -349,13 +355,13 @@ impl<'q> ReaderGuard<'q> {
 }
 
 /// Throws away what is in a lane; says whether more may come.
-fn purge_lane(queue: &Queue, consumer: &mut Consumer, visit: &mut impl FnMut(&View)) -> bool {
+fn purge_lane(queue: &Queue, consumer: &mut Consumer, visit: &mut impl FnMut(&View, u64)) -> bool {
     while let Ok(Some(taken)) = consumer.next() {
         let address = consumer.address(&taken);
         let mut block = None;
         // A bad descriptor is an error, but not the end: behind it there may be requests.
         if let Ok((view, _)) = view_of(queue, consumer, &taken, address, &mut block, &|| 0) {
-            visit(&view);
+            visit(&view, expiry_of(consumer, &taken));
         }
         consumer.release();
     }

@@ -184,6 +184,7 @@ pub(crate) fn fill_replays(
         if visit(&mut Visit {
             view: &mut view,
             is_expired,
+            expiry_ns: u64::MAX,
         }) {
             reader.views.push(view);
             reader.kept.push(kept);

@@ -238,6 +238,7 @@ pub struct Numbers {
 pub struct Visit<'a> {
     pub(crate) view: &'a mut View,
     pub(crate) is_expired: bool,
+    pub(crate) expiry_ns: u64,
 }
 
 impl Visit<'_> {
@@ -252,6 +253,12 @@ impl Visit<'_> {
     #[inline(always)]
     pub fn is_expired(&self) -> bool {
         self.is_expired
+    }
+
+    /// When the message expires, in monotonic nanoseconds; `u64::MAX`: never.
+    #[inline(always)]
+    pub fn expiry_ns(&self) -> u64 {
+        self.expiry_ns
     }
 
     /// Sets the token.

@@ -202,7 +202,7 @@ fn blocks_of_values_that_are_replaced_read_or_dropped_go_back() {
     assert_eq!(place.read(1)[0].payload, b"small");
     large(4);
     place.queue.close();
-    assert!(place.queue.purge(|_| ()));
+    assert!(place.queue.purge(|_, _| ()));
     assert_eq!(place.blocks.usage().blocks, 0);
 }
 
@@ -227,7 +227,7 @@ fn memory_does_not_grow_with_the_updates_and_comes_back() {
     assert_eq!(place.budget.used(), used);
     drop(slots);
     place.queue.close();
-    place.queue.purge(|_| ());
+    place.queue.purge(|_, _| ());
     assert_eq!(place.budget.used(), 0);
 }
 
@@ -280,9 +280,9 @@ fn a_closed_queue_tells_its_writers_and_is_emptied_again() {
     let slot = slot(&place, 1, "a");
     put(&slot, b"x", 1);
     place.queue.close();
-    assert!(place.queue.purge(|_| ()));
+    assert!(place.queue.purge(|_, _| ()));
     assert_eq!(slot.put(&message(b"a", b"late", 2)), Err(Refused::Unread));
-    assert!(place.queue.purge(|_| ()));
+    assert!(place.queue.purge(|_, _| ()));
     assert_eq!(place.read(10), []);
     drop(slot);
     assert_eq!(place.budget.used(), 0);
@@ -396,7 +396,7 @@ fn whatever_is_put_and_read_the_model_agrees() {
             }
             drop(slots);
             place.queue.close();
-            place.queue.purge(|_| ());
+            place.queue.purge(|_, _| ());
             assert_eq!(place.blocks.usage().blocks, 0);
             place.blocks.trim();
             assert_eq!(place.budget.used(), place.blocks.usage().table_bytes);

@@ -836,7 +836,7 @@ fn what_is_put_beside_a_close_is_dropped_once_its_writer_has_emptied_the_queue()
             let queue = queue.clone();
             thread::spawn(move || {
                 queue.close();
-                queue.purge(|_| ())
+                queue.purge(|_, _| ())
             })
         };
         // Whoever is told that the queue is closed empties it, as the engine does.
@@ -844,7 +844,7 @@ fn what_is_put_beside_a_close_is_dropped_once_its_writer_has_emptied_the_queue()
         let is_purged = closer.join().unwrap();
         assert!(is_purged);
         if is_unread {
-            assert!(queue.purge(|_| ()));
+            assert!(queue.purge(|_, _| ()));
         }
         assert_eq!(read(&queue), []);
     });

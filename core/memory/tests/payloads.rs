@@ -114,7 +114,7 @@ fn whichever_way_a_record_leaves_its_block_goes_back() {
             if random.one_in(2) {
                 place.queue.close();
                 drop(writers);
-                assert!(place.queue.purge(|_| ()));
+                assert!(place.queue.purge(|_, _| ()));
             } else {
                 place.read_all();
                 drop(writers);
@@ -153,7 +153,7 @@ fn a_descriptor_that_names_no_block_is_an_error_and_the_next_record_is_read() {
         assert!(
             place
                 .queue
-                .purge(|view| purged.push(view.payload().to_vec()))
+                .purge(|view, _| purged.push(view.payload().to_vec()))
         );
         assert_eq!(purged, [b"behind"]);
     }

@@ -936,18 +936,18 @@ fn a_closed_queue_refuses_and_a_purge_waits_for_the_open_batch() {
             Err(Refused::Closed)
         );
         let mut purged = 0;
-        assert!(!place.queue.purge(|_| purged += 1), "a batch is open");
+        assert!(!place.queue.purge(|_, _| purged += 1), "a batch is open");
         assert_eq!(purged, 0);
         assert_eq!(copy(&batch), messages, "and stays readable");
         drop(batch);
-        assert!(place.queue.purge(|_| purged += 1));
+        assert!(place.queue.purge(|_, _| purged += 1));
         assert_eq!(purged, 15);
         // It may still write into its own lane, and is told that nobody reads.
         assert_eq!(hot.push(&message(b"s", b"", 61), 1), Err(Refused::Unread));
         let statistics = place.queue.statistics();
         assert_eq!((statistics.lanes, statistics.pending), (0, 0));
         drop((writer, hot));
-        assert!(place.queue.purge(|_| purged += 1));
+        assert!(place.queue.purge(|_, _| purged += 1));
         assert_eq!(purged, 16, "the last one is found when its writer has gone");
         assert_eq!(place.budget.used(), 0);
         assert_eq!(place.read_all(), []);

@@ -415,7 +415,7 @@ fn a_close_under_load_accounts_for_every_written_message() {
         assert!(
             place
                 .queue
-                .purge(|view| see(view.subscription_id, view.sequence))
+                .purge(|view, _| see(view.subscription_id, view.sequence))
         );
         for (last, written) in last.into_iter().zip(written) {
             // The push that was told "closed" may be in the queue too.
@@ -426,7 +426,7 @@ fn a_close_under_load_accounts_for_every_written_message() {
         }
         drop(writers);
         // Lanes of writers that were still there at the purge go now.
-        assert!(place.queue.purge(|_| ()));
+        assert!(place.queue.purge(|_, _| ()));
         assert_eq!(place.budget.used(), 0);
     }
 }

@@ -263,6 +263,50 @@ fn what_a_member_that_leaves_has_not_read_comes_first_at_the_new_owner() {
 }
 
 #[test]
+fn what_is_handed_over_expires_when_it_would_have() {
+    const TTL_NS: u64 = 10 * MILLISECOND;
+    let (broker, driver) = open_simulated(4);
+    let publish = |number: u64, ttl_ns| {
+        let message = Message {
+            subject: b"job.new",
+            payload: &number.to_le_bytes(),
+            ttl_ns,
+            ..Message::default()
+        };
+        client(&broker, |client| client.writer.publish_message(&message)).unwrap();
+    };
+    let numbers = |queue: &Place| {
+        let taken = take_keys(&broker, queue).into_iter();
+        taken.map(|(_, number)| number).collect::<Vec<_>>()
+    };
+    let (first, leaving) = roomy_member(&broker);
+    // One that lives long enough, one that does not, and one that lives for ever.
+    publish(1, 3 * TTL_NS);
+    publish(2, TTL_NS);
+    publish(3, 0);
+    let (second, next) = roomy_member(&broker);
+    leaving.unsubscribe();
+    broker.close_queue(&first);
+    driver.advance(TTL_NS + MILLISECOND);
+    let (third, last) = roomy_member(&broker);
+    // Handed over again, by a member that has not read them either.
+    next.unsubscribe();
+    broker.close_queue(&second);
+    assert_eq!(numbers(&third), [1, 3]);
+    assert_eq!(third.statistics().expired, 1);
+    // Those that the reader of a queue finds which stays open.
+    publish(4, TTL_NS);
+    publish(5, 0);
+    let (fourth, _staying) = roomy_member(&broker);
+    last.unsubscribe();
+    assert_eq!(numbers(&third), []);
+    assert_eq!(numbers(&third), []);
+    driver.advance(2 * TTL_NS);
+    assert_eq!(numbers(&fourth), [5]);
+    assert_eq!(broker.statistics().dropped, 0);
+}
+
+#[test]
 fn what_was_handed_over_goes_on_when_its_new_owner_leaves_too() {
     let broker = open();
     let mut members: Vec<_> = (0..5).map(|_| roomy_member(&broker)).collect();
