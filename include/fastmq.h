@@ -1140,8 +1140,9 @@ uint64_t fastmq_next_deadline(struct fastmq_client *client);
 // away), or the error that the responder ended it with.
 // `timeout_ns` is for the request as a whole. A responder's answer or the end of its stream counts
 // as one of `answers_max`.
-// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
-// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+// Returns OK, AGAIN (in_flight_max are in flight, or as many as the connection to a server takes
+// now: receive answers first), INVALID, DENIED (the subject begins with $SYS), TOO_LARGE,
+// NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // As for fastmq_publish_message; `options` is NULL or readable for its `struct_size`; no other
@@ -1564,9 +1565,9 @@ fastmq_status fastmq_requester_open(struct fastmq_client *client,
 // answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
 // BUSY, TIMEOUT, CANCELLED, or DISCONNECTED (a client of a server: the connection broke). One
 // thread at a time.
-// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
-// TOO_LARGE, UNAVAILABLE (a client of a server without a connection), NO_SPACE, NO_MEMORY, CLOSED,
-// MISUSE.
+// Returns OK, AGAIN (in_flight_max are in flight, or as many as the connection to a server takes
+// now: receive answers first), INVALID, DENIED (the subject begins with $SYS), TOO_LARGE,
+// UNAVAILABLE (a client of a server without a connection), NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 //
 // # Safety
 // `payload` is readable; no other call uses the requester.

@@ -49,8 +49,9 @@ fn with_stream<R>(
 /// away), or the error that the responder ended it with.
 /// `timeout_ns` is for the request as a whole. A responder's answer or the end of its stream counts
 /// as one of `answers_max`.
-/// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
-/// TOO_LARGE, NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
+/// Returns OK, AGAIN (in_flight_max are in flight, or as many as the connection to a server takes
+/// now: receive answers first), INVALID, DENIED (the subject begins with $SYS), TOO_LARGE,
+/// NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// As for fastmq_publish_message; `options` is NULL or readable for its `struct_size`; no other

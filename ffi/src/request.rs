@@ -313,9 +313,9 @@ pub unsafe extern "C" fn fastmq_requester_open(
 /// answer comes by fastmq_requester_receive with this token: the responder's, or NO_RESPONDER,
 /// BUSY, TIMEOUT, CANCELLED, or DISCONNECTED (a client of a server: the connection broke). One
 /// thread at a time.
-/// Returns OK, AGAIN (in_flight_max are in flight), INVALID, DENIED (the subject begins with $SYS),
-/// TOO_LARGE, UNAVAILABLE (a client of a server without a connection), NO_SPACE, NO_MEMORY, CLOSED,
-/// MISUSE.
+/// Returns OK, AGAIN (in_flight_max are in flight, or as many as the connection to a server takes
+/// now: receive answers first), INVALID, DENIED (the subject begins with $SYS), TOO_LARGE,
+/// UNAVAILABLE (a client of a server without a connection), NO_SPACE, NO_MEMORY, CLOSED, MISUSE.
 ///
 /// # Safety
 /// `payload` is readable; no other call uses the requester.

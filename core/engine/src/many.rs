@@ -22,7 +22,9 @@ use crate::flight::{Flight, timeout_of};
 use crate::link::{Far, Remote, Uplink};
 use crate::options::ManyOptions;
 use crate::place::Place;
-use crate::request::{NO_SUBJECT, NOT_IN_FLIGHT, Requester, other_writer, status_of};
+use crate::request::{
+    CONNECTION_FULL, NO_SUBJECT, NOT_IN_FLIGHT, Requester, other_writer, status_of,
+};
 use crate::route::Targets;
 use crate::survey::{CREDIT_MAX, LEG, Surveys};
 use crate::thread_client::{ThreadClient, fate_error, gone_error};
@@ -238,6 +240,10 @@ impl Requester {
                 if self.answers.place.is_deadline_watched() {
                     self.stamp_now();
                 }
+            }
+            Ok(Fate::Busy) if self.is_ahead(1) => {
+                self.flight.end_many();
+                return Err(CONNECTION_FULL);
             }
             Ok(fate) => {
                 self.flight.settle_many(user_token, status_of(fate));

@@ -162,7 +162,8 @@ impl Requester {
 
     /// Sends a request; its answer comes by `receive` with `user_token`.
     ///
-    /// AGAIN: as many requests are in flight as may be. OK means that one final answer will come.
+    /// AGAIN: as many requests are in flight as may be, or as the connection to a server takes now:
+    /// receive answers first. OK means that one final answer will come.
     pub fn submit_message(
         &mut self,
         message: &Message<'_>,
@@ -234,6 +235,10 @@ impl Requester {
                 self.flight.share(number, responders);
                 self.sent(number, Ok(Fate::Sent(1)))
             }
+            Ok(Fate::Busy) if self.is_ahead(1) => {
+                self.flight.answer(number);
+                Err(CONNECTION_FULL)
+            }
             Ok(fate) => {
                 self.settle(number, status_of(fate));
                 Ok(())
@@ -243,6 +248,12 @@ impl Requester {
                 Err(error)
             }
         }
+    }
+
+    /// Whether it is the connection to a server that takes no request now, and there is something
+    /// to receive meanwhile, beside so many requests that were not sent.
+    pub(crate) fn is_ahead(&self, unsent: u32) -> bool {
+        self.broker().uplink.is_some() && self.flight.count() > unsent
     }
 
     #[cold]
@@ -394,6 +405,11 @@ pub(crate) fn other_writer<'w>(
 const WINDOW_FULL: Error = Error::new(&Fault(
     Status::Again,
     "the requester has in_flight_max requests in flight; receive answers first",
+));
+
+pub(crate) const CONNECTION_FULL: Error = Error::new(&Fault(
+    Status::Again,
+    "the connection to the server takes no more requests now; receive answers first",
 ));
 
 pub(crate) const NOT_IN_FLIGHT: Error = Error::new(&Fault(

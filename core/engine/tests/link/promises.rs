@@ -7,7 +7,9 @@ use fastmq_engine::driver::sockets::Faults;
 use fastmq_engine::driver::{Driver, SimulatedDriver};
 use fastmq_engine::link::{self, ConnectOptions};
 use fastmq_engine::memory::Policy;
-use fastmq_engine::{Delivery, Message, Publisher, Requester, RequesterOptions, Status};
+use fastmq_engine::{
+    Delivery, ManyOptions, Message, Publisher, Requester, RequesterOptions, Status,
+};
 use fastmq_wire::control::event;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, Subject};
 
@@ -688,4 +690,63 @@ fn options_and_urls_are_checked() {
         )
         .contains("secret")
     );
+}
+
+#[test]
+fn a_requester_is_told_to_receive_when_the_connection_takes_no_more() {
+    let mut world = World::new(21);
+    world.peers[0].manners.echoes = false;
+    world.peers[0].manners.grants = false;
+    let limits = &mut world.peers[0].manners.limits;
+    (limits.frame_max, limits.credit) = (8192, 16384);
+    world.until("connected", |world| world.peers[0].current().is_some());
+    world.settle();
+    let broker = world.broker.clone();
+    let mut asker = Requester::open(&broker, RequesterOptions::default()).unwrap();
+    let submit = |asker: &mut Requester, token| asker.submit_to(b"ask", &[7; 1000], token, SECOND);
+    let mut sent = 0;
+    let refused = loop {
+        match submit(&mut asker, sent) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.status(), Status::Again, "{refused}");
+    assert!((10..=16).contains(&sent), "{sent}");
+    assert_eq!(u64::from(asker.in_flight()), sent);
+    world.settle();
+    assert_eq!(world.peer().requests.len() as u64, sent);
+    // Another one has nothing to receive: it is told what it may wait for.
+    let mut other = Requester::open(&broker, RequesterOptions::default()).unwrap();
+    submit(&mut other, 70).unwrap();
+    let batch = other.receive(1, 0).unwrap();
+    assert_eq!(batch.messages()[0].status, Status::Busy as u32);
+    drop(batch);
+    let many = ManyOptions::default();
+    let message = Message {
+        subject: b"ask",
+        payload: &[7; 1000],
+        ..Message::default()
+    };
+    let refused = asker.submit_many(&message, 71, SECOND, &many);
+    check(refused, Status::Again);
+    assert_eq!(u64::from(asker.in_flight()), sent);
+    // With answers and credit it goes on.
+    let correlations = world.peer().requests.drain(..);
+    let correlations: Vec<u32> = correlations.map(|got| got.correlation).collect();
+    world.peer().say(|out| {
+        for correlation in correlations {
+            Draft::answer(correlation, 0, 0, b"").append(out).unwrap();
+        }
+        ControlDraft::whole(out, Kind::Credit, 1 << 20).unwrap();
+    });
+    world.settle();
+    let mut answered = 0;
+    while let Ok(batch) = asker.receive(64, 0) {
+        answered += batch.messages().len() as u64;
+    }
+    assert_eq!(answered, sent);
+    submit(&mut asker, 80).unwrap();
+    world.settle();
+    assert_eq!(world.peer().requests.len(), 1);
 }
