@@ -135,6 +135,10 @@ pub(super) fn wait<S: Source>(
         if spin(source, end_ns, look)? {
             return Ok(Waited::Spun);
         }
+        if end_ns == deadline_ns {
+            // A sleep would set a timer for a time that has passed.
+            return Ok(Waited::TimedOut);
+        }
     }
     sleeper.arm();
     let result = if look(Look::Sleeping) {

@@ -392,11 +392,22 @@ pub(crate) fn a_wait_ends_at_its_deadline_and_not_before(kind: Kind) {
         return;
     };
     let (_server, _client) = world.pair();
-    for (rest_ns, spin_ns) in [(5 * MILLISECOND_NS, 0), (1, 0), (MILLISECOND_NS, 10_000)] {
+    let cases = [
+        (5 * MILLISECOND_NS, 0),
+        (1, 0),
+        (MILLISECOND_NS, 10_000),
+        (MILLISECOND_NS, FOREVER_NS),
+    ];
+    for (rest_ns, spin_ns) in cases {
         let deadline_ns = world.now_ns() + rest_ns;
+        let may_sleep = spin_ns < FOREVER_NS || world.is_simulated();
         let mut looks = 0;
         loop {
-            let mut look = |_| {
+            let mut look = |why| {
+                assert!(
+                    why == Look::Spinning || may_sleep,
+                    "it was to spin until then"
+                );
                 looks += 1;
                 false
             };
