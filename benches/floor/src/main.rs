@@ -11,6 +11,7 @@ mod echo;
 #[allow(unsafe_code)]
 mod epoll;
 mod fan_out;
+mod game;
 mod inline_dispatch;
 mod latest;
 mod one_way;
@@ -49,6 +50,7 @@ const USAGE: &str = "usage: fastmq-floor [--ms N] [--warm-up-ms N] PROGRAM CASE 
   floor socket-round-trip (unix|tcp)/(spin|sleep)
   floor socket-routed (unix|tcp)/OUTSTANDING
   floor socket-fan-out (unix|tcp)/CONNECTIONS/MESSAGES
+  floor socket-game PLAYERS/TICKS
   sockets socket-echo (uring|uring-basic|epoll)/(unix|tcp)/OUTSTANDING/(spin|sleep)
   sockets socket-round-trip (uring|uring-basic|epoll)/(unix|tcp)/(spin|sleep)
   crossbeam round-trip spin
@@ -132,6 +134,10 @@ fn run(arguments: &[String]) -> Result<Row, String> {
             let (connections, messages) = (number(connections)?, number(messages)?);
             let value = fan_out::run(plan, family, connections, messages)?;
             ("M deliveries/s", value)
+        }
+        ("floor", "socket-game", [players, per_second]) => {
+            let of = game::run(plan, number(players)?, number(per_second)?)?;
+            return Ok(Row::latency(program, case, param, of));
         }
         ("sockets", "socket-echo", [tier, family, outstanding, how]) => {
             let server = Server::Sockets(echo::tier(tier)?);
@@ -237,6 +243,7 @@ mod tests {
             "floor socket-routed tcp/4096",
             "floor socket-fan-out unix/20/4",
             "floor socket-fan-out tcp/3/16",
+            "floor socket-game 8/1000",
             "sockets socket-echo epoll/tcp/64/spin",
             "sockets socket-echo epoll/unix/64/sleep",
             "sockets socket-round-trip epoll/tcp/spin",

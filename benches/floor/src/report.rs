@@ -68,9 +68,14 @@ pub(crate) fn percentiles(plan: Plan, mut step: impl FnMut()) -> Percentiles {
         count += 1;
         before = after;
     }
-    let samples = &mut samples[..count];
+    samples.truncate(count);
+    of_samples(samples)
+}
+
+/// Percentiles of these times, of which there is one at least.
+pub(crate) fn of_samples(mut samples: Vec<u32>) -> Percentiles {
     samples.sort_unstable();
-    let at = |share: f64| samples[((count - 1) as f64 * share) as usize];
+    let at = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize];
     Percentiles {
         p50: at(0.50),
         p99: at(0.99),
