@@ -120,6 +120,7 @@ impl Place {
             if self.has_message(&mut guard) {
                 return Ok(true);
             }
+            self.gather.starve();
             self.check_not_over(broker)
         });
         self.finish(broker);

@@ -15,6 +15,8 @@ pub(super) struct Connection {
     /// The begin of a frame.
     pub(super) rest: Vec<u8>,
     pub(super) is_sending: bool,
+    /// It is looked at again when that is sent.
+    pub(super) waits_for_sent: bool,
     pub(super) has_rings: bool,
     /// Nothing can be sent any more.
     pub(super) is_broken: bool,
@@ -34,6 +36,7 @@ impl Connection {
             serial,
             rest: Vec::new(),
             is_sending: false,
+            waits_for_sent: false,
             has_rings: false,
             is_broken: false,
             has_ended: false,

@@ -151,18 +151,26 @@ impl Session {
     /// Takes what one feed has. True: it may have more.
     fn pull_feed(&mut self, parts: &mut Parts, at: u32, left: &mut usize) -> Result<bool, Fatal> {
         let broker = parts.broker.clone();
+        // The last batch was all that there was: one look is for that and for what arming needs.
+        let mut is_drained = false;
         while *left > 0 && !self.is_held_up() {
             let Some(Some(feed)) = self.feeds.get_mut(at as usize) else {
                 return Ok(false);
             };
             let place = feed.place.clone();
             let limit = feed.batch_max().min(*left);
-            let batch = match place.receive(&broker, limit, 0) {
-                Ok(batch) => batch,
-                Err(error) if error.status() == Status::NoMemory => return Err(NoMemory.into()),
-                // Empty, or closed by the broker's end.
-                Err(_) => match place.is_ready_or_wakes(&broker, &feed.waker) {
-                    Ok(true) => continue,
+            let received = match is_drained {
+                true => None,
+                false => match place.receive(&broker, limit, 0) {
+                    Ok(batch) => Some(batch),
+                    Err(error) if error.status() == Status::NoMemory => return Err(NoMemory.into()),
+                    // Empty, or closed by the broker's end.
+                    Err(_) => None,
+                },
+            };
+            let Some(batch) = received else {
+                match place.is_ready_or_wakes(&broker, &feed.waker) {
+                    Ok(true) => is_drained = false,
                     is_open => {
                         feed.is_ready = false;
                         parts.outlets.found_empty(feed.outlet());
@@ -170,11 +178,13 @@ impl Session {
                         self.found_empty(parts, at, is_open.is_err())?;
                         return Ok(false);
                     }
-                },
+                }
+                continue;
             };
             let (number, is_loss_fatal) = (feed.number, feed.is_loss_fatal);
             let from = self.out.bytes.len() + self.out.held.len();
             let messages = batch.messages();
+            is_drained = messages.len() < limit;
             *left -= messages.len().min(*left);
             for (sent, view) in messages.iter().enumerate() {
                 let delivered = match is_loss_fatal && view.lost_before > 0 {

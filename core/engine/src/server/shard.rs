@@ -276,18 +276,32 @@ impl Shard {
                     result,
                 } => {
                     self.parts.pool.keep(buffer);
-                    self.with(connection, |known, session, parts| {
-                        known.is_sending = false;
-                        if result.is_err() {
-                            known.is_broken = true;
-                            session.on_end(parts);
-                        }
-                    });
+                    self.on_sent(connection, result.is_ok());
                 }
                 Completion::Closed { connection } => self.forget(connection),
                 _ => {}
             }
         }
+    }
+
+    /// What a connection was to send is sent, or cannot be. Most have nothing more to say then and
+    /// are left alone: looking at each again would cost as much as its message did.
+    fn on_sent(&mut self, id: ConnectionId, is_sent: bool) {
+        if is_sent
+            && let Some(Some(known)) = self.connections.get_mut(id.index())
+            && known.id == id
+            && !known.waits_for_sent
+        {
+            known.is_sending = false;
+            return;
+        }
+        self.with(id, |known, session, parts| {
+            known.is_sending = false;
+            if !is_sent {
+                known.is_broken = true;
+                session.on_end(parts);
+            }
+        });
     }
 
     /// Does something with a connection, which is looked at in this turn.
@@ -503,7 +517,7 @@ impl Shard {
             return;
         }
         let is_more = session.pull(&mut self.parts);
-        session.show_figures(self.parts.now_ns);
+        let is_slow = session.is_held_up();
         if !known.is_sending && !known.is_broken && !session.outgoing().is_empty() {
             let mut bytes = std::mem::take(session.outgoing());
             session.traffic.sent_bytes += bytes.len() as u64;
@@ -524,7 +538,9 @@ impl Shard {
             self.parts.pool.keep(std::mem::take(session.outgoing()));
         }
         let now_ns = self.parts.now_ns;
+        session.show_figures(now_ns, is_slow);
         let is_over = session.state() != State::Ready && session.state() != State::Waiting;
+        known.waits_for_sent = is_slow || is_over || !session.outgoing().is_empty();
         if is_over {
             let is_said = !known.is_sending && session.outgoing().is_empty();
             if known.linger_ns == FOREVER_NS {

@@ -125,7 +125,7 @@ impl Session {
 
     /// Shows what it has counted, at the end of its part of a turn.
     #[inline]
-    pub(super) fn show_figures(&self, now_ns: u64) {
+    pub(super) fn show_figures(&self, now_ns: u64, is_slow: bool) {
         let Some(figures) = &self.traffic.figures else {
             return;
         };
@@ -135,7 +135,6 @@ impl Session {
         show(&figures.received_bytes, traffic.received_bytes);
         show(&figures.sent_bytes, traffic.sent_bytes);
         show(&figures.subscriptions, self.feed_of.len() as u64);
-        let is_slow = self.is_held_up();
         let queued = if is_slow { traffic.queued_bytes } else { 0 };
         show(&figures.waiting_bytes, queued + self.out.waiting() as u64);
         if is_slow != (figures.slow_since_ns.load(Ordering::Relaxed) != 0) {
