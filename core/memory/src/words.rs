@@ -43,6 +43,23 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Asks for the cache lines of something that will soon be used.
+#[inline(always)]
+pub fn expect<T>(it: &T) {
+    let address = (&raw const *it).cast::<u8>();
+    for line in (0..size_of::<T>()).step_by(64) {
+        prefetch(address.wrapping_add(line));
+    }
+}
+
+/// The same, and for the line with its counts, which are before it.
+#[inline(always)]
+pub fn expect_shared<T>(it: &Arc<T>) {
+    expect(&**it);
+    let counts = align_of::<T>().max(2 * size_of::<usize>());
+    prefetch(Arc::as_ptr(it).cast::<u8>().wrapping_sub(counts));
+}
+
 /// Memory for one ring.
 ///
 /// # Safety

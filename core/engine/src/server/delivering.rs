@@ -3,6 +3,7 @@
 use fastmq_driver::FOREVER_NS;
 use fastmq_memory::View;
 use fastmq_memory::allocation::try_bytes;
+use fastmq_memory::words::expect;
 use fastmq_wire::control::event;
 use fastmq_wire::{
     ControlDraft, Draft, Field, HEADER_BYTES, Kind, NoMemory, Reason, State, Subject, round_up,
@@ -12,6 +13,7 @@ use crate::broker::Broker;
 use crate::error::Status;
 use crate::frames;
 
+use super::feed::Feed;
 use super::owed::Before;
 use super::parts::Parts;
 use super::session::{Fatal, Session};
@@ -136,6 +138,21 @@ impl Session {
         self.answers_ready();
         self.streams.look_everywhere();
         (0..self.feeds.len() as u32).for_each(|at| self.set_ready(at));
+    }
+
+    /// Asks for the memory of what a pull looks at first.
+    #[inline]
+    pub(super) fn expect_feeds(&self) {
+        let (ready, _) = self.ready.as_slices();
+        ready.iter().take(1).for_each(expect);
+        self.feeds.iter().take(1).for_each(expect);
+    }
+
+    /// The feed that a pull begins with.
+    #[inline]
+    pub(super) fn first_ready(&self) -> Option<&Feed> {
+        let at = *self.ready.front()?;
+        self.feeds.get(at as usize)?.as_ref()
     }
 
     /// Lists a feed that may have something.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fastmq_memory::allocation::{try_arc, try_box};
 use fastmq_memory::sync::Mutex;
+use fastmq_memory::words::{expect, expect_shared};
 
 use crate::answers::REQUESTER_INDEX_MASK;
 use crate::broker::Broker;
@@ -129,6 +130,35 @@ impl Parts {
             self.sessions.resize_with(count, || None);
         }
         is_room
+    }
+
+    /// Asks for the memory of the sessions behind `at` that are served next, each step for what the
+    /// one before has brought: to wait for it was most of what a delivery to one of thousands cost.
+    #[inline]
+    pub(super) fn expect_next(&self, touched: &[u32], at: usize) {
+        let ahead = |steps| {
+            let index = *touched.get(at + steps)?;
+            self.sessions.get(index as usize)?.as_deref()
+        };
+        ahead(4).into_iter().for_each(expect);
+        ahead(3).into_iter().for_each(Session::expect_feeds);
+        if let Some(feed) = ahead(2).and_then(Session::first_ready) {
+            expect_shared(&feed.place);
+        }
+        if let Some(feed) = ahead(1).and_then(Session::first_ready) {
+            expect(feed.place.lanes());
+        }
+    }
+
+    /// The same for those that queues have been listed for.
+    #[inline]
+    pub(super) fn expect_nudged(&self, nudges: &[Arc<Nudge>], at: usize) {
+        nudges.get(at + 4).into_iter().for_each(expect_shared);
+        if let Some(nudge) = nudges.get(at + 2)
+            && let Some(Some(session)) = self.sessions.get(nudge.session.index as usize)
+        {
+            expect(&**session);
+        }
     }
 
     /// Takes a session to work with; [`put_back`](Parts::put_back) gives it back.

@@ -218,9 +218,11 @@ impl Shard {
             true => SendMode::Direct,
             false => SendMode::Batched,
         };
-        for index in touched.drain(..) {
-            self.serve(index, mode);
+        for (at, index) in touched.iter().enumerate() {
+            self.parts.expect_next(&touched, at);
+            self.serve(*index, mode);
         }
+        touched.clear();
         // What was touched meanwhile stands in a list of its own.
         if self.parts.touched.is_empty() {
             self.parts.touched = touched;
@@ -430,7 +432,8 @@ impl Shard {
             self.adopt(arrived, false);
         }
         self.arrived = arrived;
-        for nudge in nudges.drain(..) {
+        for (at, nudge) in nudges.iter().enumerate() {
+            self.parts.expect_nudged(&nudges, at);
             if nudge.source == Source::Room {
                 self.parts.has_room = true;
                 continue;
@@ -450,6 +453,7 @@ impl Shard {
             }
             self.parts.put_back(session);
         }
+        nudges.clear();
         self.nudges = nudges;
     }
 
