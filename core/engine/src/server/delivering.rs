@@ -48,6 +48,7 @@ impl Outgoing {
         self.bytes.capacity() + self.held.capacity()
     }
 
+    #[inline]
     fn held(&self) -> &[u8] {
         self.held.get(self.held_at..).unwrap_or_default()
     }

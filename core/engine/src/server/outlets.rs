@@ -15,9 +15,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fastmq_memory::Policy;
-use fastmq_wire::{Draft, NoMemory, Subject, append_readdressed};
+use fastmq_wire::{Draft, NoMemory, Subject};
 
 use crate::error::{Error, Fault, Result, Status};
+use crate::frames::Shared;
 use crate::message::Message;
 use crate::route::{LaneTarget, Many, Targets};
 use crate::writer::{Lane, count};
@@ -58,7 +59,7 @@ pub(super) struct Outlets {
     queued: Vec<LaneTarget>,
     open: Vec<u32>,
     /// The frame of that message.
-    frame: Vec<u8>,
+    frame: Shared,
 }
 
 impl Default for Outlets {
@@ -71,7 +72,7 @@ impl Default for Outlets {
             larges: 0,
             queued: Vec::new(),
             open: Vec::new(),
-            frame: Vec::new(),
+            frame: Shared::default(),
         }
     }
 }
@@ -274,8 +275,8 @@ impl Parts {
             };
             let sent = sent.and_then(|alias| match alias {
                 Some(alias)
-                    if !outlets.frame.is_empty()
-                        && outlets.frame.len() <= session.theirs.frame_max as usize =>
+                    if outlets.frame.size() > 0
+                        && outlets.frame.size() <= session.theirs.frame_max as usize =>
                 {
                     outlet.last = (known, alias);
                     session.put_frame(&outlets.frame, outlet.number, alias)
@@ -286,8 +287,8 @@ impl Parts {
                     if draft.length() > session.theirs.frame_max as usize {
                         return session.skip(outlet.number, 1, subject);
                     }
-                    if open.len() > 1 && outlets.frame.is_empty() {
-                        draft.append(&mut outlets.frame)?;
+                    if open.len() > 1 && outlets.frame.size() == 0 {
+                        outlets.frame.make(&draft)?;
                     }
                     session.put(&draft)
                 }
@@ -367,10 +368,10 @@ impl Session {
     #[inline(always)]
     fn put_frame(
         &mut self,
-        frame: &[u8],
+        frame: &Shared,
         number: u32,
         alias: u32,
     ) -> std::result::Result<(), NoMemory> {
-        append_readdressed(self.room_for(frame.len()), frame, number, alias)
+        frame.append(self.room_for(frame.size()), number, alias)
     }
 }
