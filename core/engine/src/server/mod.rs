@@ -86,6 +86,9 @@ pub const PARKED_NS: u64 = 10_000_000_000;
 pub const LINGER_NS: u64 = 2_000_000_000;
 /// Messages that one connection gets in one turn before the others have theirs.
 pub const TURN_MESSAGES: usize = 256;
+/// Connections that are served in one turn. What they are sent goes with the next wait: so the
+/// first of thousands do not wait for the last ones, and memory is used again while it is near.
+pub const TURN_SESSIONS: usize = 128;
 
 /// How a server is opened. `ServerOptions::default()` is what most want.
 #[derive(Clone, Debug)]

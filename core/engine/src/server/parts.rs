@@ -20,7 +20,7 @@ use super::inbox::{Inbox, Nudge, SessionKey, Source};
 use super::outlets::Outlets;
 use super::session::Session;
 use super::stats::Board;
-use super::{Changes, ServerOptions};
+use super::{Changes, ServerOptions, TURN_SESSIONS};
 
 /// Bytes of vectors that are kept for what connections say next, and of the largest of them.
 const POOL_BYTES_MAX: usize = 8 << 20;
@@ -51,7 +51,8 @@ pub struct Parts {
     /// The sessions of a shard, by their index. One that is at work is not here: it finds the
     /// others, so that what is theirs can be given to them at once.
     pub(super) sessions: Vec<Option<Box<Session>>>,
-    /// Sessions that have something to do or to say in this turn, each once.
+    /// Sessions that have something to do or to say, in the order in which they have their turn.
+    /// Each once; those that are served now, and again behind them.
     pub(super) touched: Vec<u32>,
     pub(super) pool: Pool,
     /// The queues of their subscriptions.
@@ -124,7 +125,7 @@ impl Parts {
         let is_room = self.sessions.try_reserve(missing).is_ok()
             && self
                 .touched
-                .try_reserve(count.saturating_sub(self.touched.len()))
+                .try_reserve((count + TURN_SESSIONS).saturating_sub(self.touched.len()))
                 .is_ok();
         if is_room && missing > 0 {
             self.sessions.resize_with(count, || None);
@@ -132,12 +133,13 @@ impl Parts {
         is_room
     }
 
-    /// Asks for the memory of the sessions behind `at` that are served next, each step for what the
-    /// one before has brought: to wait for it was most of what a delivery to one of thousands cost.
+    /// Asks for the memory of the touched sessions behind `at`, which are served next, each step
+    /// for what the one before has brought: to wait for it was most of what a delivery to one of
+    /// thousands cost.
     #[inline]
-    pub(super) fn expect_next(&self, touched: &[u32], at: usize) {
+    pub(super) fn expect_next(&self, at: usize) {
         let ahead = |steps| {
-            let index = *touched.get(at + steps)?;
+            let index = *self.touched.get(at + steps)?;
             self.sessions.get(index as usize)?.as_deref()
         };
         ahead(4).into_iter().for_each(expect);

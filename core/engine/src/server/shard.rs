@@ -2,7 +2,8 @@
 //!
 //! A turn waits, takes what has arrived, takes what the queues of touched connections have, and
 //! sends once for each of them. Work per turn is bounded: completions by the driver, messages of
-//! one connection by [`TURN_MESSAGES`](super::TURN_MESSAGES).
+//! one connection by [`TURN_MESSAGES`](super::TURN_MESSAGES), connections by
+//! [`TURN_SESSIONS`](super::TURN_SESSIONS).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,7 +31,7 @@ use super::inbox::{self, Arrived, Inbox, Nudge, SessionKey, Source};
 use super::parts::Parts;
 use super::session::Session;
 use super::stats::Board;
-use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions};
+use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions, TURN_SESSIONS};
 
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
@@ -212,21 +213,18 @@ impl Shard {
             self.take_inbox();
         }
         self.take_times();
-        let mut touched = std::mem::take(&mut self.parts.touched);
+        // What is touched meanwhile is behind them.
+        let count = self.parts.touched.len().min(TURN_SESSIONS);
         // What is alone leaves by a call of its own: it has no completion to deal with afterwards.
-        let mode = match touched.len() <= ALONE_MAX {
+        let mode = match count <= ALONE_MAX {
             true => SendMode::Direct,
             false => SendMode::Batched,
         };
-        for (at, index) in touched.iter().enumerate() {
-            self.parts.expect_next(&touched, at);
-            self.serve(*index, mode);
+        for at in 0..count {
+            self.parts.expect_next(at);
+            self.serve(self.parts.touched[at], mode);
         }
-        touched.clear();
-        // What was touched meanwhile stands in a list of its own.
-        if self.parts.touched.is_empty() {
-            self.parts.touched = touched;
-        }
+        self.parts.touched.drain(..count);
         self.parts.wake_waiting();
         Ok(())
     }

@@ -515,7 +515,7 @@ fn still(options: &ServerOptions, shards: u64) -> World {
     let mut world = World::new(1);
     world.network = SimulatedNetwork::new(&world.driver, 1, Faults::default());
     let config = Config {
-        connections_max: 128,
+        connections_max: 512,
         ..Config::default()
     };
     let (broker, network) = (&world.broker, &world.network);
@@ -689,6 +689,45 @@ fn connections_of_a_shard_are_given_messages_past_their_queues() {
         assert_eq!(client.seen[&1], (0..200).collect::<Vec<_>>());
     }
     assert_eq!(world.local_seen[&1], 199);
+}
+
+#[test]
+fn many_connections_have_their_turn_one_after_the_other_and_all_in_time() {
+    let mut world = calm(&[]);
+    let all = 2 * server::TURN_SESSIONS + 40;
+    for _ in 0..all {
+        world.connect_with(Limits::default());
+        (0..4).for_each(|_| world.turn(true));
+    }
+    for client in &mut world.clients {
+        client.peer.subscribe_as(1, "n.*", BACKPRESSURE, 0);
+    }
+    (0..50).for_each(|_| world.turn(true));
+    let served = |world: &World| {
+        world
+            .clients
+            .iter()
+            .filter(|it| !it.seen.is_empty())
+            .count()
+    };
+    world.clients[0]
+        .peer
+        .publish(0, "n.1", &7_u64.to_le_bytes());
+    // No time passes, so nothing but the turns themselves brings the others theirs.
+    let mut before = 0;
+    let mut turns = 0;
+    while before < all {
+        world.turn(false);
+        let now = served(&world);
+        assert!(
+            now - before <= server::TURN_SESSIONS,
+            "{now} after {before}"
+        );
+        turns += usize::from(now > before);
+        before = now;
+    }
+    assert_eq!(turns, 3);
+    assert!(world.clients.iter().all(|it| it.seen[&1] == [7]));
 }
 
 #[test]
