@@ -392,7 +392,11 @@ fn walk(bytes: &[u8], to_end: usize) -> Walked {
     let mut at = 0;
     while let Some(first) = bytes[at..].first_chunk() {
         let first = u64::from_le_bytes(*first);
-        let size = frame_bytes(first);
+        let (size, left) = (frame_bytes(first), bytes.len() - at);
+        if (1..left).contains(&size) {
+            at += size;
+            continue;
+        }
         if first == (to_end - at) as u64 | SKIP << KIND_SHIFT {
             return Walked {
                 whole: at,
@@ -400,18 +404,15 @@ fn walk(bytes: &[u8], to_end: usize) -> Walked {
                 is_skip: true,
             };
         }
-        if size == 0 {
-            at = bytes.len();
-            break;
-        }
-        if size > bytes.len() - at {
+        if size > left {
             return Walked {
                 whole: at,
                 next: at.saturating_add(size),
                 is_skip: false,
             };
         }
-        at += size;
+        // The last one, or none.
+        at = bytes.len();
     }
     Walked {
         whole: at,
@@ -442,8 +443,7 @@ fn whole(frames: &[u8], room: usize) -> (usize, usize) {
 
 /// What a frame occupies, by its first word.
 fn frame_bytes(first: u64) -> usize {
-    let length = first as u32 as usize;
-    length.checked_next_multiple_of(8).unwrap_or(usize::MAX)
+    (((first & 0xffff_ffff) + 7) & !7) as usize
 }
 
 #[inline(always)]
