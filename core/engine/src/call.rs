@@ -203,6 +203,15 @@ impl Calls {
         Ok(())
     }
 
+    /// Announces an inline handler once for a row of messages. While the row is there, whoever
+    /// unsubscribes the handler waits for it.
+    #[inline(always)]
+    pub(crate) fn row<'c>(&'c self, handler: &'c Handler) -> Result<Row<'c>, NotCalled> {
+        let depth = enter(self, handler)?;
+        self.answers[depth.depth].token.set(0);
+        Ok(Row { depth, handler })
+    }
+
     /// Calls an inline responder and says what came of it. Without memory of the asker's the
     /// answer is kept.
     #[inline(always)]
@@ -282,6 +291,28 @@ impl Calls {
             }
         }
         Ok(false)
+    }
+}
+
+/// Messages for one inline handler, see [`Calls::row`].
+pub(crate) struct Row<'c> {
+    depth: Depth<'c>,
+    handler: &'c Handler,
+}
+
+impl Row<'_> {
+    /// Calls the handler, which expects no answer in place. False: it was unsubscribed meanwhile,
+    /// and the row is to end.
+    #[inline(always)]
+    pub(crate) fn call(&self, view: &View) -> bool {
+        // It is announced as long as the row is there, so whoever has made it inactive and does
+        // not see that here waits.
+        if !self.handler.is_active.load(Ordering::Acquire) {
+            return false;
+        }
+        (self.handler.call)(view);
+        self.handler.counts.add(self.depth.calls.thread);
+        true
     }
 }
 

@@ -250,7 +250,12 @@ impl Writer {
         sequence: u64,
     ) -> Result<()> {
         if let Targets::Inline(handler) = targets {
-            self.call_inline(handler, subject, payload, None, (sequence, 0))?;
+            let numbers = Numbers {
+                sequence,
+                publisher: self.publisher(),
+                ..Numbers::default()
+            };
+            self.call_inline(handler, subject, payload, None, numbers)?;
             self.count_call(&self.counters.published);
             return Ok(());
         }
@@ -463,6 +468,16 @@ impl Writer {
         }
     }
 
+    /// As [`count_call`](Writer::count_call), several.
+    pub(crate) fn count_calls(&self, counter: &AtomicU64, by: u64) {
+        let before = counter.load(Ordering::Relaxed);
+        let calls = before + by;
+        counter.store(calls, Ordering::Relaxed);
+        if calls / SWEEP_EVERY != before / SWEEP_EVERY {
+            self.sweep();
+        }
+    }
+
     /// Calls an inline handler with a message that may have optional fields.
     pub(crate) fn call_message(
         &self,
@@ -470,14 +485,18 @@ impl Writer {
         message: &Message<'_>,
         draft: &Draft<'_>,
     ) -> Result<()> {
+        let numbers = Numbers {
+            sequence: draft.sequence,
+            publisher: match draft.publisher {
+                0 => self.publisher(),
+                of_another => of_another,
+            },
+            timestamp_ns: draft.timestamp,
+            ..Numbers::default()
+        };
+        let (subject, payload) = (message.subject, message.payload);
         let optional = Some(optional_of(message));
-        self.call_inline(
-            handler,
-            message.subject,
-            message.payload,
-            optional,
-            (draft.sequence, draft.timestamp),
-        )
+        self.call_inline(handler, subject, payload, optional, numbers)
     }
 
     #[inline(always)]
@@ -487,16 +506,10 @@ impl Writer {
         subject: &[u8],
         payload: &[u8],
         optional: Option<Optional<'_>>,
-        (sequence, timestamp_ns): (u64, u64),
+        mut numbers: Numbers,
     ) -> Result<()> {
-        let numbers = Numbers {
-            sequence,
-            publisher: self.publisher(),
-            timestamp_ns,
-            subscription_id: handler.id,
-            tag: handler.tag,
-            ..Numbers::default()
-        };
+        numbers.subscription_id = handler.id;
+        numbers.tag = handler.tag;
         let called = View::with_borrowed(subject, payload, numbers, optional, |view| {
             call::call(handler, view)
         });

@@ -92,6 +92,12 @@ impl Receiving {
         Ok(())
     }
 
+    /// Bytes that may come now.
+    #[inline(always)]
+    pub fn left(&self) -> u64 {
+        self.limit - self.received
+    }
+
     /// `size` bytes of those that have come take no room any more. Gives the limit of a CREDIT
     /// that is due: when half of the window was used since the last one, or nothing is left that
     /// could bring another one while the window is no longer whole enough for a frame of

@@ -3,7 +3,7 @@
 use crate::control::Control;
 use crate::fault::Fault;
 use crate::kind::{Kind, SKIPPED_FIRST, SKIPPED_LAST, Side};
-use crate::message::Message;
+use crate::message::{Message, flag};
 use crate::{CONTROL_BYTES_MAX, HEADER_BYTES, round_up};
 
 /// One received frame.
@@ -17,6 +17,19 @@ pub enum Frame<'a> {
     Reply(Message<'a>),
     /// Anything else.
     Control(Control<'a>),
+}
+
+/// A publish that has nothing but an alias, a payload and maybe a sequence, and is not answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<'a> {
+    /// What stands for its subject.
+    pub alias: u32,
+    /// The publisher's sequence; 0: none.
+    pub sequence: u64,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// Bytes that its frame occupies.
+    pub size: usize,
 }
 
 /// Takes the whole frames off the front of bytes that a ready connection has received.
@@ -68,6 +81,44 @@ impl<'a> Frames<'a> {
         };
         let length = u32::from_le_bytes(*length).min(self.frame_max);
         round_up((length as usize).max(HEADER_BYTES))
+    }
+
+    /// What is at the front if it is a [`Plain`] publish, whole and of a size that is taken; it
+    /// stays there. `None`: [`next_frame`](Frames::next_frame) says what else it is.
+    #[inline(always)]
+    pub fn plain(&self) -> Option<Plain<'a>> {
+        const LIKE: u32 = Kind::Message as u32 | (flag::ALIAS as u32) << 16;
+        const SEQUENCE: u32 = (flag::SEQUENCE as u32) << 16;
+        let (head, numbers) = split(self.rest.first_chunk::<HEADER_BYTES>()?);
+        let like = (head >> 32) as u32;
+        if like & !SEQUENCE != LIKE || numbers as u32 != 0 {
+            return None;
+        }
+        let length = head as u32;
+        if length > self.frame_max {
+            return None;
+        }
+        let frame = self.rest.get(..length as usize)?;
+        let (sequence, payload) = match like & SEQUENCE {
+            0 => (0, frame.get(HEADER_BYTES..)?),
+            _ => {
+                let (word, payload) = frame.get(HEADER_BYTES..)?.split_first_chunk()?;
+                (u64::from_le_bytes(*word), payload)
+            }
+        };
+        let size = round_up(length as usize);
+        (size <= self.rest.len()).then_some(Plain {
+            alias: (numbers >> 32) as u32,
+            sequence,
+            payload,
+            size,
+        })
+    }
+
+    /// Takes the frame that [`plain`](Frames::plain) has shown.
+    #[inline(always)]
+    pub fn pass(&mut self, plain: &Plain<'_>) {
+        self.rest = self.rest.get(plain.size..).unwrap_or_default();
     }
 
     /// The next frame; `None`: more bytes are needed. A fault stays.

@@ -6,8 +6,8 @@ use fastmq_wire::field::Field;
 use fastmq_wire::handshake::{Answer, capability, read_hello, read_welcome};
 use fastmq_wire::message::Many;
 use fastmq_wire::{
-    Agreement, Draft, Frame, Frames, Hello, Kind, Limits, Message, Sending, Side, Subject, Welcome,
-    round_up,
+    Agreement, Draft, Frame, Frames, Hello, Kind, Limits, Message, Plain, Sending, Side, Subject,
+    Welcome, round_up,
 };
 use proptest::prelude::*;
 
@@ -193,11 +193,28 @@ fn touch_control(control: &Control<'_>) -> usize {
 }
 
 /// Takes what is in `data`, whatever that is.
+/// What is shown as plain is what decoding finds then.
+fn check_plain(plain: &Plain<'_>, found: Option<&Frame<'_>>) {
+    let Some(Frame::Message(message)) = found else {
+        panic!("{found:?} in place of {plain:?}");
+    };
+    assert_eq!(message.alias(), Some(plain.alias));
+    assert_eq!(message.sequence().unwrap_or(0), plain.sequence);
+    assert_eq!(message.payload(), plain.payload);
+    assert_eq!(message.operation(), 0);
+    assert_eq!(plain.size, round_up(message.bytes().len()));
+}
+
 fn decode_any(data: &[u8], side: Side) {
     let mut frames = Frames::new(data, side, FRAME_MAX);
     let mut consumed = 0;
     loop {
-        match frames.next_frame() {
+        let before = frames.clone();
+        let next = frames.next_frame();
+        if let Some(plain) = before.plain() {
+            check_plain(&plain, next.as_ref().ok().and_then(Option::as_ref));
+        }
+        match next {
             Ok(Some(frame)) => {
                 let size = match &frame {
                     Frame::Message(found) | Frame::Request(found) | Frame::Reply(found) => {
@@ -262,6 +279,34 @@ proptest! {
     fn any_bytes_are_frames_or_faults(data in bytes(600), side in any::<bool>()) {
         decode_any(&data, if side { Side::Server } else { Side::Client });
         decode_first(&data);
+    }
+
+    #[test]
+    fn a_plain_publish_is_shown_where_it_is_whole(
+        (alias, sequence) in any::<(u32, Option<u64>)>(),
+        (operation, lost, code) in (0..2_u32, 0..2_u64, 0..2_u8),
+        payload in bytes(100),
+        cut in 0..140_usize,
+    ) {
+        let mut draft = Draft::message(operation, Subject::Alias(alias), &payload);
+        (draft.sequence, draft.lost) = (sequence, lost);
+        let mut frame = Vec::new();
+        draft.append(&mut frame).unwrap();
+        frame[5] = code;
+        let is_plain = cut >= frame.len() && (operation, lost, code) == (0, 0, 0);
+        let size = draft.size() as u32;
+        frame.extend_from_slice(&frame.clone());
+        let shown = &frame[..cut.min(frame.len())];
+        let mut frames = Frames::new(shown, Side::Server, size);
+        let plain = frames.plain();
+        prop_assert_eq!(plain.is_some(), is_plain);
+        if let Some(plain) = plain {
+            check_plain(&plain, frames.clone().next_frame().unwrap().as_ref());
+            frames.pass(&plain);
+            prop_assert_eq!(frames.consumed(), size as usize);
+            let smaller = Frames::new(shown, Side::Server, draft.length() as u32 - 1);
+            prop_assert!(smaller.plain().is_none(), "larger than is taken");
+        }
     }
 
     /// Bytes that get past the first checks: a head that could be, then anything.

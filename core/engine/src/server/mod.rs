@@ -36,6 +36,7 @@ mod outlets;
 mod owed;
 mod parts;
 mod publishing;
+mod rows;
 mod session;
 mod shard;
 mod stats;

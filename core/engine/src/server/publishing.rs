@@ -35,7 +35,7 @@ const PATIENCE_NS: u64 = 50_000_000;
 /// Least time between two ERRORs for no operation, for each status.
 const TOLD_NS: u64 = 1_000_000_000;
 /// Flags of a message that need nothing beyond its subject and payload.
-const USUAL: u16 = flag::ALIAS | flag::MORE | flag::TOKEN | flag::LOST;
+const USUAL: u16 = flag::ALIAS | flag::MORE | flag::TOKEN | flag::LOST | flag::SEQUENCE;
 
 /// What an alias stands for.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(super) struct Known {
     pub(super) number: u64,
     pub(super) subject: Box<[u8]>,
     pub(super) route: Option<Box<Route>>,
+    /// The engine's number for the publisher of the alias; 0: it has none yet.
+    pub(super) publisher: u64,
 }
 
 impl Known {
@@ -52,6 +54,7 @@ impl Known {
             number,
             subject: try_bytes(subject).map_err(|_| Fault::NoMemory)?,
             route: None,
+            publisher: 0,
         })
     }
 }
@@ -337,7 +340,11 @@ impl Session {
             };
             let (known, publisher) = (&mut entry.value, entry.publisher);
             let (origin, sent) = match message.flags() & !USUAL {
-                0 => (Origin::default(), usual(&known.subject, message.payload())),
+                0 => {
+                    let sequence = message.sequence().unwrap_or(0);
+                    let origin = origin_of(&mut self.publishers, known, sequence, publisher);
+                    (origin, usual(&known.subject, message.payload()))
+                }
                 _ => (
                     origin(&mut self.publishers, message, publisher),
                     message_of(message, &known.subject, waited_ns),
@@ -396,23 +403,49 @@ fn origin(
         return Origin::default();
     }
     let theirs = message.publisher().unwrap_or(of_alias);
-    let known = publishers.get(&theirs).copied();
-    let is_room = publishers.len() < PUBLISHERS_MAX && publishers.try_reserve(1).is_ok();
-    let publisher = match known {
-        _ if sequence == 0 || theirs == 0 => 0,
-        Some(publisher) => publisher,
-        None if !is_room => 0,
-        None => {
-            let publisher = NEXT_PUBLISHER.fetch_add(1, Ordering::Relaxed);
-            publishers.insert(theirs, publisher);
-            publisher
-        }
-    };
     Origin {
         sequence,
-        publisher,
+        publisher: match sequence {
+            0 => 0,
+            _ => numbered(publishers, theirs),
+        },
         timestamp_ns: message.timestamp_ns().unwrap_or(0),
     }
+}
+
+/// What a message has whose alias names its publisher: nothing is looked up after the first.
+#[inline(always)]
+pub(super) fn origin_of(
+    publishers: &mut HashMap<u64, u64>,
+    known: &mut Known,
+    sequence: u64,
+    of_alias: u64,
+) -> Origin {
+    if sequence > 0 && known.publisher == 0 && of_alias > 0 {
+        known.publisher = numbered(publishers, of_alias);
+    }
+    Origin {
+        sequence,
+        publisher: if sequence > 0 { known.publisher } else { 0 },
+        timestamp_ns: 0,
+    }
+}
+
+/// The engine's number for a publisher of theirs; 0: it has none.
+#[cold]
+fn numbered(publishers: &mut HashMap<u64, u64>, theirs: u64) -> u64 {
+    if theirs == 0 {
+        return 0;
+    }
+    if let Some(publisher) = publishers.get(&theirs) {
+        return *publisher;
+    }
+    if publishers.len() >= PUBLISHERS_MAX || publishers.try_reserve(1).is_err() {
+        return 0;
+    }
+    let publisher = NEXT_PUBLISHER.fetch_add(1, Ordering::Relaxed);
+    publishers.insert(theirs, publisher);
+    publisher
 }
 
 /// How an error of the engine is told.

@@ -212,7 +212,14 @@ impl Session {
             let taken = match frames.next_frame() {
                 Ok(Some(frame)) => {
                     let size = frames.consumed() - before;
-                    self.on_frame(parts, frame, &rest[before..before + size])
+                    let is_message = matches!(frame, Frame::Message(_));
+                    let taken = self.on_frame(parts, frame, &rest[before..before + size]);
+                    match is_message && taken.is_ok() {
+                        true => self
+                            .publish_rows(parts, &mut frames)
+                            .map(|more| count += more),
+                        false => taken,
+                    }
                 }
                 Ok(None) => {
                     let checked = self.check_commands();

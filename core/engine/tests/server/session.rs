@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use fastmq_engine::driver::SimulatedDriver;
 use fastmq_engine::memory::Policy;
 use fastmq_engine::server::{self, Parts, ServerOptions, Session, SessionKey};
-use fastmq_engine::{Broker, Options, Requester, RequesterOptions, Status};
+use fastmq_engine::{Broker, Delivery, Options, Requester, RequesterOptions, Status, Subscription};
 use fastmq_wire::control::event;
 use fastmq_wire::handshake::capability;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, State, Subject};
@@ -1400,4 +1400,113 @@ fn options_of_a_broker_hold_for_connections() {
     link.peer.publish(1, "a", &[0; 101]);
     rig.exchange(&mut link);
     assert_eq!(link.peer.refusal().reason, Some(Reason::Payload));
+}
+
+/// One message of a row, as it was said.
+type Said = (String, Vec<u8>, u64, bool);
+
+/// Says one of many kinds of publishes about `row.*`, and what an inline handler is to see of it.
+fn say_in_row(peer: &mut Peer, number: u64) -> Said {
+    let size = match number % 61 {
+        60 => 9000,
+        step => (number as usize * 13 + step as usize) % 120,
+    };
+    let mut payload = number.to_le_bytes().to_vec();
+    payload.resize(8 + size, number as u8);
+    let alias = u32::from(number % 40 >= 30);
+    let name = ["row.a", "row.b"][alias as usize];
+    let subject = match number % 17 {
+        0 => Subject::Text(name.as_bytes()),
+        _ => Subject::Alias(alias),
+    };
+    let operation = if number % 29 == 28 { number as u32 } else { 0 };
+    let mut draft = Draft::message(operation, subject, &payload);
+    let is_counted = (number / 100).is_multiple_of(2);
+    draft.sequence = is_counted.then_some(number + 1);
+    draft.ttl_ns = (number % 23 == 22).then_some(SECOND);
+    peer.say(&draft);
+    let has_publisher = is_counted && alias == 0 && matches!(subject, Subject::Alias(_));
+    let sequence = if is_counted { number + 1 } else { 0 };
+    (name.to_owned(), payload, sequence, has_publisher)
+}
+
+#[test]
+fn publishes_in_a_row_are_what_they_are_one_by_one() {
+    const COUNT: u64 = 2000;
+    for cut in [24, 999, usize::MAX] {
+        let mut rig = Rig::new();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sees = seen.clone();
+        let _here = handle(&rig.broker, "row.*", Delivery::Inline, move |view| {
+            sees.lock().unwrap().push(Seen::of(view));
+        });
+        let mut link = rig.connect();
+        let draft = ControlDraft::pair(&mut link.peer.out, Kind::Alias, 0, 0).unwrap();
+        let draft = draft.bytes(Field::Subject, b"row.a").unwrap();
+        draft.number(Field::Publisher, 5).unwrap();
+        link.peer.alias(1, "row.b");
+        let mut said = Vec::new();
+        for number in 0..COUNT {
+            said.push(say_in_row(&mut link.peer, number));
+            if number % 250 == 249 {
+                let bytes = std::mem::take(&mut link.peer.out);
+                for piece in bytes.chunks(cut.min(bytes.len())) {
+                    link.peer.out.extend_from_slice(piece);
+                    rig.exchange(&mut link);
+                }
+            }
+        }
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), said.len());
+        let publishers: Vec<u64> = seen.iter().map(|one| one.publisher).collect();
+        let publisher = *publishers.iter().find(|number| **number != 0).unwrap();
+        for (seen, (subject, payload, sequence, has_publisher)) in seen.iter().zip(&said) {
+            assert_eq!((&seen.subject, &seen.payload), (subject, payload));
+            let by = if *has_publisher { publisher } else { 0 };
+            assert_eq!((seen.sequence, seen.publisher), (*sequence, by));
+        }
+        let acks = link.peer.heard.iter();
+        let acks = acks.filter(|heard| matches!(heard, Heard::Ack(_)));
+        assert_eq!(
+            acks.count() as u64,
+            (0..COUNT).filter(|n| n % 29 == 28).count() as u64
+        );
+        assert_eq!(rig.broker.statistics().published, COUNT);
+    }
+}
+
+#[test]
+fn who_comes_or_goes_in_the_middle_of_a_row_gets_what_is_his() {
+    let mut rig = Rig::new();
+    let broker = Arc::downgrade(&rig.broker);
+    let (calls, late) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+    let itself: Arc<Mutex<Option<Subscription>>> = Arc::new(Mutex::new(None));
+    let (sees, comes, leaves) = (calls.clone(), late.clone(), itself.clone());
+    let here = handle(&rig.broker, "row", Delivery::Inline, move |view| {
+        let number = number_of(view.payload());
+        sees.lock().unwrap().push(number);
+        if number == 300 {
+            *comes.lock().unwrap() = Some(subscribe(&broker.upgrade().unwrap(), "row"));
+        }
+        if number == 700 {
+            let itself = leaves.lock().unwrap().take();
+            itself.unwrap().unsubscribe();
+        }
+    });
+    *itself.lock().unwrap() = Some(here);
+    let mut link = rig.connect();
+    link.peer.alias(0, "row");
+    for number in 0..1000_u64 {
+        let payload = number.to_le_bytes();
+        let draft = Draft::message(0, Subject::Alias(0), &payload);
+        link.peer.say(&draft);
+    }
+    rig.exchange(&mut link);
+    assert_eq!(*calls.lock().unwrap(), (0..=700).collect::<Vec<_>>());
+    let late = late.lock().unwrap();
+    let queue = queue_of(late.as_ref().unwrap());
+    assert_eq!(
+        take_numbers(&rig.broker, queue),
+        (301..1000).collect::<Vec<_>>()
+    );
 }
