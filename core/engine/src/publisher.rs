@@ -99,7 +99,8 @@ impl Publisher {
 
     /// Publishes several payloads in order; readers see them at once where that is cheaper.
     ///
-    /// Returns how many were accepted; if not all, why not the next.
+    /// Returns how many were accepted; if not all, why not the next. More than that may have been
+    /// taken from `payloads`.
     #[inline(always)]
     pub fn publish_batch<'m>(
         &mut self,

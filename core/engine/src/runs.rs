@@ -4,9 +4,51 @@ use fastmq_memory::record::flag;
 use fastmq_memory::{Kind, Plain, Pushed, Refused};
 
 use crate::error::Result;
+use crate::link::Remote;
 use crate::message::Message;
 use crate::route::{LaneTarget, Route, Targets};
 use crate::writer::{Writer, count};
+
+/// Payloads that leave together.
+const RUN_MESSAGES: usize = 64;
+
+/// Some payloads of a batch. They are taken from the caller before anything is locked: his
+/// iterator may call the client.
+struct Run<'m> {
+    payloads: [&'m [u8]; RUN_MESSAGES],
+    count: usize,
+}
+
+impl<'m> Run<'m> {
+    #[inline(always)]
+    fn of(first: &'m [u8]) -> Self {
+        Self {
+            payloads: [first; RUN_MESSAGES],
+            count: 1,
+        }
+    }
+
+    /// Adds those that follow up to this size, as far as there is room; gives the next one.
+    #[inline(always)]
+    fn gather(
+        &mut self,
+        bytes_max: usize,
+        payloads: &mut impl Iterator<Item = &'m [u8]>,
+    ) -> Option<&'m [u8]> {
+        loop {
+            let next = payloads.next()?;
+            match self.payloads.get_mut(self.count) {
+                Some(place) if next.len() <= bytes_max => *place = next,
+                _ => return Some(next),
+            }
+            self.count += 1;
+        }
+    }
+
+    fn payloads(&self) -> &[&'m [u8]] {
+        &self.payloads[..self.count]
+    }
+}
 
 impl Writer {
     /// Publishes several payloads by a kept route; returns how many were accepted, and why not
@@ -40,6 +82,19 @@ impl Writer {
                 }
                 continue;
             }
+            if let Targets::Remote(remote) = &route.targets
+                && self.is_usual(payload)
+            {
+                let mut run = Run::of(payload);
+                next = run.gather(self.usual_bytes, &mut payloads);
+                let sent = self.send_run(route, remote, subject, run.payloads(), *sequence);
+                *sequence += sent.0 as u64;
+                accepted += sent.0;
+                if sent.1.is_err() {
+                    return (accepted, sent.1);
+                }
+                continue;
+            }
             let message = Message {
                 subject,
                 payload,
@@ -53,6 +108,39 @@ impl Writer {
             next = payloads.next();
         }
         (accepted, Ok(()))
+    }
+
+    /// Sends usual messages to the server, which get the numbers behind `sequence`; how many were
+    /// accepted, and why not more.
+    fn send_run(
+        &self,
+        route: &Route,
+        remote: &Remote,
+        subject: &[u8],
+        payloads: &[&[u8]],
+        sequence: u64,
+    ) -> (usize, Result<()>) {
+        let mut accepted = 0;
+        loop {
+            let next = sequence + accepted as u64 + 1;
+            let sent = remote.publish_run(&payloads[accepted..], next, self.publisher());
+            count(&self.counters.published, sent as u64);
+            accepted += sent;
+            let Some(payload) = payloads.get(accepted).copied() else {
+                return (accepted, Ok(()));
+            };
+            // One that the short way does not take: the subject has no number yet, say.
+            let message = Message {
+                subject,
+                payload,
+                ..Message::default()
+            };
+            let next = sequence + accepted as u64 + 1;
+            if let Err(error) = self.send_numbered(route, &message, next) {
+                return (accepted, Err(error));
+            }
+            accepted += 1;
+        }
     }
 
     /// Writes usual messages to one queue and publishes them together, counting them in

@@ -11,6 +11,7 @@ use fastmq_wire::{Draft, Subject};
 
 use crate::asking::Fate;
 use crate::error::{Error, Fault, Result, Status};
+use crate::frames;
 use crate::message::Message;
 use crate::presence::check_not_reserved;
 
@@ -199,6 +200,39 @@ impl Remote {
         }
         uplink.published(state, before);
         true
+    }
+
+    /// Publishes payloads whose sequences count from `sequence` on, as far as
+    /// [`publish_usual`](Remote::publish_usual) would; how many.
+    pub(crate) fn publish_run(&self, payloads: &[&[u8]], sequence: u64, publisher: u64) -> usize {
+        let (uplink, known) = (&*self.uplink, self.known.get());
+        let mut state = uplink.state();
+        if !state.is_current(known) || known.publisher != publisher {
+            return 0;
+        }
+        let before = state.out.len();
+        let (payload_max, mut left) = (state.numbered_payload_max(), state.left());
+        let mut sent = 0;
+        for payload in payloads {
+            let mut draft = Draft::message(0, Subject::Alias(known.alias), payload);
+            draft.sequence = Some(sequence + sent as u64);
+            let size = draft.size();
+            if payload.len() > payload_max || size > left {
+                break;
+            }
+            if frames::append(&draft, &mut state.out).is_err() {
+                break;
+            }
+            left -= size;
+            sent += 1;
+        }
+        let appended = state.out.len() - before;
+        let is_granted = state.credit.take(appended);
+        debug_assert!(is_granted, "it was looked at before");
+        if sent > 0 {
+            uplink.published(state, before);
+        }
+        sent
     }
 
     /// As [`Uplink::request`].

@@ -94,6 +94,22 @@ impl State {
         Ok(())
     }
 
+    /// Largest payload of a message with an alias and a sequence.
+    pub(super) fn numbered_payload_max(&self) -> usize {
+        let frame_max = self.agreement.theirs.frame_max as usize & !7;
+        let in_frame = frame_max.saturating_sub(HEADER_BYTES + 8);
+        match usize::try_from(self.payload_max) {
+            Ok(payload_max) if payload_max > 0 => payload_max.min(in_frame),
+            _ => in_frame,
+        }
+    }
+
+    /// Bytes of messages that may be appended.
+    pub(super) fn left(&self) -> usize {
+        let left = OUTGOING_BYTES_MAX.saturating_sub(self.out.len());
+        usize::try_from(self.credit.left()).map_or(left, |granted| left.min(granted))
+    }
+
     /// Whether a number of a subject still means it, and nothing stands in its way.
     #[inline(always)]
     pub(super) fn is_current(&self, known: Known) -> bool {

@@ -14,8 +14,8 @@ use fastmq_wire::control::event;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Limits, Reason, Subject};
 
 use crate::steps::{
-    MILLISECOND, check, client, handle, publish, publish_number, queue, queue_of, subscribe,
-    subscribe_on, take_all, take_numbers, wide,
+    MILLISECOND, check, client, handle, publish, publish_number, queue, queue_of, status,
+    subscribe, subscribe_on, take_all, take_numbers, wide,
 };
 use crate::world::{Told, World, options};
 
@@ -319,6 +319,70 @@ fn without_credit_publishers_get_again_until_there_is_more() {
     publish(&broker, "s", &wide(accepted)).unwrap();
     world.settle();
     assert_eq!(world.peer().published.len() as u64, accepted + 1);
+}
+
+#[test]
+fn a_batch_ends_where_its_messages_would_one_by_one() {
+    let mut world = World::new(17);
+    world.peer().manners.limits = Limits {
+        frame_max: 8192,
+        credit: 16_384,
+        ..Limits::default()
+    };
+    (
+        world.peer().manners.grants,
+        world.peer().manners.payload_max,
+    ) = (false, 500);
+    world.until("connected", |world| world.peers[0].current().is_some());
+    world.settle();
+    let broker = world.broker.clone();
+    let mut publisher = Publisher::open(&broker, b"batch").unwrap();
+    let payloads: Vec<[u8; 200]> = (0..1000).map(wide).collect();
+    // The server takes no more than 500 bytes; those before that are on their way.
+    let mixed = [&payloads[0][..], &[], &payloads[2][..], &[1; 501], &[2]];
+    let (accepted, refused) = publisher.publish_batch(mixed.into_iter());
+    assert_eq!(accepted, 3);
+    check(refused, Status::TooLarge);
+    // An iterator may use the client.
+    let rest = payloads[3..].iter().map(|payload| {
+        assert!(broker.is_open());
+        let published = publish(&broker, "beside", b"");
+        assert!(published.is_ok() || status(&published) == Status::Again);
+        &payload[..]
+    });
+    let (accepted, refused) = publisher.publish_batch(rest);
+    check(refused, Status::Again);
+    let accepted = 3 + accepted;
+    let (none, refused) = publisher.publish_batch([&[3; 200][..]].into_iter());
+    assert_eq!(none, 0);
+    check(refused, Status::Again);
+    world.settle();
+    let of_batch = |world: &mut World| -> Vec<(Option<u64>, Vec<u8>)> {
+        let published = world.peer().published.iter();
+        let published = published.filter(|one| one.subject == "batch");
+        published
+            .map(|one| (one.sequence, one.payload.clone()))
+            .collect()
+    };
+    assert_eq!(of_batch(&mut world).len(), accepted);
+    world.peer().say(|out| {
+        ControlDraft::whole(out, Kind::Credit, 1 << 20).unwrap();
+    });
+    world.settle();
+    let rest = payloads[accepted..].iter().map(|payload| &payload[..]);
+    let (more, refused) = publisher.publish_batch(rest);
+    assert!(refused.is_ok());
+    assert_eq!(accepted + more, payloads.len());
+    world.settle();
+    for (number, (sequence, payload)) in of_batch(&mut world).iter().enumerate() {
+        assert_eq!(*sequence, Some(number as u64 + 1));
+        let expected = if number == 1 {
+            &[][..]
+        } else {
+            &payloads[number]
+        };
+        assert_eq!(payload, expected, "{number}");
+    }
 }
 
 #[test]
