@@ -4,7 +4,7 @@
 //! how many have come and how many it has missed. The clock stops when it says so.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -29,6 +29,8 @@ const HEARD: &str = "bench.heard";
 const LAST: u64 = 1 << 63;
 /// Messages of one batch.
 const BATCH: usize = 256;
+/// Most bytes of a batch, unless one message has more.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// Measures one row once.
 pub(super) fn measure(plan: &Plan, row: &Row) -> io::Result<Figure> {
@@ -108,30 +110,40 @@ fn timed(
     Ok(figure)
 }
 
-/// Publishes by the library.
+/// Publishes by the library: batches, as whoever has many messages does.
 fn by_library(mut publisher: Publisher, size: usize) -> impl FnMut(u64, u64) -> io::Result<u64> {
-    let mut payload = vec![0; size];
-    let mut publish = move |number: u64| -> io::Result<()> {
-        numbered(&mut payload, number);
-        match publisher.publish(&payload) {
-            Ok(()) => Ok(()),
-            Err(error) if error.status() == Status::Again => {
-                let waited = publisher.publish_wait(&payload, PATIENCE_NS);
-                waited.map_err(io::Error::other)
-            }
-            Err(error) => Err(io::Error::other(error)),
+    let count = (BATCH_BYTES / size).clamp(1, BATCH);
+    let mut payloads = vec![0; count * size];
+    let mut publish = move |first: u64, count: usize| -> io::Result<()> {
+        let payloads = &mut payloads[..count * size];
+        for (number, payload) in (first..).zip(payloads.chunks_exact_mut(size)) {
+            numbered(payload, number);
         }
+        let mut rest = &*payloads;
+        while !rest.is_empty() {
+            let (accepted, published) = publisher.publish_batch(rest.chunks_exact(size));
+            rest = &rest[accepted * size..];
+            match published {
+                Ok(()) => {}
+                Err(error) if error.status() == Status::Again => {
+                    let (next, behind) = rest.split_at(size);
+                    let waited = publisher.publish_wait(next, PATIENCE_NS);
+                    waited.map_err(io::Error::other)?;
+                    rest = behind;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(())
     };
     move |mut next, end_ns| {
         if end_ns == 0 {
-            publish(next | LAST)?;
+            publish(next | LAST, 1)?;
             return Ok(next + 1);
         }
         while now_ns() < end_ns {
-            for _ in 0..BATCH {
-                publish(next)?;
-                next += 1;
-            }
+            publish(next, count)?;
+            next += count as u64;
         }
         Ok(next)
     }
@@ -142,7 +154,7 @@ fn in_one_process(plan: &Plan, row: &Row) -> io::Result<Figure> {
     let subscription = client.subscribe(HEARD).map_err(io::Error::other)?;
     let (says, hears) = mpsc::channel();
     let reader = embedded::beside(plan.cores.server, move || {
-        let mut count = Count::default();
+        let count = Count::default();
         while let Ok(batch) = subscription.receive(BATCH, FOREVER_NS) {
             for view in batch.messages() {
                 if let Some(sum) = count.add(view.payload())? {
@@ -220,30 +232,36 @@ impl User for Hearing {
     }
 }
 
-/// What has come since the last mark.
+/// What has come since the last mark. One thread at a time counts; a handler may be called by any,
+/// so it is made of atomics.
 #[derive(Debug, Default)]
 struct Count {
-    came: u64,
-    missed: u64,
-    next: u64,
+    came: AtomicU64,
+    missed: AtomicU64,
+    next: AtomicU64,
 }
 
 impl Count {
     /// One more; at the last one how many have come and how many were missed.
     #[inline(always)]
-    fn add(&mut self, payload: &[u8]) -> io::Result<Option<(u64, u64)>> {
+    fn add(&self, payload: &[u8]) -> io::Result<Option<(u64, u64)>> {
         let number = number_of(payload)?;
         let (is_last, number) = (number & LAST != 0, number & !LAST);
         // A number that comes again, or late, is a miss as well.
-        self.missed += number.abs_diff(self.next);
-        self.next = number + 1;
-        self.came += 1;
+        let missed = number.abs_diff(self.next.load(Relaxed));
+        self.next.store(number + 1, Relaxed);
+        if missed > 0 {
+            self.missed
+                .store(self.missed.load(Relaxed) + missed, Relaxed);
+        }
+        self.came.store(self.came.load(Relaxed) + 1, Relaxed);
         if !is_last {
             return Ok(None);
         }
-        let sum = (self.came, self.missed);
-        (self.came, self.missed) = (0, 0);
-        Ok(Some(sum))
+        Ok(Some((
+            self.came.swap(0, Relaxed),
+            self.missed.swap(0, Relaxed),
+        )))
     }
 }
 
@@ -253,11 +271,8 @@ fn say(says: &Says, (came, missed): (u64, u64)) {
 
 /// Counts in the broker's process, inside the publish.
 pub(super) fn count_inline(client: &Client, says: &Says) -> io::Result<()> {
-    let (count, says) = (Mutex::new(Count::default()), says.clone());
+    let (count, says) = (Count::default(), says.clone());
     let on_message = move |view: &fastmq::View| {
-        let Ok(mut count) = count.lock() else {
-            return;
-        };
         if let Ok(Some(sum)) = count.add(view.payload()) {
             say(&says, sum);
         }
@@ -281,7 +296,7 @@ pub(super) fn start_subscriber(orders: &Orders, says: &Says) -> io::Result<()> {
             let client = child::connect(orders)?;
             let subscription = client.subscribe(HEARD).map_err(io::Error::other)?;
             thread::spawn(move || {
-                let (_client, mut count) = (client, Count::default());
+                let (_client, count) = (client, Count::default());
                 while let Ok(batch) = subscription.receive(BATCH, FOREVER_NS) {
                     for view in batch.messages() {
                         if let Ok(Some(sum)) = count.add(view.payload()) {
