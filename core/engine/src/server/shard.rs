@@ -284,8 +284,7 @@ impl Shard {
         }
     }
 
-    /// What a connection was to send is sent, or cannot be. Most have nothing more to say then and
-    /// are left alone: looking at each again would cost as much as its message did.
+    /// What a connection was to send is sent, or cannot be: most have nothing more to say then.
     fn on_sent(&mut self, id: ConnectionId, is_sent: bool) {
         if is_sent
             && let Some(Some(known)) = self.connections.get_mut(id.index())
@@ -543,6 +542,8 @@ impl Shard {
         session.show_figures(now_ns, is_slow);
         let is_over = session.state() != State::Ready && session.state() != State::Waiting;
         known.waits_for_sent = is_slow || is_over || !session.outgoing().is_empty();
+        // What was sent at once has no completion that would have it looked at again.
+        let is_more = is_more || is_slow && !known.is_sending && !session.is_held_up();
         if is_over {
             let is_said = !known.is_sending && session.outgoing().is_empty();
             if known.linger_ns == FOREVER_NS {

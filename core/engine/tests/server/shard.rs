@@ -512,8 +512,12 @@ fn whatever_the_network_does_promises_hold() {
 
 /// A world without faults and clients.
 fn still(options: &ServerOptions, shards: u64) -> World {
+    still_over(Faults::default(), options, shards)
+}
+
+fn still_over(network: Faults, options: &ServerOptions, shards: u64) -> World {
     let mut world = World::new(1);
-    world.network = SimulatedNetwork::new(&world.driver, 1, Faults::default());
+    world.network = SimulatedNetwork::new(&world.driver, 1, network);
     let config = Config {
         connections_max: 512,
         ..Config::default()
@@ -728,6 +732,35 @@ fn many_connections_have_their_turn_one_after_the_other_and_all_in_time() {
     }
     assert_eq!(turns, 3);
     assert!(world.clients.iter().all(|it| it.seen[&1] == [7]));
+}
+
+#[test]
+fn what_a_queue_has_beyond_one_send_follows_though_that_was_done_at_once() {
+    const MESSAGES: u64 = 1000;
+    let network = Faults {
+        capacity_bytes: 8 << 20,
+        ..Faults::default()
+    };
+    let mut world = still_over(network, &ServerOptions::default(), 1);
+    world.connect_with(Limits {
+        credit: 8 << 20,
+        frame_max: 8192,
+        ..Limits::default()
+    });
+    (0..20).for_each(|_| world.turn(true));
+    let client = &mut world.clients[0];
+    client.peer.subscribe_as(1, "n.*", BACKPRESSURE, 4 << 20);
+    (0..20).for_each(|_| world.turn(true));
+    for number in 0..MESSAGES {
+        let mut payload = [0; 1024];
+        payload[..8].copy_from_slice(&number.to_le_bytes());
+        publish(&world.broker, "n.1", &payload).unwrap();
+        world.look_at_local();
+    }
+    // No time passes, so no clock finds the rest.
+    (0..20).for_each(|_| world.turn(false));
+    let seen = &world.clients[0].seen[&1];
+    assert_eq!(*seen, (0..MESSAGES).collect::<Vec<_>>());
 }
 
 #[test]
