@@ -2,8 +2,10 @@
 //!
 //! A request's number is a count that goes up, so that an answer that comes late or twice finds
 //! nobody: a number comes again after four billion requests. Its slot is the number's lower bits; a
-//! number whose slot is still used is passed over. Deadlines are set when the clock is read next
-//! after a submit, never earlier than asked, so that a submit reads no clock.
+//! number whose slot is still used is passed over. Time-outs count from when the clock is read next
+//! after a submit, never earlier than asked, so that a submit reads no clock. A reading is noted
+//! for all numbers before it, and gone into when a deadline may have passed: most requests are
+//! answered without that.
 //!
 //! The window holds a request until its final answer is received, also one whose fate is known
 //! without a record. There is room for every fate: whoever ends a request needs no memory.
@@ -27,7 +29,7 @@ struct Slot {
     /// Responders that have the request, too, besides the one whose fate decides.
     others: u32,
     user_token: u64,
-    /// Nanoseconds: relative until stamped, then a monotonic deadline; `u64::MAX`: none.
+    /// Nanoseconds: relative until it matters, then a monotonic deadline; `u64::MAX`: none.
     deadline_ns: u64,
 }
 
@@ -39,6 +41,17 @@ impl Slot {
         deadline_ns: u64::MAX,
     };
 }
+
+/// A reading of the clock: the time-outs of earlier numbers count from it that do not yet.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    end: u32,
+    now_ns: u64,
+}
+
+/// Readings of the clock of which it is known which requests they are for; the older half of more
+/// is gone through, request by request.
+const STAMPS_MAX: usize = 32;
 
 /// The requests of one requester.
 #[derive(Debug)]
@@ -53,8 +66,12 @@ pub(crate) struct Flight {
     fates: VecDeque<(u64, Status, u32)>,
     /// How many of those that wait are kept elsewhere, by `survey`.
     many: u32,
-    /// Numbers whose deadline is still relative.
-    unstamped: Vec<u32>,
+    /// The least time-out since the clock was read last; `u64::MAX`: none has one.
+    least_timeout_ns: u64,
+    /// The first of the numbers that `stamps` are for.
+    stamps_from: u32,
+    /// When the clock was read, the oldest first; has room for [`STAMPS_MAX`] once there are slots.
+    stamps: Vec<Stamp>,
     /// No deadline is earlier than this; `u64::MAX`: none.
     deadline_ns: u64,
     /// Requests that there may be before the slots grow, and at all.
@@ -70,7 +87,9 @@ impl Flight {
             waiting: 0,
             fates: VecDeque::new(),
             many: 0,
-            unstamped: Vec::new(),
+            least_timeout_ns: u64::MAX,
+            stamps_from: 1,
+            stamps: Vec::new(),
             deadline_ns: u64::MAX,
             limit: 0,
             max,
@@ -97,7 +116,7 @@ impl Flight {
     /// True if a deadline waits for the clock to be read.
     #[inline(always)]
     pub(crate) fn has_unstamped(&self) -> bool {
-        !self.unstamped.is_empty()
+        self.least_timeout_ns != u64::MAX
     }
 
     /// Takes a place; `None` when the window is full or there is no memory.
@@ -111,9 +130,7 @@ impl Flight {
             deadline_ns: timeout_ns,
         };
         self.waiting += 1;
-        if timeout_ns != u64::MAX {
-            self.stamp_later(number);
-        }
+        self.least_timeout_ns = self.least_timeout_ns.min(timeout_ns);
         Some(number)
     }
 
@@ -164,22 +181,6 @@ impl Flight {
         self.slots.get_mut(number as usize & mask)
     }
 
-    #[inline(always)]
-    fn stamp_later(&mut self, number: u32) {
-        if self.unstamped.len() == self.unstamped.capacity() {
-            self.compact();
-        }
-        self.unstamped.push(number);
-    }
-
-    /// Entries whose request was answered before the clock was read are useless.
-    #[cold]
-    fn compact(&mut self) {
-        let (slots, mask) = (&self.slots, self.slots.len() - 1);
-        self.unstamped
-            .retain(|number| slots[*number as usize & mask].number == *number);
-    }
-
     #[cold]
     fn grow(&mut self) -> bool {
         if self.limit >= self.max {
@@ -189,10 +190,12 @@ impl Flight {
         let after = (2 * limit).next_power_of_two();
         let mut slots = Vec::new();
         let fates = limit.saturating_sub(self.fates.len());
-        let unstamped = after.saturating_sub(self.unstamped.len());
         if slots.try_reserve_exact(after).is_err()
             || self.fates.try_reserve(fates).is_err()
-            || self.unstamped.try_reserve(unstamped).is_err()
+            || self
+                .stamps
+                .try_reserve_exact(STAMPS_MAX - self.stamps.len())
+                .is_err()
         {
             return false;
         }
@@ -225,7 +228,9 @@ impl Flight {
         if self.waiting == 0 {
             // Nothing waits: no deadline is left, stamped or not.
             self.deadline_ns = u64::MAX;
-            self.unstamped.clear();
+            self.least_timeout_ns = u64::MAX;
+            self.stamps.clear();
+            self.stamps_from = self.next_number;
         }
     }
 
@@ -310,17 +315,52 @@ impl Flight {
         }
     }
 
-    /// Makes relative deadlines absolute.
+    /// The clock was read: from now the time-outs count that do not yet.
     pub(crate) fn stamp(&mut self, now_ns: u64) {
-        let mask = self.slots.len().wrapping_sub(1);
-        for number in self.unstamped.drain(..) {
-            let slot = &mut self.slots[number as usize & mask];
-            // It may be answered, and its slot used by another.
-            if slot.number == number {
-                slot.deadline_ns = now_ns.saturating_add(slot.deadline_ns) | STAMPED;
-                self.deadline_ns = self.deadline_ns.min(slot.deadline_ns & !STAMPED);
+        if self.least_timeout_ns == u64::MAX {
+            return;
+        }
+        let least_ns = now_ns.saturating_add(self.least_timeout_ns);
+        self.deadline_ns = self.deadline_ns.min(least_ns);
+        self.least_timeout_ns = u64::MAX;
+        if self.stamps.len() == STAMPS_MAX {
+            self.resolve(STAMPS_MAX / 2);
+        }
+        let end = self.next_number;
+        self.stamps.push(Stamp { end, now_ns });
+    }
+
+    /// Makes the deadlines absolute that the oldest stamps are for.
+    #[cold]
+    fn resolve(&mut self, count: usize) {
+        let first = self.stamps_from;
+        let passed = |number: u32| number.wrapping_sub(first) & !LEG;
+        let (stamps, slots) = (&self.stamps[..count], &mut *self.slots);
+        let Some(last) = stamps.last() else { return };
+        let (total, mask) = (passed(last.end), slots.len() - 1);
+        let stamp_of = |number| stamps.iter().find(|it| passed(number) < passed(it.end));
+        let resolve = |slot: &mut Slot| {
+            if slot.deadline_ns < STAMPED
+                && let Some(stamp) = stamp_of(slot.number)
+            {
+                slot.deadline_ns = stamp.now_ns.saturating_add(slot.deadline_ns) | STAMPED;
+            }
+        };
+        let last_end = last.end;
+        if total as usize > slots.len() {
+            let used = slots.iter_mut().filter(|slot| slot.number != 0);
+            used.for_each(resolve);
+        } else {
+            for passed in 0..total {
+                let number = first.wrapping_add(passed) & !LEG;
+                let slot = &mut slots[number as usize & mask];
+                if slot.number == number && number != 0 {
+                    resolve(slot);
+                }
             }
         }
+        self.stamps.drain(..count);
+        self.stamps_from = last_end;
     }
 
     /// True if a deadline may have passed.
@@ -333,6 +373,7 @@ impl Flight {
         if now_ns < self.deadline_ns {
             return;
         }
+        self.resolve(self.stamps.len());
         let mut next_ns = u64::MAX;
         for index in 0..self.slots.len() {
             let slot = self.slots[index];
@@ -459,7 +500,10 @@ mod tests {
         let answered = flight.take(3, 10).unwrap();
         assert_eq!(flight.answer(answered), Some(3));
         flight.stamp(1000);
-        assert_eq!(flight.deadline_ns(), 1050);
+        // Not later than the next one; that of the answered one is as good.
+        assert_eq!(flight.deadline_ns(), 1010);
+        flight.expire(1010, |_| {});
+        assert_eq!((fates(&mut flight), flight.deadline_ns()), (vec![], 1050));
         flight.expire(1049, |_| {});
         assert_eq!(fates(&mut flight), []);
         flight.expire(1050, |_| {});
@@ -470,13 +514,76 @@ mod tests {
         assert_eq!(flight.deadline_ns(), u64::MAX);
     }
 
+    /// Random takes, answers and readings of the clock against a model, over the end of the
+    /// numbers, with some requests that stay for long.
     #[test]
-    fn many_requests_between_two_readings_of_the_clock_stay_bounded() {
+    fn every_time_out_counts_from_the_reading_after_its_submit() {
+        let mut state = 7_u64;
+        let mut dice = |count: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % count
+        };
+        let mut flight = Flight::new(200);
+        flight.next_number = LEG - 5_000;
+        flight.stamps_from = flight.next_number;
+        // Number, user token, time-out, deadline once stamped.
+        let mut open: Vec<(u32, u64, u64, Option<u64>)> = Vec::new();
+        let (mut now_ns, mut ended) = (1_000_000, 0);
+        for token in 0..100_000_u64 {
+            match dice(8) {
+                0..4 => {
+                    let timeout_ns = [u64::MAX, 1 + dice(100_000), 50_000][dice(3) as usize];
+                    let taken = flight.take(token, timeout_ns);
+                    open.extend(taken.map(|number| (number, token, timeout_ns, None)));
+                }
+                4..7 if !open.is_empty() => {
+                    // The oldest stay for longer.
+                    let last = open.len() as u64 - 1;
+                    let at = (last - dice(last + 1) / 3) as usize;
+                    let (number, token, ..) = open.remove(at);
+                    assert_eq!(flight.answer(number), Some(token));
+                }
+                _ => {
+                    now_ns += dice(3_000);
+                    flight.stamp(now_ns);
+                    for (.., timeout_ns, deadline_ns) in &mut open {
+                        deadline_ns.get_or_insert(now_ns.saturating_add(*timeout_ns));
+                    }
+                    let is_due = |deadline_ns: Option<u64>| deadline_ns <= Some(now_ns);
+                    let late = open.iter().filter(|(.., deadline_ns)| is_due(*deadline_ns));
+                    let mut expected: Vec<u64> = late.map(|(_, token, ..)| *token).collect();
+                    open.retain(|(.., deadline_ns)| !is_due(*deadline_ns));
+                    let next_ns = open.iter().map(|(.., deadline_ns)| deadline_ns.unwrap());
+                    assert!(flight.deadline_ns() <= next_ns.min().unwrap_or(u64::MAX));
+                    flight.expire(now_ns, |_| {});
+                    let mut told = fates(&mut flight);
+                    told.sort_unstable();
+                    expected.sort_unstable();
+                    assert_eq!(told, expected);
+                    ended += told.len();
+                }
+            }
+        }
+        assert!(ended > 1000, "{ended}");
+    }
+
+    #[test]
+    fn many_readings_of_the_clock_take_no_memory() {
         let mut flight = Flight::new(64);
-        for round in 0..10_000 {
+        let kept = flight.take(0, 1_000_000).unwrap();
+        let capacity = flight.stamps.capacity();
+        for round in 1..10_000 {
             let number = flight.take(round, 10).unwrap();
+            flight.stamp(round);
             assert_eq!(flight.answer(number), Some(round));
         }
-        assert!(flight.unstamped.len() <= 4 * 64);
+        assert_eq!(flight.stamps.capacity(), capacity);
+        flight.expire(1_000_000, |_| {});
+        assert_eq!(fates(&mut flight), []);
+        flight.expire(1_000_001, |_| {});
+        assert_eq!(fates(&mut flight), [0]);
+        assert_eq!(flight.answer(kept), None);
     }
 }
