@@ -326,7 +326,11 @@ impl Client {
     /// AGAIN: the asker has no room. NOT_FOUND: the asker is gone. TOO_LARGE, CLOSED.
     #[inline]
     pub fn reply(&self, token: u64, payload: impl AsRef<[u8]>) -> Result<()> {
-        self.here(|here| here.writer.reply(token, 0, payload.as_ref(), &[]))
+        let payload = payload.as_ref();
+        if self.broker.reply_far(token, 0, payload) {
+            return Ok(());
+        }
+        self.here(|here| here.writer.reply(token, 0, payload, &[]))
     }
 
     /// Answers the request with this token with a status and encoded headers

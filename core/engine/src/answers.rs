@@ -13,6 +13,7 @@ use fastmq_memory::{Kind, Plain, Refused, Tried};
 use crate::asking::reply_refused;
 use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
+use crate::link::Uplink;
 use crate::place::{Place, QueueOptions};
 use crate::survey::LEG;
 use crate::wait::Profile;
@@ -176,6 +177,25 @@ impl Place {
     }
 }
 
+impl Broker {
+    /// Answers what a server has asked, if that needs nothing unusual; false: it has done nothing.
+    #[inline(always)]
+    pub fn reply_far(&self, token: u64, status: u32, payload: &[u8]) -> bool {
+        Uplink::is_asked_by_server(token)
+            && payload.len() as u64 <= self.options.payload_max
+            && matches!(&self.uplink, Some(it) if it.reply_usual(token, status, payload))
+    }
+}
+
+/// An answer of several in a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'a> {
+    /// 0: nobody waits for it.
+    pub(crate) token: u64,
+    pub(crate) status: u8,
+    pub(crate) payload: &'a [u8],
+}
+
 impl Writer {
     /// Answers an asker of this process that has been answered before; `None`: it has done nothing.
     #[inline(always)]
@@ -214,50 +234,40 @@ impl Writer {
     }
 
     /// Answers the asker of the first one, who has been answered before, as long as the answers are
-    /// his and need nothing unusual; he sees them at once. Gives those that are left.
+    /// his and need nothing unusual; he sees them at once. How many.
     #[inline(always)]
-    pub(crate) fn answer_run<'m, I>(&self, mut answers: I) -> I
-    where
-        I: Iterator<Item = (u64, &'m fastmq_wire::Message<'m>)> + Clone,
-    {
-        let mut rest = answers.clone();
-        let Some((first, _)) = rest.next() else {
-            return answers;
-        };
-        let requester = (first >> 32) as u32;
+    pub(crate) fn answer_row(&self, answers: &[Answer<'_>]) -> usize {
+        let requester = answers
+            .first()
+            .map_or(0, |first| (first.token >> 32) as u32);
         let mut lanes = self.lanes.borrow_mut();
         let index = requester & REQUESTER_INDEX_MASK;
         let Some((id, at)) = lanes.replies.get(index as usize).copied() else {
-            return answers;
+            return 0;
         };
         let Some(lane) = lanes.get(at).filter(|_| id == requester && id != 0) else {
-            return answers;
+            return 0;
         };
-        let mut written = 0;
-        let mut next = answers.clone();
-        while let Some((token, reply)) = next.next() {
-            let payload = reply.payload();
-            let plain = Plain {
-                kind: Kind::Reply,
-                flags: flag::TOKEN,
-                status: u16::from(reply.status()),
-                word: token,
-                subject: &[],
-                payload,
-            };
-            let is_his = (token >> 32) as u32 == requester && token as u32 & LEG == 0;
-            let is_usual = is_his && payload.len() <= self.usual_bytes;
-            if !is_usual || !lane.writer.try_plain_quiet(&plain, 0) {
-                break;
-            }
-            written += 1;
-            answers = next.clone();
-        }
+        let (usual_bytes, his) = (self.usual_bytes, u64::from(requester) << 32);
+        let is_usual = |answer: &&Answer<'_>| {
+            let is_his = (answer.token ^ his) & !u64::from(!LEG) == 0;
+            is_his && answer.payload.len() <= usual_bytes
+        };
+        let usual = answers.iter().take_while(is_usual);
+        let plains = usual.map(|answer| Plain {
+            kind: Kind::Reply,
+            flags: flag::TOKEN,
+            status: u16::from(answer.status),
+            word: answer.token,
+            subject: &[],
+            payload: answer.payload,
+        });
+        let written = lane.writer.try_plains_quiet(plains, 0);
         // Of an asker that is gone nobody will read them.
         if written > 0 && lane.writer.publish().is_ok() {
-            count(&self.counters.answers, written);
+            count(&self.counters.answers, written as u64);
         }
-        answers
+        written
     }
 
     /// After `try_plain`: wakes the asker.

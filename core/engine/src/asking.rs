@@ -8,7 +8,6 @@ use fastmq_memory::{Draft, Kind, Plain, Refused, ReplyBuffer, Tried};
 use crate::answers::REQUESTER_INDEX_MASK;
 use crate::call::{self, Calls, Came, NotCalled};
 use crate::error::{Error, Fault, Result, Status};
-use crate::link::Uplink;
 use crate::message::optional_of;
 use crate::route::{Group, LaneTarget, Route, Targets};
 use crate::subscription::Handler;
@@ -184,6 +183,12 @@ impl Writer {
         asking: Asking<'_>,
     ) -> Result<Fate> {
         let Targets::One(target) = targets else {
+            if let Targets::Remote(remote) = targets
+                && remote.request_usual(payload, token)
+            {
+                self.count_call(&self.counters.requests);
+                return Ok(Fate::Sent(1));
+            }
             return self.send_usual_request_slow(targets, subject, payload, token, asking);
         };
         let plain = Plain {
@@ -221,24 +226,6 @@ impl Writer {
 
     #[inline(never)]
     fn send_usual_request_slow(
-        &self,
-        targets: &Targets,
-        subject: &[u8],
-        payload: &[u8],
-        token: u64,
-        asking: Asking<'_>,
-    ) -> Result<Fate> {
-        if let Targets::Remote(remote) = targets
-            && remote.request_usual(payload, token)
-        {
-            self.count_call(&self.counters.requests);
-            return Ok(Fate::Sent(1));
-        }
-        self.send_request_by_kind(targets, subject, payload, token, asking)
-    }
-
-    #[inline(never)]
-    fn send_request_by_kind(
         &self,
         targets: &Targets,
         subject: &[u8],
@@ -450,9 +437,6 @@ impl Writer {
     /// Answers a request. AGAIN: the asker's queue has no room; NOT_FOUND: the asker is gone.
     #[inline]
     pub fn reply(&self, token: u64, status: u32, payload: &[u8], headers: &[u8]) -> Result<()> {
-        if self.reply_far(token, status, payload, headers) {
-            return Ok(());
-        }
         if payload.len() as u64 > self.broker.options.payload_max {
             return Err(self.too_large(payload.len()));
         }
@@ -477,19 +461,10 @@ impl Writer {
         self.reply_slow((token >> 32) as u32, &draft)
     }
 
-    /// Answers what a server has asked, if that needs nothing unusual; false: it has done nothing.
-    #[inline(always)]
-    fn reply_far(&self, token: u64, status: u32, payload: &[u8], headers: &[u8]) -> bool {
-        Uplink::is_asked_by_server(token)
-            && headers.is_empty()
-            && payload.len() as u64 <= self.broker.options.payload_max
-            && matches!(&self.broker.uplink, Some(it) if it.reply_usual(token, status, payload))
-    }
-
     /// Sends an answer without headers to an asker elsewhere.
     #[inline(always)]
     pub(crate) fn reply_away(&self, token: u64, status: u32, payload: &[u8]) -> Result<()> {
-        if self.reply_far(token, status, payload, &[]) {
+        if self.broker.reply_far(token, status, payload) {
             return Ok(());
         }
         match self.try_answer(token, status, payload) {

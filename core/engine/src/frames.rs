@@ -1,6 +1,6 @@
 //! Frames that connections send.
 
-use fastmq_memory::appending::Behind;
+use fastmq_memory::appending::{Behind, append_rounded};
 use fastmq_wire::{Draft, HEADER_BYTES, NoMemory, SHORT_BYTES, append_readdressed};
 
 /// Appends a frame, as [`Draft::append`] does; short ones without a call.
@@ -80,4 +80,10 @@ impl Shared {
 #[inline(always)]
 pub(crate) fn room(draft: &Draft<'_>) -> usize {
     draft.size().max(SHORT_BYTES)
+}
+
+/// As [`append`], of a frame without words and texts.
+#[inline(always)]
+pub(crate) fn append_plain(draft: &Draft<'_>, out: &mut Vec<u8>) -> Result<(), NoMemory> {
+    append_rounded(out, draft.plain_header(), draft.payload).map_err(|_| NoMemory)
 }

@@ -1,6 +1,45 @@
 //! Bytes that are written where they will lie.
 
-use crate::words::NoMemory;
+use crate::words::{NoMemory, copy};
+
+/// Appends words and bytes behind them, and zeros up to a multiple of 8.
+///
+/// # Errors
+/// There is no memory: nothing was appended.
+#[inline(always)]
+pub fn append_rounded<const N: usize>(
+    out: &mut Vec<u8>,
+    words: [u64; N],
+    bytes: &[u8],
+) -> Result<(), NoMemory> {
+    let before = out.len();
+    let size = (8 * N + bytes.len() + 7) & !7;
+    if out.capacity() - before < size {
+        out.try_reserve(size).map_err(|_| NoMemory)?;
+    }
+    let start = out.as_mut_ptr().wrapping_add(before);
+    let behind = start.wrapping_add(8 * N);
+    if size > 8 * N {
+        // SAFETY: the last 8 of `size` bytes, which the capacity has room for; a packed word may
+        // lie anywhere.
+        unsafe {
+            start
+                .wrapping_add(size - 8)
+                .cast::<u64>()
+                .write_unaligned(0)
+        };
+    }
+    for (index, word) in words.into_iter().enumerate() {
+        let at = start.wrapping_add(8 * index).cast::<u64>();
+        // SAFETY: within the first `8 * N` bytes, as above.
+        unsafe { at.write_unaligned(word.to_le()) };
+    }
+    // SAFETY: room for the bytes is behind the words; a slice cannot lie in spare capacity.
+    unsafe { copy(bytes.as_ptr(), behind, bytes.len()) };
+    // SAFETY: words and bytes were written, and so was what is behind them: part of the last word.
+    unsafe { out.set_len(before + size) };
+    Ok(())
+}
 
 /// Room behind the end of a vector. As `N` is known, what is stored there needs neither call nor
 /// check.
@@ -48,6 +87,25 @@ impl<'a, const N: usize> Behind<'a, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_and_bytes_are_rounded_up_by_zeros() {
+        let source: Vec<u8> = (0..200).map(|byte| byte ^ 0x5a).collect();
+        for size in 0..=200 {
+            let mut bytes = Vec::with_capacity(400);
+            bytes.resize(400, 0xee);
+            bytes.truncate(3);
+            append_rounded(&mut bytes, [1, 2], &source[..size]).unwrap();
+            append_rounded(&mut bytes, [], &source[..size]).unwrap();
+            let mut expected = vec![0xee; 3];
+            expected.extend([1u64.to_le_bytes(), 2u64.to_le_bytes()].as_flattened());
+            for _ in 0..2 {
+                expected.extend(&source[..size]);
+                expected.resize((expected.len() - 3).next_multiple_of(8) + 3, 0);
+            }
+            assert_eq!(bytes, expected, "{size}");
+        }
+    }
 
     #[test]
     fn only_what_counts_is_appended() {

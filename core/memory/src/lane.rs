@@ -394,6 +394,50 @@ impl<W: Words> Producer<W> {
         true
     }
 
+    /// As [`try_plain`](Self::try_plain) for one after the other, until one needs more; how many.
+    /// None of a lane that has a label.
+    #[inline(always)]
+    pub fn try_plains<'p>(
+        &mut self,
+        plains: impl Iterator<Item = Plain<'p>>,
+        subscription: u32,
+    ) -> usize {
+        if self.is_labelled {
+            return 0;
+        }
+        let (mask, half) = (self.mask, self.half);
+        // In registers: the compiler must think that each record may change what we own.
+        let (mut tail, mut free_end) = (self.tail, self.free_end);
+        let mut count = 0;
+        for plain in plains {
+            let length = plain.length(false);
+            let step = (length as u64 + 7) & !7;
+            if step > half || tail + step > free_end {
+                self.tail = tail;
+                if !self.make_way(step) {
+                    break;
+                }
+                (tail, free_end) = (self.tail, self.free_end);
+            }
+            // SAFETY: `[tail, tail + step)` is free and contiguous: checked above or by `make_way`.
+            unsafe {
+                record::encode_plain(
+                    &self.link.words,
+                    (tail & mask) as usize,
+                    length,
+                    &plain,
+                    subscription,
+                    false,
+                );
+            }
+            tail += step;
+            count += 1;
+        }
+        self.tail = tail;
+        self.pushed += count;
+        count as usize
+    }
+
     /// Looks at the reader's progress and fills the rest of the ring if the record does not fit
     /// there. False: the lane must grow, or is full, or a loss has to be told.
     #[cold]

@@ -244,6 +244,27 @@ impl Pair {
         true
     }
 
+    /// Writes as many of some plain records as have room at once.
+    fn push_row(&mut self, random: &mut Random, size_max: u64) {
+        let mut row: Vec<Sent> = (0..random.below(20))
+            .map(|_| Sent::random(random, size_max))
+            .filter(|sent| sent.plain().is_some() && sent.flags & flag::MORE == 0)
+            .collect();
+        let subscription = random.word() as u32;
+        for sent in &mut row {
+            sent.subscription = subscription;
+        }
+        let plains = row.iter().filter_map(Sent::plain);
+        let count = self.producer.try_plains(plains, subscription);
+        if count > 0 {
+            self.producer.publish();
+        }
+        if self.is_labelled || self.lost > 0 {
+            assert_eq!(count, 0, "neither a label nor a loss is told");
+        }
+        self.waiting.extend(row.into_iter().take(count));
+    }
+
     /// Takes up to `count` records and checks each.
     fn take(&mut self, count: u64) {
         for _ in 0..count {
@@ -291,10 +312,11 @@ fn random_records_come_out_whole_once_and_in_order() {
         };
         for _ in 0..400 {
             match random.below(8) {
-                0..4 => {
+                0..3 => {
                     let sent = Sent::random(random, size_max);
                     let _ = pair.push(random, sent);
                 }
+                3 => pair.push_row(random, size_max),
                 4..6 => {
                     let count = 1 + random.below(20);
                     pair.take(count);

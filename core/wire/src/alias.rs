@@ -53,6 +53,12 @@ impl<T> Aliases<T> {
         }
     }
 
+    /// As [`get`](Self::get), to look at.
+    #[inline(always)]
+    pub fn find(&self, alias: u32) -> Option<&Entry<T>> {
+        self.entries.get(alias as usize)?.as_ref()
+    }
+
     /// Carries out an ALIAS for a `subject`: `value` is called unless it is empty, which forgets
     /// the alias. Gives what the number stood for before.
     pub fn define(

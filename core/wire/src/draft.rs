@@ -206,6 +206,22 @@ impl<'a> Draft<'a> {
         Some(size)
     }
 
+    /// The header of a frame without words and texts: behind it are the payload and zeros up to a
+    /// multiple of 8.
+    #[inline(always)]
+    pub fn plain_header(&self) -> [u64; 2] {
+        debug_assert!(words_bytes(self.flags()) == 0 && self.text.is_empty());
+        [self.head(), self.numbers]
+    }
+
+    #[inline(always)]
+    fn head(&self) -> u64 {
+        self.length() as u64
+            | (self.kind as u64) << 32
+            | u64::from(self.code) << 40
+            | u64::from(self.flags()) << 48
+    }
+
     #[inline(always)]
     fn put(&self, out: &mut impl Sink) {
         debug_assert!(self.reply_to.len() <= SUBJECT_BYTES_MAX);
@@ -213,11 +229,7 @@ impl<'a> Draft<'a> {
         debug_assert!(self.headers.len() <= HEADERS_BYTES_MAX);
         debug_assert!(self.text.len() <= SUBJECT_BYTES_MAX);
         let (flags, length) = (self.flags(), self.length());
-        let head = length as u64
-            | (self.kind as u64) << 32
-            | u64::from(self.code) << 40
-            | u64::from(flags) << 48;
-        let header = u128::from(head) | u128::from(self.numbers) << 64;
+        let header = u128::from(self.head()) | u128::from(self.numbers) << 64;
         out.put(&header.to_le_bytes());
         if words_bytes(flags) > 0 {
             self.put_words(out);

@@ -32,6 +32,44 @@ pub struct Plain<'a> {
     pub size: usize,
 }
 
+/// A reply to an asker that has nothing but a status and a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainReply<'a> {
+    /// Which request it answers.
+    pub correlation: u32,
+    /// Its status.
+    pub status: u8,
+    /// Its payload, which is not empty if the status is not 0: that would be the server's word.
+    pub payload: &'a [u8],
+}
+
+/// A question to a responder that has nothing but a subject, a token and a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainQuestion<'a> {
+    /// The number of its subject.
+    pub alias: u32,
+    /// Where the answer goes.
+    pub token: u64,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// What plain frames in a row have in common, most of the time: it is looked at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    /// 0: that of none.
+    head: u64,
+    length: usize,
+    size: usize,
+}
+
+/// Kind and flags of plain frames, as the upper half of a frame's first word has them.
+const REPLY: u32 = Kind::Reply as u32;
+/// See [`REPLY`].
+const QUESTION: u32 = Kind::Request as u32 | ((flag::ALIAS | flag::TOKEN) as u32) << 16;
+/// The byte between them: status or priority.
+const CODE: u32 = 0xff00;
+
 /// Takes the whole frames off the front of bytes that a ready connection has received.
 ///
 /// ```
@@ -152,6 +190,74 @@ impl<'a> Frames<'a> {
             };
             return Ok(frame);
         }
+    }
+
+    /// The kind of the next frame; `None`: it has none, or has not come.
+    #[inline(always)]
+    pub fn kind(&self) -> Option<Kind> {
+        let header = self.rest.first_chunk::<HEADER_BYTES>()?;
+        Kind::of(header[4])
+    }
+
+    /// The next frame of a client, if it is a plain reply; `None`: it is another one, or not whole,
+    /// or wrong, which [`next_frame`](Self::next_frame) tells. `shape` is that of the one before.
+    #[inline(always)]
+    pub fn next_plain_reply(&mut self, shape: &mut Shape) -> Option<PlainReply<'a>> {
+        let (head, numbers) = split(self.rest.first_chunk()?);
+        if head != shape.head {
+            *shape = self.shape(head, REPLY, 0)?;
+        }
+        let (frame, rest) = self.rest.split_at_checked(shape.size)?;
+        if numbers >> 32 != 0 {
+            return None;
+        }
+        self.rest = rest;
+        Some(PlainReply {
+            correlation: numbers as u32,
+            status: (head >> 40) as u8,
+            payload: frame.get(HEADER_BYTES..shape.length)?,
+        })
+    }
+
+    /// The next frame of a client, if it is a plain question to this subscription; else as
+    /// [`next_plain_reply`](Self::next_plain_reply).
+    #[inline(always)]
+    pub fn next_plain_question(
+        &mut self,
+        shape: &mut Shape,
+        subscription: u32,
+    ) -> Option<PlainQuestion<'a>> {
+        let (head, numbers) = split(self.rest.first_chunk()?);
+        if head != shape.head {
+            *shape = self.shape(head, QUESTION, 8)?;
+        }
+        let (frame, rest) = self.rest.split_at_checked(shape.size)?;
+        if numbers as u32 != subscription {
+            return None;
+        }
+        let (token, payload) = frame.get(HEADER_BYTES..shape.length)?.split_first_chunk()?;
+        self.rest = rest;
+        Some(PlainQuestion {
+            alias: (numbers >> 32) as u32,
+            token: u64::from_le_bytes(*token),
+            payload,
+        })
+    }
+
+    /// The shape of a frame of this kind, which has so many bytes of words; `None`: it is none, or
+    /// a wrong one, or a reply that is the server's word.
+    #[inline(never)]
+    fn shape(&self, head: u64, kind: u32, words: u32) -> Option<Shape> {
+        let (length, code) = (head as u32, (head >> 32) as u32);
+        let least = HEADER_BYTES as u32 + words;
+        let is_word = code & CODE != 0 && length == least;
+        let is_plain = code & !CODE == kind && !(kind == REPLY && is_word);
+        let is_fine = (least..=self.frame_max).contains(&length);
+        (is_plain && is_fine).then_some(Shape {
+            head,
+            length: length as usize,
+            size: round_up(length as usize),
+        })
     }
 
     /// Takes a message; `None`: not all of it is there.

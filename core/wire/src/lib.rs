@@ -39,7 +39,7 @@ pub use credit::{Receiving, Sending};
 pub use draft::{Draft, SHORT_BYTES, Subject, append_readdressed};
 pub use fault::{Fault, Reason};
 pub use field::Field;
-pub use frames::{Frame, Frames, Plain};
+pub use frames::{Frame, Frames, Plain, PlainQuestion, PlainReply, Shape};
 pub use handshake::{Agreement, Hello, Limits, Welcome};
 pub use kind::{Kind, Side, State};
 pub use message::Message;

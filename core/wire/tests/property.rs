@@ -6,8 +6,8 @@ use fastmq_wire::field::Field;
 use fastmq_wire::handshake::{Answer, capability, read_hello, read_welcome};
 use fastmq_wire::message::Many;
 use fastmq_wire::{
-    Agreement, Draft, Frame, Frames, Hello, Kind, Limits, Message, Plain, Sending, Side, Subject,
-    Welcome, round_up,
+    Agreement, Draft, Frame, Frames, Hello, Kind, Limits, Message, Plain, Sending, Shape, Side,
+    Subject, Welcome, round_up,
 };
 use proptest::prelude::*;
 
@@ -251,7 +251,105 @@ fn decode_first(data: &[u8]) {
     }
 }
 
+/// A frame for a client that is plain most of the time: a reply or a question.
+fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
+    let numbers = (any::<bool>(), 0..3_u32, any::<u64>(), 0..5_usize);
+    (numbers, 0..12_u8).prop_map(|((is_reply, first, token, size), unusual)| {
+        let payload = &[7; 40][..[0, 1, 8, 16, 40][size]];
+        let mut draft = match is_reply {
+            true => Draft::answer(first, u32::from(unusual == 0), 0, payload),
+            false => Draft::question(first, Subject::Alias(first), token, payload),
+        };
+        match unusual {
+            1 => draft.is_more = is_reply,
+            2 => draft.headers = b"1234",
+            3 if !is_reply => draft.ttl_ns = Some(token),
+            4 | 5 if is_reply => draft = Draft::answer(first, 0, unusual, payload),
+            6 => draft = Draft::message(first, Subject::Alias(first), payload),
+            _ => {}
+        }
+        let mut frame = Vec::new();
+        draft.append(&mut frame).unwrap();
+        frame
+    })
+}
+
+/// What a message says that may be plain.
+fn plain_words(message: &Message<'_>) -> (u32, u8, u64, Option<u32>, Vec<u8>) {
+    let token = if message.alias().is_some() {
+        message.token()
+    } else {
+        0
+    };
+    let (first, status) = (message.correlation(), message.status());
+    (
+        first,
+        status,
+        token,
+        message.alias(),
+        message.payload().to_vec(),
+    )
+}
+
 proptest! {
+    /// Plain frames are those that the long way shows with nothing else in them, and nothing is
+    /// left out or taken twice where both ways are gone in turns.
+    #[test]
+    fn plain_frames_are_what_the_long_way_shows(
+        all in prop::collection::vec(nearly_plain(), 0..60),
+        cut in any::<prop::sample::Index>(),
+        small in any::<bool>(),
+    ) {
+        let mut batch = all.concat();
+        batch.truncate(cut.index(batch.len() + 1));
+        let frame_max = if small { 40 } else { FRAME_MAX };
+        let mut slow = Frames::new(&batch, Side::Client, frame_max);
+        let mut fast = slow.clone();
+        let mut plain = 0;
+        loop {
+            let before = fast.clone();
+            let mut shapes = (Shape::default(), Shape::default());
+            while let Some(reply) = fast.next_plain_reply(&mut shapes.0) {
+                let Ok(Some(Frame::Reply(message))) = slow.next_frame() else {
+                    panic!("no reply");
+                };
+                let seen = (reply.correlation, reply.status, 0, None, reply.payload.to_vec());
+                prop_assert_eq!(seen, plain_words(&message));
+                prop_assert_eq!((message.flags(), message.responder()), (0, 0));
+                prop_assert!(message.status() == 0 || !message.payload().is_empty());
+                plain += 1;
+            }
+            while let Some(question) = fast.next_plain_question(&mut shapes.1, 1) {
+                let Ok(Some(Frame::Request(message))) = slow.next_frame() else {
+                    panic!("no question");
+                };
+                let alias = Some(question.alias);
+                let seen = (1, 0, question.token, alias, question.payload.to_vec());
+                prop_assert_eq!(seen, plain_words(&message));
+                plain += 1;
+            }
+            prop_assert_eq!(fast.consumed(), slow.consumed());
+            if fast.consumed() > before.consumed() {
+                continue;
+            }
+            let (left, right) = (fast.next_frame(), slow.next_frame());
+            prop_assert_eq!(format!("{left:?}"), format!("{right:?}"));
+            match left {
+                // The usual ones have been taken.
+                Ok(Some(Frame::Reply(message))) => prop_assert!(
+                    message.flags() != 0
+                        || message.responder() != 0
+                        || message.status() != 0 && message.payload().is_empty()
+                ),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        if cut.index(batch.len() + 1) == batch.len() && all.len() > 50 && !small {
+            prop_assert!(plain > 0, "none of {} was plain", all.len());
+        }
+    }
+
     #[test]
     fn a_message_is_read_as_it_was_written(all in prop::collection::vec(said(), 1..8)) {
         for side in [Side::Server, Side::Client] {

@@ -25,6 +25,7 @@ use crate::route::{Group, LaneTarget};
 use crate::subscription::Target;
 use crate::writer::Writer;
 
+use super::run::Asked;
 use super::uplink::Uplink;
 
 /// Pause before a full queue is tried again where nobody calls when it has room.
@@ -169,22 +170,79 @@ impl Deliveries {
         Ok(Taken::Held)
     }
 
-    /// Whether deliveries for this subscription may go where the last one went.
+    /// The subscription whose deliveries may go where the last one went.
     #[inline(always)]
-    pub(super) fn goes_on(&self, subscription: u32) -> bool {
-        matches!(&self.last, Some(last) if last.id == subscription)
+    pub(super) fn last_subscription(&self) -> Option<u32> {
+        self.last.as_ref().map(|last| last.id)
     }
 
-    /// Writes usual deliveries where the last one went, until one needs more; how many. Requests
-    /// have tokens of ours.
+    /// Writes usual messages where the last one went, until one needs more; how many.
     #[inline(always)]
     pub(super) fn put(
         &self,
         writer: &Writer,
-        aliases: &mut Aliases<Box<[u8]>>,
+        aliases: &Aliases<Box<[u8]>>,
         messages: &[Option<Message<'_>>],
-        (kind, tokens): (Kind, &[u64]),
     ) -> usize {
+        self.put_by(writer, |lane, last| {
+            let mut count = 0;
+            for message in messages.iter().flatten() {
+                let Some(entry) = aliases.find(message.alias().unwrap_or(u32::MAX)) else {
+                    break;
+                };
+                let named = (&*entry.value, entry.publisher);
+                if message.subscription() != last.id
+                    || message.payload().len() > writer.usual_bytes
+                    || !put_message(lane, message, named)
+                {
+                    break;
+                }
+                count += 1;
+            }
+            count
+        })
+    }
+
+    /// As [`put`](Self::put), of questions to the same subscription.
+    #[inline(always)]
+    pub(super) fn put_questions(
+        &self,
+        writer: &Writer,
+        aliases: &Aliases<Box<[u8]>>,
+        questions: &[Asked<'_>],
+    ) -> usize {
+        self.put_by(writer, |lane, last| {
+            let mut count = 0;
+            for row in questions.chunk_by(|asked, next| asked.alias == next.alias) {
+                let alias = row.first().map_or(u32::MAX, |asked| asked.alias);
+                let Some(entry) = aliases.find(alias) else {
+                    break;
+                };
+                let subject = &*entry.value;
+                let plains = row.iter().map_while(|asked| {
+                    let is_usual = asked.token != 0 && asked.payload.len() <= writer.usual_bytes;
+                    is_usual.then_some(Plain {
+                        kind: Kind::Request,
+                        flags: flag::TOKEN,
+                        status: 0,
+                        word: asked.token,
+                        subject,
+                        payload: asked.payload,
+                    })
+                });
+                let written = lane.try_plains_quiet(plains, last.id);
+                count += written;
+                if written < row.len() {
+                    break;
+                }
+            }
+            count
+        })
+    }
+
+    /// Has something written where the last delivery went, and then shown; how many.
+    #[inline(always)]
+    fn put_by(&self, writer: &Writer, put: impl FnOnce(&mut LaneWriter, &Last) -> usize) -> usize {
         let Some(last) = &self.last else { return 0 };
         let mut lanes = writer.lanes.borrow_mut();
         // A lane whose queue was closed gives its place to another one.
@@ -192,24 +250,7 @@ impl Deliveries {
         let Some(lane) = lane.filter(|lane| lane.place.id() == last.place) else {
             return 0;
         };
-        let mut count = 0;
-        for (message, token) in messages.iter().flatten().zip(tokens) {
-            let Ok(entry) = aliases.get(message.alias().unwrap_or(u32::MAX)) else {
-                break;
-            };
-            if message.payload().len() > writer.usual_bytes {
-                break;
-            }
-            let named = (&*entry.value, entry.publisher);
-            let is_written = match kind {
-                Kind::Request => put_request(&mut lane.writer, message, *token, named),
-                _ => put_message(&mut lane.writer, message, named),
-            };
-            if !is_written {
-                break;
-            }
-            count += 1;
-        }
+        let count = put(&mut lane.writer, last);
         if count > 0 && lane.writer.publish().is_err() {
             drop(lanes);
             writer.empty_closed(last.lane);
@@ -361,20 +402,6 @@ fn give_token(uplink: &Uplink, message: &Message<'_>) -> Option<u64> {
         state.streams.offer(theirs, token, many.credit, oldest);
     }
     Some(token)
-}
-
-/// Writes a request without showing it; false: it has done nothing.
-#[inline(always)]
-fn put_request(lane: &mut LaneWriter, message: &Message<'_>, token: u64, named: Named<'_>) -> bool {
-    let plain = Plain {
-        kind: Kind::Request,
-        flags: flag::TOKEN,
-        status: 0,
-        word: token,
-        subject: named.0,
-        payload: message.payload(),
-    };
-    token != 0 && lane.try_plain_quiet(&plain, message.subscription())
 }
 
 /// Writes a message without showing it; false: it has done nothing.

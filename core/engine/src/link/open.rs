@@ -175,6 +175,21 @@ impl Open {
         !given_up.new.is_empty() || !given_up.wanted.is_empty()
     }
 
+    /// As [`take`](Self::take), of many; 0: none has this number.
+    #[inline(always)]
+    pub(super) fn taking(&mut self) -> impl FnMut(u32) -> u64 {
+        let mask = self.mask();
+        let (slots, count) = (&mut *self.slots, &mut self.count);
+        move |number| match slots.get_mut(number as usize & mask) {
+            Some(slot) if slot.number == number && number != 0 => {
+                slot.number = 0;
+                *count -= 1;
+                slot.token
+            }
+            _ => 0,
+        }
+    }
+
     /// Takes all that are open. Later ones have other numbers.
     pub(super) fn take_all(&mut self) -> Self {
         let last = self.last;

@@ -257,21 +257,18 @@ impl Remote {
 
     /// Asks with a payload, if the subject has a number and there is room; false: it has done
     /// nothing.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn request_usual(&self, payload: &[u8], token: u64) -> bool {
         let (uplink, known) = (&*self.uplink, self.known.get());
         if uplink.is_here() {
             return false;
         }
         let mut state = uplink.state();
-        if !state.is_current(known) || known.publisher != 0 || !state.asked.reserve() {
+        if !state.is_current(known) || known.publisher != 0 {
             return false;
         }
         let before = state.out.len();
-        let number = state.asked.put(token);
-        let sent = Draft::request(number, Subject::Alias(known.alias), payload);
-        if state.append(&sent).is_err() {
-            let _not_sent = state.asked.take(number);
+        if !state.ask(known.alias, payload, token) {
             return false;
         }
         uplink.requested(state, before);

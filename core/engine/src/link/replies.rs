@@ -4,38 +4,75 @@ use std::sync::atomic::Ordering;
 
 use fastmq_memory::Kind as RecordKind;
 use fastmq_memory::record::flag;
-use fastmq_wire::Message;
+use fastmq_wire::{Frames, Message, Shape};
 
+use crate::answers::Answer;
 use crate::error::Status;
 use crate::survey::LEG;
 
-use super::run::RUN_MAX;
 use super::session::Session;
 
+/// Replies that are handed over at a time.
+const ROW_MAX: usize = 64;
+const NONE: Answer<'_> = Answer {
+    token: 0,
+    status: 0,
+    payload: &[],
+};
+
 impl Session {
-    /// Hands replies over that came one behind the other.
+    /// Hands over the plain replies that come next, one behind the other; false: there is none.
     #[inline(never)]
-    pub(super) fn answer(&mut self, replies: &[Option<Message<'_>>]) {
-        let mut tokens = [0; RUN_MAX];
+    pub(super) fn take_replies(&mut self, frames: &mut Frames<'_>) -> bool {
+        let (mut ahead, mut shape) = (frames.clone(), Shape::default());
+        let Some(mut reply) = ahead.next_plain_reply(&mut shape) else {
+            return false;
+        };
+        let mut row = [NONE; ROW_MAX];
+        let mut count = 0;
         let mut state = self.uplink.state();
-        for (token, reply) in tokens.iter_mut().zip(replies.iter().flatten()) {
-            *token = state.asked.take(reply.correlation()).unwrap_or(0);
-        }
-        drop(state);
-        let mut answers = tokens.iter().copied().zip(replies.iter().flatten());
-        loop {
-            answers = self.writer.answer_run(answers);
-            let Some((token, reply)) = answers.next() else {
-                return;
-            };
-            let status = u32::from(reply.status());
-            if token as u32 & LEG != 0 {
-                self.end_many(token, status, reply.payload());
-            } else if token != 0 {
-                self.answer_first(token, status, reply.payload(), &[]);
-            } else {
-                self.note_late(reply);
+        {
+            let mut take = state.asked.taking();
+            for place in &mut row {
+                *place = Answer {
+                    token: take(reply.correlation),
+                    status: reply.status,
+                    payload: reply.payload,
+                };
+                count += 1;
+                if count < ROW_MAX
+                    && let Some(next) = ahead.next_plain_reply(&mut shape)
+                {
+                    reply = next;
+                } else {
+                    break;
+                }
             }
+        }
+        *frames = ahead;
+        drop(state);
+        let mut answers = row.get(..count).unwrap_or_default();
+        loop {
+            let written = self.writer.answer_row(answers);
+            let left = answers.get(written..).unwrap_or_default();
+            let Some((answer, rest)) = left.split_first() else {
+                return true;
+            };
+            self.answer_otherwise(answer);
+            answers = rest;
+        }
+    }
+
+    /// Hands over what needs more than a record in a queue that is known.
+    #[cold]
+    fn answer_otherwise(&mut self, answer: &Answer<'_>) {
+        let (token, status) = (answer.token, u32::from(answer.status));
+        if token as u32 & LEG != 0 {
+            self.end_many(token, status, answer.payload);
+        } else if token != 0 {
+            self.answer_first(token, status, answer.payload, &[]);
+        } else {
+            self.count_late(1);
         }
     }
 
@@ -68,8 +105,12 @@ impl Session {
     /// Its request was given up, or asked for no more.
     #[cold]
     fn note_late(&self, reply: &Message<'_>) {
+        self.count_late(u64::from(!is_fate(reply)));
+    }
+
+    fn count_late(&self, count: u64) {
         let late_answers = &self.writer.broker().late_answers;
-        late_answers.fetch_add(u64::from(!is_fate(reply)), Ordering::Relaxed);
+        late_answers.fetch_add(count, Ordering::Relaxed);
     }
 
     #[cold]

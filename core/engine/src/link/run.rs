@@ -1,11 +1,11 @@
-//! Frames in a row that are dealt with together: usual ones of one kind, for one subscription. And
-//! deliveries that are dealt with by themselves.
+//! Frames in a row that are dealt with together: usual messages for one subscription, and questions
+//! to one. And deliveries that are dealt with by themselves.
 
 use std::sync::atomic::Ordering;
 
 use fastmq_memory::Kind as RecordKind;
 use fastmq_wire::message::flag;
-use fastmq_wire::{ControlDraft, Frame, Kind, Message, State as Life, round_up};
+use fastmq_wire::{ControlDraft, Frames, Kind, Message, Shape, State as Life, round_up};
 
 use crate::error::{Fault, Status};
 
@@ -13,59 +13,32 @@ use super::deliver::Taken;
 use super::session::{Ending, Session, ended};
 
 /// Frames that are dealt with at a time.
-pub(super) const RUN_MAX: usize = 32;
+const RUN_MAX: usize = 32;
 
 /// Flags of a delivery that needs no more than a record in its queue.
 const MESSAGE_FLAGS: u16 = flag::ALIAS | flag::SEQUENCE | flag::PUBLISHER | flag::TIMESTAMP;
-const REQUEST_FLAGS: u16 = flag::ALIAS | flag::TOKEN;
 
-/// The frames.
+/// The messages of a row.
 pub(super) struct Run<'a> {
     messages: [Option<Message<'a>>; RUN_MAX],
     count: usize,
-    way: Way,
+    subscription: u32,
 }
 
-/// What frames of one run have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Way(u64);
-
-impl Way {
-    const REPLIES: Self = Self::of(Kind::Reply, 0);
-
-    #[inline(always)]
-    const fn of(kind: Kind, subscription: u32) -> Self {
-        Self((kind as u64) << 32 | subscription as u64)
-    }
+/// A question of a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// Ours; 0: there was no memory for one, and the request is answered BUSY.
+    pub(super) token: u64,
+    pub(super) alias: u32,
+    pub(super) payload: &'a [u8],
 }
 
-/// A frame with nothing unusual about it.
+/// Whether there is nothing unusual about a message.
 #[inline(always)]
-pub(super) fn usual<'f, 'a>(frame: &'f Frame<'a>) -> Option<(Way, &'f Message<'a>)> {
-    match frame {
-        Frame::Reply(reply) => {
-            let is_word = reply.status() != 0 && reply.payload().is_empty();
-            // One that says who answers may be of a request for many.
-            if reply.flags() != 0 || reply.responder() != 0 || is_word {
-                return None;
-            }
-            Some((Way::REPLIES, reply))
-        }
-        Frame::Request(request) => {
-            if request.flags() != REQUEST_FLAGS {
-                return None;
-            }
-            Some((Way::of(Kind::Request, request.subscription()), request))
-        }
-        Frame::Message(message) => {
-            let flags = message.flags();
-            if flags & !MESSAGE_FLAGS != 0 || flags & flag::ALIAS == 0 {
-                return None;
-            }
-            Some((Way::of(Kind::Message, message.subscription()), message))
-        }
-        Frame::Control(_) => None,
-    }
+pub(super) fn is_usual(message: &Message<'_>) -> bool {
+    let flags = message.flags();
+    flags & !MESSAGE_FLAGS == 0 && flags & flag::ALIAS != 0
 }
 
 impl<'a> Run<'a> {
@@ -74,20 +47,20 @@ impl<'a> Run<'a> {
         Self {
             messages: [None; RUN_MAX],
             count: 0,
-            way: Way::REPLIES,
+            subscription: 0,
         }
     }
 
     /// Whether one more may be added.
     #[inline(always)]
-    pub(super) fn takes(&self, way: Way) -> bool {
-        self.way == way && self.count < RUN_MAX
+    pub(super) fn takes(&self, subscription: u32) -> bool {
+        self.subscription == subscription && self.count < RUN_MAX
     }
 
     /// Begins one that was ended.
     #[inline(always)]
-    pub(super) fn begin(&mut self, way: Way) {
-        self.way = way;
+    pub(super) fn begin(&mut self, subscription: u32) {
+        self.subscription = subscription;
     }
 
     #[inline(always)]
@@ -100,20 +73,13 @@ impl<'a> Run<'a> {
 }
 
 impl Session {
-    /// Deals with the frames of a run, if there are any.
+    /// Deals with the messages of a run, if there are any.
     #[inline(always)]
     pub(super) fn end_run(&mut self, run: &mut Run<'_>, now_ns: u64) -> Result<(), Ending> {
         let count = std::mem::take(&mut run.count);
         match run.messages.get(..count) {
             None | Some([]) => Ok(()),
-            Some(messages) if run.way == Way::REPLIES => {
-                self.answer(messages);
-                Ok(())
-            }
-            Some(messages) => match run.way.0 >> 32 == Kind::Request as u64 {
-                true => self.deliver(messages, RecordKind::Request, now_ns),
-                false => self.deliver(messages, RecordKind::Message, now_ns),
-            },
+            Some(messages) => self.deliver(messages, now_ns),
         }
     }
 
@@ -172,50 +138,101 @@ impl Session {
     }
 
     #[inline(never)]
-    fn deliver(
-        &mut self,
-        messages: &[Option<Message<'_>>],
-        kind: RecordKind,
-        now_ns: u64,
-    ) -> Result<(), Ending> {
-        let count = self.put(messages, kind)?;
+    fn deliver(&mut self, messages: &[Option<Message<'_>>], now_ns: u64) -> Result<(), Ending> {
+        let count = self.put(messages)?;
         for message in messages.iter().skip(count).flatten() {
-            self.on_delivery(message, kind, now_ns)?;
+            self.on_delivery(message, RecordKind::Message, now_ns)?;
         }
         Ok(())
     }
 
     /// Writes those at the front that go where the last ones went; how many.
     #[inline(always)]
-    fn put(&mut self, messages: &[Option<Message<'_>>], kind: RecordKind) -> Result<usize, Ending> {
-        let is_known = |message: &&Message<'_>| self.deliveries.goes_on(message.subscription());
-        let Some(_) = messages.iter().flatten().next().filter(is_known) else {
-            return Ok(0);
-        };
-        let mut tokens = [0; RUN_MAX];
-        if kind == RecordKind::Request {
-            let mut state = self.uplink.state();
-            for (token, message) in tokens.iter_mut().zip(messages.iter().flatten()) {
-                // Without memory: none, and the request is answered BUSY.
-                *token = state.tokens.give(message.token()).unwrap_or(0);
-            }
-        }
+    fn put(&mut self, messages: &[Option<Message<'_>>]) -> Result<usize, Ending> {
         let (writer, aliases) = (&self.writer, &mut self.aliases);
-        let count = self
-            .deliveries
-            .put(writer, aliases, messages, (kind, &tokens));
-        if kind == RecordKind::Request && count < messages.len() {
-            let mut state = self.uplink.state();
-            for token in tokens.iter().take(messages.len()).skip(count) {
-                let _unused = state.tokens.take(*token);
-            }
-        }
+        let count = self.deliveries.put(writer, aliases, messages);
         let sizes = messages.iter().take(count).flatten();
         let size = sizes.map(|message| round_up(message.bytes().len())).sum();
+        self.took(size)?;
+        Ok(count)
+    }
+
+    /// Deliveries of so many bytes have come and are done with.
+    #[inline(always)]
+    fn took(&mut self, size: usize) -> Result<(), Ending> {
         if let Err(fault) = self.receiving.receive(size) {
             return Err(self.refuse(&fault));
         }
         self.finish(size);
-        Ok(count)
+        Ok(())
+    }
+
+    /// Takes the plain questions that come next, if they go where the last delivery went; false:
+    /// there is none. The first that needs more than a record goes the long way, and so do those
+    /// behind it.
+    #[inline(never)]
+    pub(super) fn take_questions(
+        &mut self,
+        frames: &mut Frames<'_>,
+        now_ns: u64,
+    ) -> Result<bool, Ending> {
+        let Some(subscription) = self.deliveries.last_subscription() else {
+            return Ok(false);
+        };
+        let (mut ahead, mut shape) = (frames.clone(), Shape::default());
+        let Some(mut question) = ahead.next_plain_question(&mut shape, subscription) else {
+            return Ok(false);
+        };
+        let mut row = [NONE; RUN_MAX];
+        let mut count = 0;
+        let mut state = self.uplink.state();
+        for place in &mut row {
+            *place = Asked {
+                token: state.tokens.give(question.token).unwrap_or(0),
+                alias: question.alias,
+                payload: question.payload,
+            };
+            count += 1;
+            if count < RUN_MAX
+                && let Some(next) = ahead.next_plain_question(&mut shape, subscription)
+            {
+                question = next;
+            } else {
+                break;
+            }
+        }
+        drop(state);
+        let row = row.get(..count).unwrap_or_default();
+        let (writer, aliases) = (&self.writer, &mut self.aliases);
+        let written = self.deliveries.put_questions(writer, aliases, row);
+        let left = row.get(written..).unwrap_or_default();
+        let start = frames.consumed();
+        if left.is_empty() {
+            *frames = ahead;
+            self.took(frames.consumed() - start)?;
+            return Ok(true);
+        }
+        let mut state = self.uplink.state();
+        for asked in left {
+            let _unused = state.tokens.take(asked.token);
+        }
+        drop(state);
+        for _ in 0..written {
+            let _written = frames.next_plain_question(&mut shape, subscription);
+        }
+        self.took(frames.consumed() - start)?;
+        for _ in left {
+            if let Ok(Some(frame)) = frames.next_frame() {
+                self.on_frame(&frame, now_ns)?;
+            }
+        }
+        Ok(true)
     }
 }
+
+/// No question.
+const NONE: Asked<'_> = Asked {
+    token: 0,
+    alias: 0,
+    payload: &[],
+};

@@ -11,8 +11,8 @@ use fastmq_memory::Kind as RecordKind;
 use fastmq_wire::control::{self, write_error, write_fault};
 use fastmq_wire::handshake::{Answer, capability, read_welcome};
 use fastmq_wire::{
-    Agreement, Aliases, ControlDraft, Frame, Frames, Hello, Kind, Limits, Reason, Receiving,
-    Sending, Side, State as Life, VERSION, Welcome,
+    Agreement, Aliases, ControlDraft, Frame, Frames, HEADER_BYTES, Hello, Kind, Limits, Reason,
+    Receiving, Sending, Side, State as Life, VERSION, Welcome,
 };
 
 use crate::broker::Broker;
@@ -26,7 +26,7 @@ use super::control::{closed, said};
 use super::deliver::Deliveries;
 use super::many::HeldReplies;
 use super::names::Names;
-use super::run::{Run, usual};
+use super::run::{Run, is_usual};
 use super::state::{Phase, no_memory};
 use super::uplink::Uplink;
 use super::{ALIAS_BYTES_MAX, ALIASES_MAX, Event, HANDSHAKE_NS, PING_NS};
@@ -267,14 +267,29 @@ impl Session {
         let mut frames = Frames::new(rest, Side::Client, self.limits.frame_max);
         let mut run = Run::new();
         loop {
+            let is_row = self.life.is_listening()
+                && match frames.kind() {
+                    Some(Kind::Reply) => {
+                        self.end_run(&mut run, now_ns)?;
+                        self.take_replies(&mut frames)
+                    }
+                    Some(Kind::Request) => {
+                        self.end_run(&mut run, now_ns)?;
+                        self.take_questions(&mut frames, now_ns)?
+                    }
+                    _ => false,
+                };
+            if is_row {
+                continue;
+            }
             let next = frames.next_frame();
-            if let Ok(Some(frame)) = &next
-                && let Some((way, message)) = usual(frame)
+            if let Ok(Some(Frame::Message(message))) = &next
+                && is_usual(message)
                 && self.life.is_listening()
             {
-                if !run.takes(way) {
+                if !run.takes(message.subscription()) {
                     self.end_run(&mut run, now_ns)?;
-                    run.begin(way);
+                    run.begin(message.subscription());
                 }
                 run.add(message);
                 continue;
@@ -333,6 +348,10 @@ impl Session {
         state.has_failed = false;
         state.agreement = self.agreement;
         state.payload_max = welcome.payload_max;
+        state.plain_max = match welcome.payload_max {
+            0 => plain_max(theirs.frame_max),
+            payload_max => plain_max(theirs.frame_max).min(payload_max as usize),
+        };
         state.credit = Sending::new(theirs.credit);
         state.names = Names::new(theirs.alias_max, theirs.alias_bytes_max);
         let granted = self.receiving.granted();
@@ -371,7 +390,11 @@ impl Session {
         Ok(())
     }
 
-    fn on_frame(&mut self, frame: &Frame<'_>, now_ns: u64) -> std::result::Result<(), Ending> {
+    pub(super) fn on_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        now_ns: u64,
+    ) -> std::result::Result<(), Ending> {
         if !self.life.is_listening() {
             // Only how the other side ends is of interest.
             return match frame {
@@ -551,6 +574,11 @@ impl Session {
             }
         }
     }
+}
+
+/// Largest payload of a frame without words and texts, where frames have at most so many bytes.
+fn plain_max(frame_max: u32) -> usize {
+    (frame_max as usize & !7).saturating_sub(HEADER_BYTES)
 }
 
 fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) -> std::result::Result<(), Ending> {

@@ -54,6 +54,8 @@ pub(super) struct State {
     /// What holds for the connection.
     pub(super) agreement: Agreement,
     pub(super) payload_max: u64,
+    /// Largest payload that a frame without words and texts may have.
+    pub(super) plain_max: usize,
     pub(super) credit: Sending,
     pub(super) names: Names,
     /// Frames that wait for the socket.
@@ -128,6 +130,28 @@ impl State {
         let is_granted = self.credit.take(size);
         debug_assert!(is_granted, "it was looked at before");
         Ok(())
+    }
+
+    /// Appends a request with a payload alone, if it may be sent; false: it has done nothing.
+    #[inline(always)]
+    pub(super) fn ask(&mut self, alias: u32, payload: &[u8], token: u64) -> bool {
+        let make = |number| Draft::request(number, Subject::Alias(alias), payload);
+        let size = make(0).size();
+        if payload.len() > self.plain_max
+            || self.out.len() + size > OUTGOING_BYTES_MAX
+            || self.credit.left() < size as u64
+            || !self.asked.reserve()
+        {
+            return false;
+        }
+        let number = self.asked.put(token);
+        if frames::append_plain(&make(number), &mut self.out).is_err() {
+            let _not_sent = self.asked.take(number);
+            return false;
+        }
+        let is_granted = self.credit.take(size);
+        debug_assert!(is_granted, "it was looked at before");
+        true
     }
 
     /// Appends a message, by a number for its subject if there is one.

@@ -33,12 +33,22 @@ impl Tokens {
     #[inline(always)]
     pub(super) fn give(&mut self, token: u64) -> Option<u64> {
         let number = self.last + 1;
-        if !matches!(self.slot(number), Some(slot) if slot.number == 0) && !self.grow() {
+        match self.slot(number) {
+            Some(slot) if slot.number == 0 => *slot = Slot { number, token },
+            _ => self.give_by_growing(number, token)?,
+        }
+        self.last = number;
+        Some(OF_SERVER | number)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_by_growing(&mut self, number: u64, token: u64) -> Option<()> {
+        if !self.grow() {
             return None;
         }
         *self.slot(number)? = Slot { number, token };
-        self.last = number;
-        Some(OF_SERVER | number)
+        Some(())
     }
 
     /// The server's token, which stays what it is.
@@ -79,8 +89,6 @@ impl Tokens {
     }
 
     /// Makes a place for the next number: by more slots, as long as there may be more.
-    #[cold]
-    #[inline(never)]
     fn grow(&mut self) -> bool {
         let number = self.last + 1;
         while self.slots.len() < TOKENS_MAX {

@@ -84,6 +84,7 @@ impl Uplink {
                 theirs: Default::default(),
             },
             payload_max: 0,
+            plain_max: 0,
             credit: Sending::new(0),
             names: Names::new(0, 0),
             out: Vec::new(),
@@ -173,14 +174,14 @@ impl Uplink {
     }
 
     /// As [`Uplink::reply`], of a payload alone, if there is room; false: it has done nothing.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn reply_usual(&self, token: u64, status: u32, payload: &[u8]) -> bool {
+        let make = |theirs| Draft::reply(theirs, status as u8, payload);
+        let size = make(0).size();
         let mut state = self.state();
-        let sent = Draft::reply(0, status as u8, payload);
-        let size = sent.size();
         if size > state.agreement.theirs.frame_max as usize
             || state.out.len() + size > REPLIES_BYTES_MAX
-            || state.out.capacity() - state.out.len() < frames::room(&sent)
+            || state.out.capacity() - state.out.len() < size
         {
             return false;
         }
@@ -188,8 +189,7 @@ impl Uplink {
             return false;
         };
         state.streams.answered(theirs);
-        let sent = Draft::reply(theirs, status as u8, payload);
-        let is_sent = frames::append(&sent, &mut state.out).is_ok();
+        let is_sent = frames::append_plain(&make(theirs), &mut state.out).is_ok();
         debug_assert!(is_sent, "there was room");
         drop(state);
         self.nudge();

@@ -14,6 +14,18 @@ impl LaneWriter {
             .is_some_and(|own| own.producer.try_plain(plain, subscription))
     }
 
+    /// As [`try_plain_quiet`](Self::try_plain_quiet) for one after the other, until one needs more;
+    /// how many.
+    #[inline(always)]
+    pub fn try_plains_quiet<'p>(
+        &mut self,
+        plains: impl Iterator<Item = Plain<'p>>,
+        subscription: u32,
+    ) -> usize {
+        let own = self.own.as_mut();
+        own.map_or(0, |own| own.producer.try_plains(plains, subscription))
+    }
+
     /// Writes one plain message; the reader sees it only after [`LaneWriter::publish`].
     #[inline(always)]
     pub fn push_plain_quiet(
