@@ -2,9 +2,9 @@
 //!
 //! A thread that waits for something of the server takes the helm and runs turns itself, so that
 //! an answer passes no other thread. The link's thread rests meanwhile. It looks now and then when
-//! the last turn was, and takes the helm if that is [`REST_NS`] ago: so callbacks, signs of life,
-//! publishes that nobody flushed and other waits are served. Of a client that was opened as
-//! `polled` there is no such thread.
+//! the last turn was, and takes the helm if there was none since it looked, or for [`IDLE_NS`]: so
+//! callbacks, signs of life, publishes that nobody flushed and other waits are served. Of a client
+//! that was opened as `polled` there is no such thread.
 //!
 //! Invariant: `running` is locked by the thread that drives, for as long as it does, and by nobody
 //! else for longer than a look.
@@ -27,10 +27,12 @@ use crate::wait::{Profile, Spin};
 use super::drive::Drive;
 use super::uplink::Uplink;
 
-/// For how long nobody drives before the link's thread does.
+/// How soon the link's thread looks whether anybody drives: after twice as long each time while
+/// somebody does, as each look may take the core away from him, up to [`REST_NS_MAX`].
 const REST_NS: u64 = 500_000;
-/// How long it rests at most while somebody drives without such a pause: it rests twice as long
-/// each time, as each look may take the core away from him.
+/// For how long nobody has driven at most when it drives again; less, if it has just let go.
+const IDLE_NS: u64 = 2_000_000;
+/// See [`REST_NS`].
 const REST_NS_MAX: u64 = 8_000_000;
 /// How long a thread waits for the link's thread to let go.
 const LETTING_GO_NS: u64 = 1_000_000;
@@ -293,15 +295,17 @@ impl Uplink {
     fn rest(&self) {
         let helm = &self.helm;
         let mut rest_ns = REST_NS;
-        let mut until_ns = self.driver.monotonic_ns() + rest_ns;
+        let mut looked_ns = self.driver.monotonic_ns();
+        let mut until_ns = looked_ns + rest_ns;
         while helm.is_open() && !self.is_closing.load(Ordering::SeqCst) {
             let seen = helm.rest.load(Ordering::SeqCst);
             self.driver.park(&helm.rest, seen, until_ns);
             let now_ns = self.driver.monotonic_ns();
             let turned_ns = helm.turned_ns.load(Ordering::Relaxed);
-            if now_ns.saturating_sub(turned_ns) < REST_NS {
+            if now_ns.saturating_sub(turned_ns) < (now_ns - looked_ns).min(IDLE_NS) {
+                looked_ns = now_ns;
                 rest_ns = (2 * rest_ns).min(REST_NS_MAX);
-                until_ns = turned_ns + rest_ns;
+                until_ns = (now_ns + rest_ns).min(turned_ns + REST_NS_MAX);
                 continue;
             }
             if try_lock(&helm.running).is_some() {
