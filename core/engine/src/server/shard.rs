@@ -566,7 +566,7 @@ impl Shard {
             self.times.push(Reverse((at_ns, index, known.serial)));
             self.sweep_times();
         }
-        if is_more {
+        if is_more || is_slow && !session.is_held_up() {
             self.parts.touch(session);
         }
     }
