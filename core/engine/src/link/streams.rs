@@ -88,6 +88,9 @@ impl FarStream {
     /// Opens the stream of a request. NOT_FOUND, UNSUPPORTED, EXISTS as for any other.
     pub(crate) fn open(uplink: &Arc<Uplink>, token: u64) -> Result<(Self, Arc<Credit>)> {
         let mut state = uplink.state();
+        if state.phase != Phase::Online {
+            return Err(NOBODY);
+        }
         let Some(theirs) = state.tokens.get(token) else {
             let offers = &mut state.streams.offers.values();
             return Err(match offers.any(|offer| offer.ours == token) {
@@ -110,7 +113,7 @@ impl FarStream {
         reply.is_more = true;
         reply.headers = headers;
         let mut state = self.uplink.state();
-        if !state.streams.is_it(self.theirs, credit) {
+        if state.phase != Phase::Online || !state.streams.is_it(self.theirs, credit) {
             return Err(Error::new(&crate::reply_stream::GONE));
         }
         if reply.size() > state.agreement.theirs.frame_max as usize {

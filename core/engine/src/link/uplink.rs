@@ -179,7 +179,8 @@ impl Uplink {
         let make = |theirs| Draft::reply(theirs, status as u8, payload);
         let size = make(0).size();
         let mut state = self.state();
-        if size > state.agreement.theirs.frame_max as usize
+        if state.phase != Phase::Online
+            || size > state.agreement.theirs.frame_max as usize
             || state.out.len() + size > REPLIES_BYTES_MAX
             || state.out.capacity() - state.out.len() < size
         {
@@ -215,6 +216,10 @@ impl Uplink {
             return Err(TOKEN_UNKNOWN);
         }
         let mut state = self.state();
+        if state.phase != Phase::Online {
+            // Behind our goodbye the server reads nothing.
+            return Err(TOKEN_UNKNOWN);
+        }
         let mut sent = Draft::reply(0, status as u8, payload);
         sent.headers = headers;
         let size = sent.size();

@@ -2,8 +2,9 @@
 
 use fastmq_engine::driver::sockets::{Faults, Waited};
 use fastmq_engine::memory::Policy;
-use fastmq_engine::{Message, Options, Requester, RequesterOptions, Status};
-use fastmq_wire::{ControlDraft, Draft, Field, Kind};
+use fastmq_engine::{Message, Options, ReplyStream, Requester, RequesterOptions, Status};
+use fastmq_wire::message::Many;
+use fastmq_wire::{ControlDraft, Draft, Field, Kind, Subject};
 
 use crate::steps::*;
 use crate::world::{Told, World, options};
@@ -28,6 +29,70 @@ fn a_draining_server_that_does_not_close_is_left_after_a_time() {
         "{told:?}"
     );
     world.until("again", |world| world.peers[0].accepted == 2);
+}
+
+#[test]
+fn what_would_be_answered_behind_our_goodbye_finds_nobody() {
+    let mut world = World::connected(9);
+    let broker = world.broker.clone();
+    let asked = subscribe(&broker, "ask");
+    world.settle();
+    for token in 1..=5 {
+        let mut question = Draft::question(asked.id(), Subject::Text(b"ask"), token, b"?");
+        let both = Many {
+            answers: 0,
+            credit: 2,
+        };
+        question.many = (token >= 3).then_some(both);
+        assert!(world.peer().send(&question));
+    }
+    world.settle();
+    let tokens: Vec<u64> = take_all(&broker, queue_of(&asked))
+        .iter()
+        .map(|seen| seen.token)
+        .collect();
+    assert_eq!(tokens.len(), 5);
+    let mut stream = ReplyStream::open(&broker, tokens[2]).unwrap();
+    stream.send(b"first", b"").unwrap();
+    world.peer().manners.ignores_close = true;
+    world.peer().say(|out| {
+        let draft = ControlDraft::pair(out, Kind::Drain, 0, 0).unwrap();
+        draft.number(Field::DeadlineNs, 100 * SECOND).unwrap();
+    });
+    world.until("said goodbye", |world| world.peers[0].closes == 1);
+    client(&broker, |client| {
+        let usual = client.writer.reply(tokens[0], 0, b"late", b"");
+        check(usual, Status::NotFound);
+        let long = client
+            .writer
+            .reply(tokens[1], 0, b"late", b"\x01\0\x01\0kv");
+        check(long, Status::NotFound);
+    });
+    check(stream.send(b"second", b""), Status::Cancelled);
+    check(ReplyStream::open(&broker, tokens[3]), Status::NotFound);
+    let late = client(&broker, |client| {
+        client.writer.reply(tokens[4], 0, b"late", b"")
+    });
+    check(late, Status::NotFound);
+    world.settle();
+    assert_eq!(world.peer().streamed, [(3, b"first".to_vec())]);
+    assert_eq!(world.peer().replies, []);
+    // The stream ends with the connection, and the next one begins anew.
+    world.until("again", |world| world.peers[0].accepted == 2);
+    check(stream.end(Status::Ok), Status::Cancelled);
+    world.until("subscribed again", |world| {
+        world.peers[0].number_of("ask").is_some()
+    });
+    let question = Draft::question(asked.id(), Subject::Text(b"ask"), 6, b"?");
+    assert!(world.peer().send(&question));
+    world.settle();
+    let seen = take_all(&broker, queue_of(&asked));
+    let answered = client(&broker, |client| {
+        client.writer.reply(seen[0].token, 0, b"in time", b"")
+    });
+    answered.unwrap();
+    world.settle();
+    assert_eq!(world.peer().replies, [(6, 0, b"in time".to_vec())]);
 }
 
 #[test]
