@@ -58,9 +58,15 @@ impl Place {
         let mut now_ns = broker.driver.monotonic_ns();
         let deadline_ns = now_ns.saturating_add(timeout_ns);
         loop {
-            if let Some(mut held) = uplink.take_helm(deadline_ns) {
+            let free = uplink.try_helm();
+            let was_free = free.is_some();
+            if let Some(mut held) = free.or_else(|| uplink.take_helm(deadline_ns)) {
                 // Whoever answers can work while this thread says that it sleeps.
                 held.send_added();
+                if !was_free {
+                    // The link's thread may have taken a while to let go.
+                    now_ns = broker.driver.monotonic_ns();
+                }
                 let times = (now_ns, deadline_ns);
                 match self.drive_until(broker, &mut held, &mut guard, times, look)? {
                     Driven::Found => {
