@@ -286,8 +286,8 @@ impl Requester {
         Ok(())
     }
 
-    /// Nanoseconds until the next request in flight times out; `u64::MAX`: none will. Reads the
-    /// clock.
+    /// Nanoseconds until the next request in flight times out, at most: it may be sooner than any
+    /// open one does, by one that was answered since. `u64::MAX`: none will. Reads the clock.
     pub fn next_deadline(&mut self) -> u64 {
         let now_ns = self.broker().driver.monotonic_ns();
         self.flight.stamp(now_ns);

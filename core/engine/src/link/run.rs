@@ -28,7 +28,7 @@ pub(super) struct Run<'a> {
 /// A question of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
-    /// Ours; 0: there was no memory for one, and the request is answered BUSY.
+    /// Ours; 0: there was no memory for one, and the long way is tried.
     pub(super) token: u64,
     pub(super) alias: u32,
     pub(super) payload: &'a [u8],

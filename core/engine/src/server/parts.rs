@@ -308,8 +308,11 @@ pub(super) fn touch(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Po
 
 #[inline(never)]
 fn touch_first(session: &mut Session, touched: &mut Vec<u32>, pool: &mut Pool) {
-    session.is_touched = true;
+    if touched.len() == touched.capacity() && touched.try_reserve(1).is_err() {
+        return;
+    }
     touched.push(session.key.index);
+    session.is_touched = true;
     let out = session.outgoing();
     if out.capacity() == 0
         && let Some(vector) = pool.take()
