@@ -1,0 +1,253 @@
+//! Messages: copies that outlive their batch.
+
+use fastmq::{View, headers};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyList, PyString};
+
+use crate::errors::Raise;
+
+const REDELIVERED: u32 = 1;
+const MORE: u32 = 2;
+const END: u32 = 4;
+const REQUEST: u32 = 8;
+
+/// A received message, with bytes of its own.
+#[pyclass(frozen, freelist = 512, module = "fastmq")]
+pub(crate) struct Message {
+    #[pyo3(get)]
+    subject: Py<PyString>,
+    #[pyo3(get)]
+    payload: Py<PyBytes>,
+    #[pyo3(get)]
+    sequence: u64,
+    #[pyo3(get)]
+    publisher: u64,
+    #[pyo3(get)]
+    timestamp_ns: u64,
+    #[pyo3(get)]
+    pub(crate) token: u64,
+    #[pyo3(get)]
+    tag: u64,
+    #[pyo3(get)]
+    delivery_count: u32,
+    #[pyo3(get)]
+    lost_before: u32,
+    #[pyo3(get)]
+    subscription_id: u32,
+    #[pyo3(get)]
+    flags: u32,
+    status: u32,
+    /// What few messages have.
+    rare: Option<Box<Rare>>,
+}
+
+struct Rare {
+    reply_to: Box<[u8]>,
+    key: Box<[u8]>,
+    headers: Box<[u8]>,
+}
+
+/// The subject of the message before, which is often that of this one, too.
+#[derive(Default)]
+pub(crate) struct LastSubject<'v> {
+    last: Option<(&'v [u8], Py<PyString>)>,
+}
+
+impl<'v> LastSubject<'v> {
+    /// The subject as text.
+    #[inline]
+    pub(crate) fn text(&mut self, py: Python<'_>, subject: &'v [u8]) -> Py<PyString> {
+        match &self.last {
+            Some((bytes, text)) if *bytes == subject => text.clone_ref(py),
+            _ => {
+                let text = text_of(py, subject).unbind();
+                self.last = Some((subject, text.clone_ref(py)));
+                text
+            }
+        }
+    }
+}
+
+/// Text of the engine, which is UTF-8 wherever the engine has checked it.
+pub(crate) fn text_of<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    PyString::new(py, &String::from_utf8_lossy(bytes))
+}
+
+/// The constant of a class in `fastmq._constants` with this number, or the number.
+pub(crate) fn constant<'py>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    class: &str,
+    number: u32,
+) -> PyResult<Bound<'py, PyAny>> {
+    let class = cell.get_or_try_init(py, || {
+        let module = py.import("fastmq._constants")?;
+        PyResult::Ok(module.getattr(class)?.unbind())
+    })?;
+    match class.bind(py).call1((number,)) {
+        Ok(constant) => Ok(constant),
+        Err(_) => number.into_bound_py_any(py),
+    }
+}
+
+/// The status with this number.
+pub(crate) fn status(py: Python<'_>, number: u32) -> PyResult<Bound<'_, PyAny>> {
+    static STATUS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    constant(py, &STATUS, "Status", number)
+}
+
+impl Message {
+    /// Copies a view.
+    #[inline]
+    pub(crate) fn copy<'v>(py: Python<'_>, view: &'v View, subjects: &mut LastSubject<'v>) -> Self {
+        let has_rare =
+            !(view.reply_to().is_empty() && view.key().is_empty()) || !view.headers().is_empty();
+        Self {
+            subject: subjects.text(py, view.subject()),
+            payload: PyBytes::new(py, view.payload()).unbind(),
+            sequence: view.sequence,
+            publisher: view.publisher,
+            timestamp_ns: view.timestamp_ns,
+            token: view.token,
+            tag: view.tag,
+            delivery_count: view.delivery_count,
+            lost_before: view.lost_before,
+            subscription_id: view.subscription_id,
+            flags: view.flags,
+            status: view.status,
+            rare: has_rare.then(|| {
+                Box::new(Rare {
+                    reply_to: view.reply_to().into(),
+                    key: view.key().into(),
+                    headers: view.headers().into(),
+                })
+            }),
+        }
+    }
+
+    /// Copies one view.
+    pub(crate) fn one(py: Python<'_>, view: &View) -> Self {
+        Self::copy(py, view, &mut LastSubject::default())
+    }
+
+    /// True for the last of several answers.
+    pub(crate) fn is_last(&self) -> bool {
+        self.flags & END != 0
+    }
+
+    /// True if no responder sent it, among several answers.
+    pub(crate) fn is_of_library(&self) -> bool {
+        self.subscription_id == 0
+    }
+
+    /// True for an answer that has a status other than OK and nothing else: the fate of a request.
+    pub(crate) fn is_bare_failure(&self, py: Python<'_>) -> bool {
+        self.status != 0 && self.payload.bind(py).as_bytes().is_empty() && self.rare.is_none()
+    }
+
+    /// The status as a number.
+    pub(crate) fn status_number(&self) -> u32 {
+        self.status
+    }
+}
+
+#[pymethods]
+impl Message {
+    #[getter]
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        status(py, self.status)
+    }
+
+    #[getter]
+    fn reply_to<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        text_of(py, self.rare.as_ref().map_or(&[], |rare| &rare.reply_to))
+    }
+
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.rare.as_ref().map_or(&[], |rare| &rare.key))
+    }
+
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let encoded: &[u8] = self.rare.as_ref().map_or(&[], |rare| &rare.headers);
+        headers_list(py, encoded)
+    }
+
+    fn header<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let encoded: &[u8] = self.rare.as_ref().map_or(&[], |rare| &rare.headers);
+        Ok(PyBytes::new(
+            py,
+            headers::get(encoded, name.as_bytes()).raised()?,
+        ))
+    }
+
+    #[getter]
+    fn is_redelivered(&self) -> bool {
+        self.flags & REDELIVERED != 0
+    }
+
+    #[getter]
+    fn has_more(&self) -> bool {
+        self.flags & MORE != 0
+    }
+
+    #[getter]
+    fn is_end(&self) -> bool {
+        self.flags & END != 0
+    }
+
+    #[getter]
+    fn is_request(&self) -> bool {
+        self.flags & REQUEST != 0
+    }
+
+    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.payload.bind(py).clone()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let subject = self.subject.bind(py).repr()?;
+        let payload = self.payload.bind(py);
+        let shown = PyBytes::new(py, &payload.as_bytes()[..payload.as_bytes().len().min(64)]);
+        let (shown, size) = (shown.repr()?, payload.as_bytes().len());
+        let rest = if size > 64 {
+            format!(" and more, {size} bytes")
+        } else {
+            String::new()
+        };
+        Ok(format!("<fastmq.Message {subject}: {shown}{rest}>"))
+    }
+}
+
+/// Encoded headers as pairs of name and value.
+pub(crate) fn headers_list<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    let mut cursor = 0;
+    while let Some((name, value, after)) = headers::next(encoded, cursor).raised()? {
+        list.append((text_of(py, name), PyBytes::new(py, value)))?;
+        cursor = after;
+    }
+    Ok(list)
+}
+
+/// Encodes headers as messages carry them.
+#[pyfunction]
+pub(crate) fn encode_headers<'py>(
+    py: Python<'py>,
+    headers: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let headers = crate::convert::headers(Some(headers))?;
+    Ok(PyBytes::new(py, headers.as_bytes()))
+}
+
+/// Decodes what `encode_headers` gives.
+#[pyfunction]
+pub(crate) fn decode_headers<'py>(
+    py: Python<'py>,
+    encoded: &Bound<'py, PyBytes>,
+) -> PyResult<Bound<'py, PyList>> {
+    headers_list(py, encoded.as_bytes())
+}
