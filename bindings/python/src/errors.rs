@@ -85,6 +85,12 @@ pub(crate) fn fate(status: u32, subject: &[u8]) -> PyErr {
     raise_text(fault.0, fault.1)
 }
 
+/// As [`fate`], for the face for asyncio.
+#[pyfunction]
+pub(crate) fn _fate(py: Python<'_>, status: u32, subject: &[u8]) -> Py<PyAny> {
+    fate(status, subject).into_value(py).into_any()
+}
+
 /// The failure of an engine's call, as an exception.
 pub(crate) trait Raise<T> {
     /// As an exception.

@@ -60,6 +60,8 @@ mod _fastmq {
     #[pymodule_export]
     use crate::client::{Client, connect, open};
     #[pymodule_export]
+    use crate::errors::_fate;
+    #[pymodule_export]
     use crate::hooks::{_set_log, Happened};
     #[pymodule_export]
     use crate::lifetime::_close_all;

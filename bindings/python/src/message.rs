@@ -142,11 +142,6 @@ impl Message {
         self.subscription_id == 0
     }
 
-    /// True for an answer that has a status other than OK and nothing else: the fate of a request.
-    pub(crate) fn is_bare_failure(&self, py: Python<'_>) -> bool {
-        self.status != 0 && self.payload.bind(py).as_bytes().is_empty() && self.rare.is_none()
-    }
-
     /// The status as a number.
     pub(crate) fn status_number(&self) -> u32 {
         self.status
@@ -182,6 +177,12 @@ impl Message {
             py,
             headers::get(encoded, name.as_bytes()).raised()?,
         ))
+    }
+
+    /// True for an answer that has a status other than OK and nothing else: the fate of a request.
+    #[getter(_is_bare_failure)]
+    pub(crate) fn is_bare_failure(&self, py: Python<'_>) -> bool {
+        self.status != 0 && self.payload.bind(py).as_bytes().is_empty() && self.rare.is_none()
     }
 
     #[getter]
