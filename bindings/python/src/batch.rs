@@ -194,18 +194,28 @@ impl Batch {
 }
 
 /// Messages by columns, with memory of their own.
-#[pyclass(frozen, get_all, module = "fastmq")]
+#[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Columns {
     count: usize,
+    #[pyo3(get)]
     data: Py<PyMemoryView>,
+    #[pyo3(get)]
     offsets: Py<PyMemoryView>,
+    #[pyo3(get)]
     subject_data: Py<PyMemoryView>,
+    #[pyo3(get)]
     subject_offsets: Py<PyMemoryView>,
+    #[pyo3(get)]
     tokens: Py<PyMemoryView>,
+    #[pyo3(get)]
     tags: Py<PyMemoryView>,
+    #[pyo3(get)]
     sequences: Py<PyMemoryView>,
+    #[pyo3(get)]
     timestamps_ns: Py<PyMemoryView>,
+    #[pyo3(get)]
     statuses: Py<PyMemoryView>,
+    #[pyo3(get)]
     subscription_ids: Py<PyMemoryView>,
 }
 

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use crate::errors::Raise;
+use crate::errors::{Raise, invalid};
 
 const REDELIVERED: u32 = 1;
 const MORE: u32 = 2;
@@ -228,7 +228,10 @@ pub(crate) fn headers_list<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bou
     let list = PyList::empty(py);
     let mut cursor = 0;
     while let Some((name, value, after)) = headers::next(encoded, cursor).raised()? {
-        list.append((text_of(py, name), PyBytes::new(py, value)))?;
+        let Ok(name) = std::str::from_utf8(name) else {
+            return Err(invalid("the header name is not UTF-8"));
+        };
+        list.append((name, PyBytes::new(py, value)))?;
         cursor = after;
     }
     Ok(list)

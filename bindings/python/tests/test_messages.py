@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import fastmq
 from fastmq import Delivery, Policy, Wait
 
 from steps import SECONDS, Broker
+
+if TYPE_CHECKING:
+    from fastmq._fastmq import Buffer
 
 
 class Messages(Broker):
@@ -45,7 +49,7 @@ class Messages(Broker):
 
     def test_payloads_are_bytes_text_and_buffers(self) -> None:
         subscription = self.client.subscribe("a")
-        values = [b"", b"bytes", "größe", bytearray(b"array"), memoryview(b"view")[1:]]
+        values: list[str | Buffer] = [b"", b"bytes", "größe", bytearray(b"array"), memoryview(b"view")[1:]]
         for value in values:
             self.client.publish("a", value)
         expected = [b"", b"bytes", "größe".encode(), b"array", b"iew"]
@@ -80,7 +84,7 @@ class Messages(Broker):
             (("a", object()), "payload"),
         ):
             with self.assertRaisesRegex(TypeError, name):
-                self.client.publish(*arguments)  # type: ignore[arg-type]
+                self.client.publish(*arguments)
         with self.assertRaisesRegex(TypeError, "key is str or bytes, not int"):
             self.client.publish("a", b"", key=1)  # type: ignore[arg-type]
         with self.assertRaises(TypeError):
@@ -217,6 +221,7 @@ class Messages(Broker):
 
     def test_one_wait_for_many_queues(self) -> None:
         subscriptions = [self.client.subscribe(f"q.{number}") for number in range(3)]
+        queues: list[fastmq.Queue | fastmq.Subscription]
         queues = [subscriptions[0].queue, subscriptions[1], subscriptions[2].queue]
         self.assertRaises(fastmq.Again, fastmq.wait_any, queues, 0)
         self.assertRaises(fastmq.Timeout, fastmq.wait_any, queues, 0.01)

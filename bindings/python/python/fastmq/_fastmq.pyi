@@ -1,8 +1,9 @@
 # The types and the documentation of the extension module; `fastmq` gives out what is public.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, ClassVar, Final, Protocol, Self, TypeAlias, TypedDict, Unpack, final, overload
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, Self, TypeAlias, TypedDict, Unpack, final
 
 from ._constants import (
     Credit,
@@ -19,15 +20,25 @@ from ._constants import (
 from ._errors import Error
 from ._options import ThreadOptions
 
-class Buffer(Protocol):
-    """Whatever has the buffer protocol and is contiguous: bytearray, memoryview, NumPy arrays."""
+class HasBuffer(Protocol):
+    """Whatever has the buffer protocol."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class HasArray(Protocol):
+    """Arrays of NumPy and of others that are like them, which need not say more before 3.12."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What the array is."""
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | HasBuffer | HasArray
+"""A contiguous buffer: bytearray, memoryview, array, NumPy arrays."""
 
 Text: TypeAlias = str | bytes
 """A subject, a pattern, a name, a key: UTF-8."""
 
-Payload: TypeAlias = bytes | bytearray | memoryview | str | Buffer
+Payload: TypeAlias = str | Buffer
 """Bytes; a str is sent as UTF-8. What could change is copied when the call begins."""
 
 HeadersLike: TypeAlias = Mapping[str, Text] | Iterable[tuple[Text, Text]]
@@ -179,7 +190,7 @@ def connect(urls: str, **options: Unpack[ConnectOptions]) -> Client:
     Raises Invalid (a URL or an option), Unavailable, Denied, Timeout, Unsupported, Io, NoMemory.
     """
 
-def wait_any(queues: list[Queue | Subscription], timeout: float | None = None) -> int:
+def wait_any(queues: Sequence[Queue | Subscription], timeout: float | None = None) -> int:
     """Waits until one of 1 to 1,024 queues has something to receive, and gives its index.
 
     ``timeout`` in seconds; None: for ever. Ctrl-C ends it.
@@ -217,8 +228,10 @@ class Alarm:
     """Wakes an event loop: one descriptor for all queues of a client. Used by ``fastmq.aio``."""
 
     def __new__(cls) -> Self: ...
-    def fileno(self) -> int: ...
-    def take(self) -> list[int]: ...
+    def fileno(self) -> int:
+        """The descriptor: readable while ``take`` has something."""
+    def take(self) -> list[int]:
+        """The numbers that have rung since the last call."""
 
 @final
 class Message:
@@ -314,7 +327,7 @@ class Batch:
         """Copies of the payloads alone: faster than messages. Raises Misuse (closed)."""
     def subjects(self) -> list[str]:
         """The subjects alone. Raises Misuse (closed)."""
-    def view(self, index: int, /) -> memoryview:
+    def view(self, index: int) -> memoryview:
         """A payload in place, read-only: inside ``with`` only.
 
         The view ends with the batch: it raises ValueError afterwards. Slices of it, and arrays made

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Final, Generic, Self, TypeVar, Unpack
@@ -372,7 +373,8 @@ class _Asker:
             self._turn()
             await future
         except asyncio.CancelledError:
-            if token in self._open and not self._loop.is_closed:
+            # One whose answer waits to be received is over.
+            with suppress(fastmq.NotFound, fastmq.Closed):
                 self.requester.cancel(token)
             raise
         finally:
@@ -385,7 +387,7 @@ class _Asker:
             while batch := self.requester._receive_now():
                 for answer in batch.messages():
                     self._answered(answer)
-            if self._open and not self._is_armed:
+            if self._open:
                 self._arm()
         except fastmq.Error as error:
             waiting = [future for _, future in self._open.values()]
@@ -400,23 +402,31 @@ class _Asker:
             return
         answers, future = asked
         answers.append(answer)
-        if not answer.has_more and not future.done():
-            future.set_result(None)
+        if not answer.has_more:
+            del self._open[answer.token]
+            if not future.done():
+                future.set_result(None)
 
     def _arm(self) -> None:
-        if self.requester._poll_ready(self._loop.alarm, self._number):
-            self._loop.loop.call_soon(self._ring)
-        self._is_armed = True
-        self._loop.waiting[self._number] = self._ring
+        loop = self._loop.loop
+        if not self._is_armed:
+            self._is_armed = True
+            self._loop.waiting[self._number] = self._ring
+            if self.requester._poll_ready(self._loop.alarm, self._number):
+                loop.call_soon(self._ring)
         # A request that times out rings nobody.
         deadline = self.requester._next_deadline()
+        if deadline is None:
+            return
+        when = loop.time() + deadline
         if self._timer is not None:
+            if not self._timer.cancelled() and loop.time() < self._timer.when() <= when:
+                return
             self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._timer = self._loop.loop.call_later(deadline, self._ring)
+        self._timer = loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
+        # The waker may be armed still; that it is armed anew costs nothing.
         self._is_armed = False
         self._turn()
 
