@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The Python package: built by pip into an empty environment and used from there, types, tests,
+# examples.
+# budget: server
+source "$(dirname "$0")/lib.sh"
+
+check "every function of C has its name in every language" python3 tests/languages/check.py
+
+package=bindings/python
+venv=$ROOT/build/python/venv
+python=$venv/bin/python
+# As the C++ stage: what `make build` has made, to be loaded beside the package's own copy.
+export FASTMQ_LIBRARY=$ROOT/build/lib/libfastmq.so
+# Warm builds are kept where the others are. Not optimized as a whole: that takes minutes.
+export CARGO_TARGET_DIR=$TARGET/python
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+export CARGO_PROFILE_RELEASE_INCREMENTAL=true
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 PYTHONWARNINGS=error
+
+quietly() {
+    local out
+    out=$(mktemp)
+    "$@" >"$out" 2>&1 || { cat "$out"; rm -f "$out"; return 1; }
+    rm -f "$out"
+}
+
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    skip "the Python package" "python3 is older than 3.11"
+    exit 0
+fi
+check "cargo fmt of $package" cargo fmt --manifest-path "$package/Cargo.toml" --check
+check "clippy of $package" env PYO3_PYTHON="$(command -v python3)" cargo clippy --release --locked \
+    --manifest-path "$package/Cargo.toml" --quiet -- -D warnings
+
+# The environment is empty but for the tools; they are kept, the package is new each time.
+tools=(maturin mypy numpy pip)
+if ! { [ -x "$python" ] || quietly python3 -m venv "$venv"; } ||
+    ! quietly env -u PYTHONWARNINGS "$python" -m pip install --quiet "${tools[@]}"; then
+    skip "the Python package" "no virtual environment, or no package index is in reach"
+    exit 0
+fi
+wheels=$(mktemp -d)
+trap 'rm -rf "$wheels"' EXIT
+check "pip builds a wheel" quietly env -u PYTHONWARNINGS "$python" -m pip wheel --quiet --no-deps \
+    --no-build-isolation --wheel-dir "$wheels" "./$package"
+wheel=$(files "$wheels"/libfastmq-*.whl)
+check "it is one wheel for all of Python from 3.11 on" \
+    grep -q -- '-cp311-abi3-' <<<"$wheel"
+check "it is smaller than 5 MB" test "$(stat -c %s "$wheel" 2>/dev/null || echo 9999999)" -lt 5000000
+check "pip installs it" quietly env -u PYTHONWARNINGS "$python" -m pip install --quiet --no-deps \
+    --force-reinstall "$wheel"
+
+check "mypy --strict" quietly "$venv/bin/mypy" --strict --cache-dir "$ROOT/build/python/mypy" \
+    "$package/python/fastmq" "$package"/tests/*.py examples/python/*.py benches/python/*.py
+
+for file in $(files "$package"/tests/test_*.py); do
+    name=$(basename "$file" .py)
+    TAP_SECONDS=150 tap "Python $name" "$python" -X faulthandler "$package/tests/tap.py" "$name"
+done
+
+for example in $(files examples/python/*.py); do
+    check "$example" timeout --kill-after=10 60 "$python" -W error "$example" </dev/null
+done
