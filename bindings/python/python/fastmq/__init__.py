@@ -162,6 +162,7 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "Wait",
+    "__version__",
     "abi",
     "connect",
     "decode_headers",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from ._constants import Status
+
+# Not of `typing`, which takes a while to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = [
     "CLASSES",

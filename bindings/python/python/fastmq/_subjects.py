@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+# Not of `typing`, which takes a while to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 SUBJECT_JOINED: Final = "$SYS.JOINED"
 """Presence: whoever subscribes to ``room.*`` is told on ``$SYS.JOINED.room.(*)``. The payload is
