@@ -190,48 +190,49 @@ with fastmq.connect(sys.argv[1]) as client, client.subscribe("a") as requests:
 
 
 @contextmanager
-def responder(url: str) -> Iterator[fastmq.Client]:
-    """A broker of this process, and a process that answers."""
-    with fastmq.open() as client, client.subscribe("ready") as ready:
-        server = client.listen(url)
-        process = subprocess.Popen([sys.executable, "-c", RESPONDER, server.urls[0]])
-        try:
-            ready.receive(timeout=20).close()
-            yield client
-        finally:
-            process.terminate()
-            process.wait()
+def responder(url: str) -> Iterator[None]:
+    """A process that answers; it publishes to `ready` when it does."""
+    process = subprocess.Popen([sys.executable, "-c", RESPONDER, url])
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @row("request-reply: one awaited at a time, to another process")
 def one_away(seconds: float) -> float:
     async def ask(url: str) -> float:
-        async with aio.connect(url) as client:
+        async with aio.open() as client, await client.subscribe("ready") as ready:
+            server = await client.listen(url)
+            with responder(server.urls[0]):
+                await ready.receive(timeout=20)
 
-            async def some() -> int:
-                for _ in range(200):
-                    await client.request("a", PAYLOAD)
-                return 200
+                async def some() -> int:
+                    for _ in range(200):
+                        await client.request("a", PAYLOAD)
+                    return 200
 
-            return await rate_of(seconds, some)
+                return await rate_of(seconds, some)
 
     with tempfile.TemporaryDirectory() as directory:
-        url = f"unix:{directory}/s"
-        with responder(url):
-            return asyncio.run(ask(url))
+        return asyncio.run(ask(f"unix:{directory}/s"))
 
 
 @row("request-reply: one at a time, to another process")
 def one_away_sync(seconds: float) -> float:
     with tempfile.TemporaryDirectory() as directory:
-        with responder(f"unix:{directory}/s") as client:
+        with fastmq.open() as client, client.subscribe("ready") as ready:
+            server = client.listen(f"unix:{directory}/s")
+            with responder(server.urls[0]):
+                ready.receive(timeout=20).close()
 
-            def some() -> int:
-                for _ in range(200):
-                    client.request("a", PAYLOAD)
-                return 200
+                def some() -> int:
+                    for _ in range(200):
+                        client.request("a", PAYLOAD)
+                    return 200
 
-            return rate(seconds, some)
+                return rate(seconds, some)
 
 
 @row("over TCP to a server: publish and receive")

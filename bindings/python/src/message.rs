@@ -102,8 +102,8 @@ impl Message {
     /// Copies a view.
     #[inline]
     pub(crate) fn copy<'v>(py: Python<'_>, view: &'v View, subjects: &mut LastSubject<'v>) -> Self {
-        let has_rare =
-            !(view.reply_to().is_empty() && view.key().is_empty()) || !view.headers().is_empty();
+        let is_plain =
+            view.reply_to().is_empty() && view.key().is_empty() && view.headers().is_empty();
         Self {
             subject: subjects.text(py, view.subject()),
             payload: PyBytes::new(py, view.payload()).unbind(),
@@ -117,7 +117,7 @@ impl Message {
             subscription_id: view.subscription_id,
             flags: view.flags,
             status: view.status,
-            rare: has_rare.then(|| {
+            rare: (!is_plain).then(|| {
                 Box::new(Rare {
                     reply_to: view.reply_to().into(),
                     key: view.key().into(),

@@ -57,7 +57,6 @@ impl Publisher {
     #[pyo3(signature = (
         payload, *, headers = None, key = None, reply_to = None, ttl = None, keep_last = false
     ))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments")]
     fn publish(
         &self,
         payload: &Bound<'_, PyAny>,

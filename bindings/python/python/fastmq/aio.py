@@ -69,6 +69,10 @@ _ROOM_SECONDS: Final = 0.001
 """How often whoever waits for room looks again."""
 
 
+_LOOK_SECONDS: Final = 0.000_1
+"""How long who waits for one answer looks for it before the loop sleeps."""
+
+
 class _Loop:
     """The descriptor of a client in its event loop, and whom it wakes."""
 
@@ -370,6 +374,9 @@ class _Asker:
         answers: list[Message] = []
         self._open[token] = (answers, future)
         try:
+            self._collect()
+            if len(self._open) == 1:
+                await self._look(future)
             self._turn()
             await future
         except asyncio.CancelledError:
@@ -381,20 +388,39 @@ class _Asker:
             self._open.pop(token, None)
         return answers
 
+    async def _look(self, future: asyncio.Future[None]) -> None:
+        """Looks for the answer now and then for a moment, while the loop does what else it has: to
+        sleep and be woken takes longer than many an answer. For one request at a time."""
+        loop = self._loop.loop
+        end = loop.time() + _LOOK_SECONDS
+        while not future.done() and loop.time() < end:
+            await asyncio.sleep(0)
+            self._collect()
+
     def _turn(self) -> None:
         """Hands over what has come, and sees to it that the loop hears of the rest."""
+        self._collect()
+        if self._open:
+            try:
+                self._arm()
+            except fastmq.Error as error:
+                self._fail(error)
+
+    def _collect(self) -> None:
+        """Hands over what has come."""
         try:
             while batch := self.requester._receive_now():
                 for answer in batch.messages():
                     self._answered(answer)
-            if self._open:
-                self._arm()
         except fastmq.Error as error:
-            waiting = [future for _, future in self._open.values()]
-            self._open.clear()
-            for future in waiting:
-                if not future.done():
-                    future.set_exception(error)
+            self._fail(error)
+
+    def _fail(self, error: fastmq.Error) -> None:
+        waiting = [future for _, future in self._open.values()]
+        self._open.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
 
     def _answered(self, answer: Message) -> None:
         asked = self._open.get(answer.token)
