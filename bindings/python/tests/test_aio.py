@@ -6,7 +6,6 @@ import asyncio
 import os
 import tempfile
 import unittest
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -261,21 +260,20 @@ class Loops(unittest.TestCase):
         loop.close()
         # Its queue still works, and rings nobody.
         client.publish("a", b"x")
-        client._client.close()
+        asyncio.run(client.close())
         with self.assertRaises(fastmq.Closed):
             client.publish("a", b"y")
         asyncio.run(client.close())
 
     def test_a_task_that_is_left_with_its_loop(self) -> None:
         async def main() -> None:
-            client = await aio.open()
-            subscription = await client.subscribe("a")
+            clients.append(await aio.open())
+            subscription = await clients[0].subscribe("a")
             left.append(asyncio.get_running_loop().create_task(subscription.receive()))
             await asyncio.sleep(0)
 
         left: list[asyncio.Task[fastmq.Batch]] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            asyncio.run(main())
-            collect()
+        clients: list[aio.Client] = []
+        asyncio.run(main())
         self.assertTrue(left[0].cancelled())
+        asyncio.run(clients[0].close())

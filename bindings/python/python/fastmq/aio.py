@@ -658,7 +658,10 @@ class Client:
 
     async def close(self) -> None:
         """Closes the client; tasks that wait find it closed. Does nothing the second time."""
-        if not self._client.closed:
+        if self._loop.loop.is_closed():
+            # Closed under us: nobody is left who would be kept waiting.
+            self._client.close()
+        elif not self._client.closed:
             await self._loop.elsewhere(self._client.close)
         self._loop.close()
 
