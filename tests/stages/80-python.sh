@@ -51,7 +51,13 @@ wheel=$(files "$wheels"/libfastmq-*.whl)
 check "it is one wheel for all of Python from 3.11 on" \
     grep -q -- '-cp311-abi3-' <<<"$wheel"
 check "it is smaller than 5 MB" test "$(stat -c %s "$wheel")" -lt 5000000
-check "pip installs it" quietly env -u PYTHONWARNINGS "$python" -m pip install --quiet --no-deps \
+empty=$wheels/empty
+quietly python3 -m venv "$empty"
+check "pip installs it into an empty environment, without an index" quietly \
+    env -u PYTHONWARNINGS "$empty/bin/python" -m pip install --quiet --no-index "$wheel"
+check "it works there" test "$("$empty/bin/python" examples/python/hello.py)" = \
+    "flight.LAX.JFK b'delayed 12 minutes'"
+check "pip installs it beside the tools" quietly env -u PYTHONWARNINGS "$python" -m pip install --quiet --no-deps \
     --force-reinstall "$wheel"
 
 check "mypy --strict" quietly "$venv/bin/mypy" --strict --cache-dir "$ROOT/build/python/mypy" \

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use fastmq::border::wait_any as wait_any_of;
 use fastmq::{Error, FOREVER_NS, Fault, Queue as EngineQueue, Status, Subscription as Subscribed};
@@ -19,8 +18,8 @@ use crate::message::{Message, text_of};
 use crate::statistics;
 use crate::view::{InPlace, Messages};
 
-/// The longest wait between two looks at the signals that Python has got.
-const SLICE: Duration = Duration::from_millis(50);
+/// The longest wait between two looks at the signals that Python has got, in nanoseconds.
+const SLICE_NS: u64 = 50_000_000;
 
 /// A queue, and what of it is open in Python.
 pub(crate) struct QueueState {
@@ -115,19 +114,16 @@ pub(crate) fn wait<T: Send>(
         Err(error) if error.status() == Status::Again && timeout_ns > 0 => {}
         looked => return looked.raised(),
     }
-    let start = Instant::now();
+    let mut left_ns = timeout_ns;
     loop {
         py.check_signals()?;
-        let slice_ns = SLICE.as_nanos() as u64;
-        let left_ns = match timeout_ns {
-            FOREVER_NS => u64::MAX,
-            limit => limit.saturating_sub(start.elapsed().as_nanos() as u64),
-        };
-        // A time-out of 0 would say AGAIN, where the time is up.
-        let next_ns = left_ns.clamp(1, slice_ns);
+        let next_ns = left_ns.min(SLICE_NS);
         match py.detach(|| look(next_ns)) {
-            Err(error) if error.status() == Status::Timeout && left_ns > slice_ns => {}
+            Err(error) if error.status() == Status::Timeout && left_ns > SLICE_NS => {}
             looked => return looked.raised(),
+        }
+        if timeout_ns != FOREVER_NS {
+            left_ns -= next_ns;
         }
     }
 }
