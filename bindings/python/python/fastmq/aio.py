@@ -365,8 +365,8 @@ class _Asker:
         self._is_armed = False
         self._timer: asyncio.TimerHandle | None = None
 
-    async def ask(self, submit: Callable[[int], None]) -> list[Message]:
-        """Submits with a token and waits for all that comes of it."""
+    async def ask(self, submit: Callable[[int], None], limit: float | None) -> list[Message]:
+        """Submits with a token and waits for all that comes of it, or for a fate by `limit`."""
         self._loop.check()
         token = next(self._tokens)
         submit(token)
@@ -377,7 +377,9 @@ class _Asker:
             self._collect()
             if len(self._open) == 1:
                 await self._look(future)
-            self._turn()
+            if not future.done():
+                self._rings_in(limit)
+                self._turn()
             await future
         except asyncio.CancelledError:
             # One whose answer waits to be received is over.
@@ -440,16 +442,25 @@ class _Asker:
             self._loop.waiting[self._number] = self._ring
             if self.requester._poll_ready(self._loop.alarm, self._number):
                 loop.call_soon(self._ring)
-        # A request that times out rings nobody.
-        deadline = self.requester._next_deadline()
-        if deadline is None:
+
+    def _rings_in(self, seconds: float | None) -> None:
+        """Has the loop look then: a request that times out rings nobody."""
+        if seconds is None:
             return
-        when = loop.time() + deadline
+        loop = self._loop.loop
+        when = loop.time() + seconds
         if self._timer is not None:
-            if not self._timer.cancelled() and loop.time() < self._timer.when() <= when:
+            if self._timer.when() <= when:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(when, self._ring)
+        self._timer = loop.call_at(when, self._late)
+
+    def _late(self) -> None:
+        """A deadline may have passed, and the next one is known to the requester alone."""
+        self._timer = None
+        self._ring()
+        if self._open and not self._loop.is_closed:
+            self._rings_in(self.requester._next_deadline())
 
     def _ring(self) -> None:
         # The waker may be armed still; that it is armed anew costs nothing.
@@ -581,7 +592,7 @@ class Client:
                 payload, token, timeout, subject=subject, headers=headers, key=key, ttl=ttl
             )
 
-        (answer,) = await asker.ask(submit)
+        (answer,) = await asker.ask(submit, timeout)
         if answer._is_bare_failure:
             raise _fate(answer.status, subject)
         return answer
@@ -617,7 +628,8 @@ class Client:
                 ttl=ttl,
             )
 
-        answers = await asker.ask(submit)
+        limits = [limit for limit in (timeout, gap) if limit is not None]
+        answers = await asker.ask(submit, min(limits, default=None))
         if len(answers) == 1 and answers[0].subscription_id == 0:
             raise _fate(answers[0].status, subject)
         return answers
