@@ -1,0 +1,444 @@
+//! A client as JavaScript holds it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use fastmq::{Client, Error, Fault, Message, Status, ready};
+use napi::Env;
+use napi::bindgen_prelude::{AsyncTask, Uint8Array};
+use napi_derive::napi;
+
+use crate::error::{Thrown, failed, thrown, told};
+use crate::hub::{Hub, Notes, Waiter, lock};
+use crate::options::{
+    ClientChoices, ConnectChoices, ListenChoices, QueueChoices, SubscribeChoices, ms, ns,
+};
+use crate::publisher::NativePublisher;
+use crate::queue::{NativeQueue, NativeSubscription};
+use crate::reply_stream::NativeReplyStream;
+use crate::requester::NativeRequester;
+use crate::server::NativeServer;
+use crate::tasks::{Closing, Connecting, Draining};
+use crate::told::ToldEvent;
+use crate::view::Watch;
+
+/// Clients that were shared with other threads, by their keys.
+static SHARED: LazyLock<Mutex<HashMap<u32, Client>>> = LazyLock::new(Mutex::default);
+static NEXT_KEY: AtomicU32 = AtomicU32::new(1);
+
+/// A client.
+#[napi]
+pub struct NativeClient {
+    // Before the client, whose descriptor it watches.
+    watch: RefCell<Option<Watch>>,
+    client: Client,
+    events: Option<Arc<Notes<ToldEvent>>>,
+    scratch: Rc<Uint8Array>,
+    waiter: Arc<Waiter>,
+    /// What `dispatch` has found since JavaScript asked.
+    found: Rc<Cell<u32>>,
+}
+
+/// A message with all its fields, beside its payload.
+#[napi(object)]
+pub struct Outgoing {
+    /// Where an answer may be published; empty: nowhere.
+    pub reply_to: String,
+    /// How long it is worth delivering in milliseconds; 0: for ever.
+    pub ttl: f64,
+    /// Whether it becomes the last value of its subject.
+    pub keep_last: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn message<'m>(
+        &'m self,
+        subject: &'m [u8],
+        payload: &'m [u8],
+        key: &'m [u8],
+        headers: &'m [u8],
+    ) -> Message<'m> {
+        Message {
+            subject,
+            payload,
+            reply_to: self.reply_to.as_bytes(),
+            key,
+            headers,
+            ttl_ns: ns(self.ttl),
+            keep_last: self.keep_last,
+        }
+    }
+}
+
+/// The two parts of what JavaScript wrote into the scratch.
+#[inline(always)]
+pub(crate) fn parts(scratch: &[u8], first: u32, second: u32) -> Option<(&[u8], &[u8])> {
+    let (first, second) = (first as usize, second as usize);
+    let both = scratch.get(..first.checked_add(second)?)?;
+    Some(both.split_at(first))
+}
+
+#[cold]
+pub(crate) fn not_there() -> u32 {
+    failed(&Error::new(&Fault(
+        Status::Internal,
+        "the bytes are not in the scratch",
+    )))
+}
+
+impl NativeClient {
+    pub(crate) fn new(
+        hub: &Hub,
+        number: u32,
+        client: Client,
+        events: Option<Arc<Notes<ToldEvent>>>,
+    ) -> Self {
+        Self {
+            watch: RefCell::default(),
+            client,
+            events,
+            scratch: hub.scratch.clone(),
+            waiter: Waiter::new(hub, number),
+            found: Rc::default(),
+        }
+    }
+}
+
+/// Opens a broker in this process.
+#[napi]
+pub fn open(hub: &Hub, number: u32, choices: ClientChoices) -> Result<NativeClient, Thrown> {
+    let client = Client::open(choices.options()).map_err(thrown)?;
+    Ok(NativeClient::new(hub, number, client, None))
+}
+
+/// Connects to a server, on a thread that may wait.
+#[napi]
+pub fn connect(
+    hub: &Hub,
+    number: u32,
+    urls: String,
+    choices: ConnectChoices,
+) -> AsyncTask<Connecting> {
+    AsyncTask::new(Connecting::new(hub, number, urls, choices.options()))
+}
+
+/// Opens another handle to a client that was shared.
+#[napi]
+pub fn attach(hub: &Hub, number: u32, key: u32) -> Result<NativeClient, Thrown> {
+    match lock(&SHARED).get(&key) {
+        Some(client) => Ok(NativeClient::new(hub, number, client.clone(), None)),
+        None => Err(thrown(Error::new(&Fault(
+            Status::NotFound,
+            "no client of this process is shared under this key",
+        )))),
+    }
+}
+
+#[napi]
+impl NativeClient {
+    /// Publishes what is in the scratch: a subject and a payload.
+    #[napi]
+    pub fn publish(&self, subject_size: u32, payload_size: u32) -> u32 {
+        match parts(&self.scratch, subject_size, payload_size) {
+            Some((subject, payload)) => told(&self.client.publish(subject, payload)),
+            None => not_there(),
+        }
+    }
+
+    /// Publishes a payload that is no small one.
+    #[napi]
+    pub fn publish_bytes(&self, subject: String, payload: &[u8]) -> u32 {
+        told(&self.client.publish(subject, payload))
+    }
+
+    /// Publishes a message with all its fields.
+    #[napi]
+    pub fn publish_message(
+        &self,
+        subject: String,
+        payload: &[u8],
+        key: &[u8],
+        headers: &[u8],
+        with: Outgoing,
+    ) -> u32 {
+        let message = with.message(subject.as_bytes(), payload, key, headers);
+        told(&self.client.publish_message(&message))
+    }
+
+    /// Opens a publisher.
+    #[napi]
+    pub fn publisher(&self, subject: String) -> Result<NativePublisher, Thrown> {
+        let publisher = self.client.publisher(subject).map_err(thrown)?;
+        Ok(NativePublisher::new(publisher, self.scratch.clone()))
+    }
+
+    /// Forgets the last value of a subject.
+    #[napi]
+    pub fn forget_last(&self, subject: String) -> u32 {
+        told(&self.client.forget_last(subject))
+    }
+
+    /// Opens a queue.
+    #[napi]
+    pub fn queue(
+        &self,
+        hub: &Hub,
+        number: u32,
+        choices: QueueChoices,
+    ) -> Result<NativeQueue, Thrown> {
+        let queue = self.client.queue(choices.options()).map_err(thrown)?;
+        Ok(NativeQueue::new(hub, number, queue))
+    }
+
+    /// Subscribes with a queue of its own.
+    #[napi]
+    pub fn subscribe(
+        &self,
+        pattern: String,
+        choices: SubscribeChoices,
+    ) -> Result<NativeSubscription, Thrown> {
+        let subscribed = self.client.subscribe_with(pattern, choices.options());
+        subscribed.map(NativeSubscription::new).map_err(thrown)
+    }
+
+    /// Subscribes with a queue that others may feed, too.
+    #[napi]
+    pub fn subscribe_into(
+        &self,
+        pattern: String,
+        choices: SubscribeChoices,
+        queue: &NativeQueue,
+    ) -> Result<NativeSubscription, Thrown> {
+        let queue = queue.queue().map_err(thrown)?;
+        let options = fastmq::SubscribeOptions {
+            queue: Some(&queue),
+            ..choices.options()
+        };
+        let subscribed = self.client.subscribe_with(pattern, options);
+        subscribed.map(NativeSubscription::new).map_err(thrown)
+    }
+
+    /// Opens a requester; without a subject each request names its own.
+    #[napi]
+    pub fn requester(
+        &self,
+        hub: &Hub,
+        number: u32,
+        subject: String,
+        in_flight_max: u32,
+    ) -> Result<NativeRequester, Thrown> {
+        NativeRequester::open(hub, number, &self.client, &subject, in_flight_max).map_err(thrown)
+    }
+
+    /// Answers a request with what is in the scratch: its token is given in two halves.
+    #[napi]
+    pub fn reply(&self, token_low: u32, token_high: u32, payload_size: u32) -> u32 {
+        match parts(&self.scratch, 0, payload_size) {
+            Some((_, payload)) => told(&self.client.reply(wide(token_low, token_high), payload)),
+            None => not_there(),
+        }
+    }
+
+    /// Answers a request with a payload, headers and a status.
+    #[napi]
+    pub fn reply_message(
+        &self,
+        token_low: u32,
+        token_high: u32,
+        payload: &[u8],
+        headers: &[u8],
+        status: u32,
+    ) -> u32 {
+        let token = wide(token_low, token_high);
+        let status = Status::from_number(status).unwrap_or(Status::Internal);
+        told(&self.client.reply_with(token, status, payload, headers))
+    }
+
+    /// Answers several requests in order, up to the first answer that is refused; gives their
+    /// number. `numbers` has three for each: its token in two halves, and its payload's size; the
+    /// payloads are in `data`, one behind the other. Of a refusal `last_status` tells.
+    #[napi]
+    pub fn reply_batch(&self, data: &[u8], numbers: &[u32], count: u32) -> u32 {
+        let mut rest = data;
+        let mut done = 0;
+        for answer in numbers.chunks_exact(3).take(count as usize) {
+            let Some((payload, after)) = rest.split_at_checked(answer[2] as usize) else {
+                not_there();
+                break;
+            };
+            rest = after;
+            let replied = self.client.reply(wide(answer[0], answer[1]), payload);
+            if told(&replied) != 0 {
+                break;
+            }
+            done += 1;
+        }
+        done
+    }
+
+    /// Opens the reply stream of a request.
+    #[napi]
+    pub fn reply_stream(
+        &self,
+        token_low: u32,
+        token_high: u32,
+    ) -> Result<NativeReplyStream, Thrown> {
+        let stream = self.client.reply_stream(wide(token_low, token_high));
+        stream.map(NativeReplyStream::new).map_err(thrown)
+    }
+
+    /// Has the loop watch the client's descriptor: from now on the waiter hears of room, and a
+    /// polled client's connection is driven.
+    #[napi]
+    pub fn watch(&self, env: Env) -> Result<(), Thrown> {
+        if self.watch.borrow().is_some() {
+            return Ok(());
+        }
+        let fd = self.client.fd().map_err(thrown)?;
+        let (client, found, waiter) =
+            (self.client.clone(), self.found.clone(), self.waiter.clone());
+        let on_readable = move || match client.dispatch(0, 0) {
+            Ok(bits) => {
+                if bits & (ready::ROOM | ready::DEADLINE) != 0 {
+                    found.set(found.get() | bits);
+                    waiter.ring();
+                }
+                true
+            }
+            Err(_) => {
+                waiter.ring();
+                false
+            }
+        };
+        match Watch::start(&env, fd, Box::new(on_readable)) {
+            Some(watch) => {
+                *self.watch.borrow_mut() = Some(watch);
+                Ok(())
+            }
+            None => Err(thrown(Error::new(&Fault(
+                Status::Io,
+                "the event loop cannot watch the client's descriptor",
+            )))),
+        }
+    }
+
+    /// What the loop has found ready since the last call, as bits of `fastmq_ready`.
+    #[napi]
+    pub fn take_found(&self) -> u32 {
+        self.found.take()
+    }
+
+    /// Calls what is to be called now and says what else is ready; -status on failure.
+    #[napi]
+    pub fn dispatch(&self, message_max: u32, budget_ms: f64) -> i32 {
+        match self.client.dispatch(message_max, ns(budget_ms)) {
+            Ok(bits) => bits as i32,
+            Err(error) => -(failed(&error) as i32),
+        }
+    }
+
+    /// The client's descriptor.
+    #[napi]
+    pub fn fd(&self) -> Result<i32, Thrown> {
+        self.client.fd().map_err(thrown)
+    }
+
+    /// Milliseconds until something times out.
+    #[napi]
+    pub fn next_deadline(&self) -> f64 {
+        ms(self.client.next_deadline())
+    }
+
+    /// Listens for other processes.
+    #[napi]
+    pub fn listen(
+        &self,
+        urls: Vec<String>,
+        choices: ListenChoices,
+    ) -> Result<NativeServer, Thrown> {
+        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+        let server = self.client.listen(&urls, choices.options());
+        server.map(NativeServer::new).map_err(thrown)
+    }
+
+    /// Stops taking messages and waits until every queue is empty, on a thread that may wait.
+    #[napi]
+    pub fn drain(&self, timeout: f64) -> AsyncTask<Draining> {
+        AsyncTask::new(Draining::new(self.client.clone(), ns(timeout)))
+    }
+
+    /// Ends the broker.
+    #[napi]
+    pub fn close(&self) {
+        *self.watch.borrow_mut() = None;
+        self.client.close();
+    }
+
+    /// The same on a thread that may wait.
+    #[napi]
+    pub fn close_later(&self) -> AsyncTask<Closing> {
+        *self.watch.borrow_mut() = None;
+        AsyncTask::new(Closing::new(self.client.clone()))
+    }
+
+    /// Lets other threads of this process attach to this client under the key that it gives.
+    #[napi]
+    pub fn share(&self) -> u32 {
+        let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
+        lock(&SHARED).insert(key, self.client.clone());
+        key
+    }
+
+    /// Ends what `share` began.
+    #[napi]
+    pub fn unshare(&self, key: u32) {
+        lock(&SHARED).remove(&key);
+    }
+
+    /// What has happened to the connection since the last call.
+    #[napi]
+    pub fn take_events(&self) -> Vec<ToldEvent> {
+        self.events
+            .as_ref()
+            .map(|events| events.take())
+            .unwrap_or_default()
+    }
+
+    /// The figures of the client, in the order of `fastmq_client_statistics`.
+    #[napi]
+    pub fn statistics(&self) -> Vec<f64> {
+        let of = self.client.statistics();
+        let wide = [
+            of.published,
+            of.delivered,
+            of.dropped,
+            of.expired,
+            of.refused,
+            of.requests,
+            of.answers,
+            of.late_answers,
+            of.memory,
+            of.memory_high,
+            of.queues,
+            of.subscriptions,
+            of.clock_calls,
+            of.locks,
+            of.parks,
+            of.wakes,
+            of.last_values,
+        ];
+        let first = f64::from(of.threads);
+        std::iter::once(first)
+            .chain(wide.map(|figure| figure as f64))
+            .collect()
+    }
+}
+
+/// A number of 64 bits from its halves.
+#[inline(always)]
+pub(crate) fn wide(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}

@@ -1,0 +1,151 @@
+//! A publisher as JavaScript holds it.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use fastmq::{Error, Fault, Publisher, Status};
+use napi::Env;
+use napi::bindgen_prelude::{ArrayBuffer, Uint8Array};
+use napi_derive::napi;
+
+use crate::client::{Outgoing, not_there, parts};
+use crate::error::{Thrown, failed, thrown, told};
+use crate::hub::lock;
+use crate::view::{SharedPublisher, claimed};
+
+const NO_LOAN: Error = Error::new(&Fault(
+    Status::NoMemory,
+    "the runtime refuses memory that it does not own; publish a payload instead of a claim",
+));
+
+const MOVED: Error = Error::new(&Fault(
+    Status::Misuse,
+    "the claim's bytes were transferred or detached; this publisher cannot be used any more",
+));
+
+/// A publisher; without one inside once it is closed.
+#[napi]
+pub struct NativePublisher {
+    publisher: Option<SharedPublisher>,
+    scratch: Rc<Uint8Array>,
+}
+
+impl NativePublisher {
+    pub(crate) fn new(publisher: Publisher, scratch: Rc<Uint8Array>) -> Self {
+        Self {
+            // It holds what is the writer's own and may be dropped on another thread.
+            publisher: Some(Arc::new(Mutex::new(publisher))),
+            scratch,
+        }
+    }
+
+    fn publisher(&self) -> Result<&SharedPublisher, Error> {
+        const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the publisher is closed"));
+        self.publisher.as_ref().ok_or(CLOSED)
+    }
+
+    /// Runs `body`; the number of its result.
+    fn with(&self, body: impl FnOnce(&mut Publisher) -> fastmq::Result<()>) -> u32 {
+        match self.publisher() {
+            Ok(publisher) => told(&body(&mut lock(publisher))),
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+#[napi]
+impl NativePublisher {
+    /// Publishes the payload in the scratch.
+    #[napi]
+    pub fn publish(&self, payload_size: u32) -> u32 {
+        match parts(&self.scratch, 0, payload_size) {
+            Some((_, payload)) => self.with(|publisher| publisher.publish(payload)),
+            None => not_there(),
+        }
+    }
+
+    /// Publishes a payload that is no small one.
+    #[napi]
+    pub fn publish_bytes(&self, payload: &[u8]) -> u32 {
+        self.with(|publisher| publisher.publish(payload))
+    }
+
+    /// Publishes a message with all its fields but a subject.
+    #[napi]
+    pub fn publish_message(
+        &self,
+        payload: &[u8],
+        key: &[u8],
+        headers: &[u8],
+        with: Outgoing,
+    ) -> u32 {
+        let message = with.message(b"", payload, key, headers);
+        self.with(|publisher| publisher.publish_message(&message))
+    }
+
+    /// Publishes payloads that stand in `data` one behind the other; `offsets` has their bounds,
+    /// one more than there are. Gives how many were accepted; of a refusal `last_status` and
+    /// `last_error` tell.
+    #[napi]
+    pub fn publish_batch(&self, data: &[u8], offsets: &[u32]) -> Result<u32, Thrown> {
+        let publisher = self.publisher().map_err(thrown)?;
+        let is_inside = offsets.windows(2).all(|bounds| bounds[0] <= bounds[1])
+            && offsets.last().is_none_or(|end| *end as usize <= data.len());
+        if !is_inside {
+            return Err(thrown(Error::new(&Fault(
+                Status::Invalid,
+                "offsets go up and end inside of data",
+            ))));
+        }
+        let payloads = offsets
+            .windows(2)
+            .map(|bounds| &data[bounds[0] as usize..bounds[1] as usize]);
+        let (accepted, result) = lock(publisher).publish_batch(payloads);
+        told(&result);
+        Ok(accepted as u32)
+    }
+
+    /// Claims `size` bytes, which are lent to JavaScript.
+    #[napi]
+    pub fn claim<'e>(&self, env: &'e Env, size: u32) -> Result<ArrayBuffer<'e>, Thrown> {
+        let publisher = self.publisher().map_err(thrown)?;
+        match claimed::lend(env, publisher, size as usize) {
+            Ok(Some(lent)) => Ok(lent),
+            Ok(None) => Err(thrown(NO_LOAN)),
+            Err(error) => Err(thrown(error)),
+        }
+    }
+
+    /// Publishes the first `size` bytes of what was lent; a claim that is refused is gone.
+    #[napi]
+    pub fn commit(&self, env: &Env, lent: ArrayBuffer<'_>, claimed: u32, size: u32) -> u32 {
+        if !claimed::take_back(env, &lent, claimed as usize) {
+            return failed(&MOVED);
+        }
+        self.with(|publisher| {
+            let committed = publisher.commit(size as usize);
+            if committed.is_err() {
+                publisher.abandon();
+            }
+            committed
+        })
+    }
+
+    /// Gives the claim back.
+    #[napi]
+    pub fn abandon(&self, env: &Env, lent: ArrayBuffer<'_>, claimed: u32) -> u32 {
+        if !claimed::take_back(env, &lent, claimed as usize) {
+            return failed(&MOVED);
+        }
+        self.with(|publisher| {
+            publisher.abandon();
+            Ok(())
+        })
+    }
+
+    /// Closes it. JavaScript has ended an open claim before.
+    #[napi]
+    pub fn close(&mut self) {
+        self.publisher = None;
+    }
+}

@@ -1,0 +1,234 @@
+//! A requester as JavaScript holds it.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use fastmq::{Batch, Client, Detached, Error, Fault, Requester, RequesterOptions, Status};
+use napi::bindgen_prelude::{BufferSlice, Uint8Array};
+use napi_derive::napi;
+
+use crate::client::{Outgoing, not_there, parts};
+use crate::copy;
+use crate::error::{failed, told};
+use crate::hub::{Hub, Waiter};
+use crate::options::{ManyChoices, ms, ns};
+use crate::queue::{TOO_SMALL, limit_of};
+
+/// A requester; without one inside once it is closed.
+#[napi]
+pub struct NativeRequester {
+    requester: RefCell<Option<Requester>>,
+    /// Answers that did not fit into a slab.
+    kept: RefCell<Option<Detached>>,
+    waker: Waker,
+    scratch: Rc<Uint8Array>,
+}
+
+const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the requester is closed"));
+
+impl NativeRequester {
+    pub(crate) fn open(
+        hub: &Hub,
+        number: u32,
+        client: &Client,
+        subject: &str,
+        in_flight_max: u32,
+    ) -> fastmq::Result<Self> {
+        let options = RequesterOptions {
+            in_flight_max,
+            subject: subject.as_bytes(),
+            wait: None,
+        };
+        let requester = client.requester(options)?;
+        let waiter: Arc<Waiter> = Waiter::new(hub, number);
+        Ok(Self {
+            requester: RefCell::new(Some(requester)),
+            kept: RefCell::default(),
+            waker: waiter.into(),
+            scratch: hub.scratch.clone(),
+        })
+    }
+
+    /// Writes answers into a slab, or keeps a copy of them until there is one with room.
+    fn write(&self, answers: &Batch<'_>, slab: &mut [u8], at: u32) -> i32 {
+        let messages = answers.messages();
+        if copy::copy(messages, answers.received_ns(), slab, at as usize) {
+            return messages.len() as i32;
+        }
+        *self.kept.borrow_mut() = answers.detach();
+        if self.kept.borrow().is_none() {
+            return -(failed(&Error::NO_MEMORY) as i32);
+        }
+        TOO_SMALL
+    }
+
+    fn with(&self, body: impl FnOnce(&mut Requester) -> fastmq::Result<()>) -> u32 {
+        match &mut *self.requester.borrow_mut() {
+            Some(requester) => told(&body(requester)),
+            None => failed(&CLOSED),
+        }
+    }
+}
+
+#[napi]
+impl NativeRequester {
+    /// Sends the request in the scratch, a subject and a payload; without a subject to the
+    /// requester's own.
+    #[napi]
+    pub fn submit(&self, subject_size: u32, payload_size: u32, token: u32, timeout: f64) -> u32 {
+        let Some((subject, payload)) = parts(&self.scratch, subject_size, payload_size) else {
+            return not_there();
+        };
+        let token = u64::from(token);
+        self.with(|requester| match subject {
+            [] => requester.submit(payload, token, ns(timeout)),
+            subject => requester.submit_to(subject, payload, token, ns(timeout)),
+        })
+    }
+
+    /// Sends a request with all its fields; an empty subject is the requester's own.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn submit_message(
+        &self,
+        subject: String,
+        payload: &[u8],
+        key: &[u8],
+        headers: &[u8],
+        with: Outgoing,
+        token: u32,
+        timeout: f64,
+    ) -> u32 {
+        let message = with.message(subject.as_bytes(), payload, key, headers);
+        self.with(|requester| requester.submit_message(&message, u64::from(token), ns(timeout)))
+    }
+
+    /// Sends a request to which several answers may come.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn submit_many(
+        &self,
+        subject: String,
+        payload: &[u8],
+        key: &[u8],
+        headers: &[u8],
+        with: Outgoing,
+        token: u32,
+        timeout: f64,
+        many: ManyChoices,
+    ) -> u32 {
+        let message = with.message(subject.as_bytes(), payload, key, headers);
+        let token = u64::from(token);
+        self.with(|requester| requester.submit_many(&message, token, ns(timeout), &many.options()))
+    }
+
+    /// Sends requests to the requester's own subject, up to the first that is refused; gives their
+    /// number. Their payloads stand in `data` one behind the other, with their bounds in `offsets`;
+    /// their tokens in `tokens`. Of a refusal `last_status` tells.
+    #[napi]
+    pub fn submit_batch(&self, data: &[u8], offsets: &[u32], tokens: &[u32], timeout: f64) -> u32 {
+        let mut done = 0;
+        self.with(|requester| {
+            for (bounds, token) in offsets.windows(2).zip(tokens) {
+                let Some(payload) = data.get(bounds[0] as usize..bounds[1] as usize) else {
+                    const WRONG: Fault =
+                        Fault(Status::Invalid, "offsets go up and end inside of data");
+                    return Err(Error::new(&WRONG));
+                };
+                requester.submit(payload, u64::from(*token), ns(timeout))?;
+                done += 1;
+            }
+            Ok(())
+        });
+        done
+    }
+
+    /// Grants more replies to each stream of a request.
+    #[napi]
+    pub fn grant(&self, token: u32, replies: u32) -> u32 {
+        self.with(|requester| requester.grant(u64::from(token), replies))
+    }
+
+    /// Ends a request.
+    #[napi]
+    pub fn cancel(&self, token: u32) -> u32 {
+        self.with(|requester| requester.cancel(u64::from(token)))
+    }
+
+    /// Receives answers, which are written into `slab` from `at` on; as `NativeQueue.receive`. The
+    /// answers are copied, so none stays open.
+    #[napi]
+    pub fn receive(&self, mut slab: BufferSlice<'_>, at: u32, reply_max: u32, arm: bool) -> i32 {
+        let mut requester = self.requester.borrow_mut();
+        let Some(requester) = &mut *requester else {
+            return -(failed(&CLOSED) as i32);
+        };
+        loop {
+            let error = match requester.receive(limit_of(reply_max), 0) {
+                Ok(batch) => return self.write(&batch, &mut slab, at),
+                Err(error) => error,
+            };
+            // Looks again only if something came while it armed.
+            let mut context = Context::from_waker(&self.waker);
+            if !arm
+                || error.status() != Status::Again
+                || Pin::new(&mut requester.ready())
+                    .poll(&mut context)
+                    .is_pending()
+            {
+                return -(failed(&error) as i32);
+            }
+        }
+    }
+
+    /// Writes the answers that did not fit into another slab.
+    #[napi]
+    pub fn copy(&self, mut slab: BufferSlice<'_>, at: u32) -> i32 {
+        let mut kept = self.kept.borrow_mut();
+        let Some(answers) = &*kept else {
+            return -(Status::Internal as i32);
+        };
+        let messages = answers.messages();
+        if !copy::copy(messages, answers.received_ns, &mut slab, at as usize) {
+            return TOO_SMALL;
+        }
+        let count = messages.len() as i32;
+        *kept = None;
+        count
+    }
+
+    /// The bytes that they take in a slab.
+    #[napi]
+    pub fn needed(&self) -> f64 {
+        let kept = self.kept.borrow();
+        kept.as_ref()
+            .map_or(0.0, |kept| copy::needed(kept.messages()) as f64)
+    }
+
+    /// Requests without a final answer.
+    #[napi]
+    pub fn in_flight(&self) -> u32 {
+        self.requester
+            .borrow()
+            .as_ref()
+            .map_or(0, Requester::in_flight)
+    }
+
+    /// Milliseconds until a request in flight times out.
+    #[napi]
+    pub fn next_deadline(&self) -> f64 {
+        match &mut *self.requester.borrow_mut() {
+            Some(requester) => ms(requester.next_deadline()),
+            None => f64::INFINITY,
+        }
+    }
+
+    /// Closes it; requests in flight are given up.
+    #[napi]
+    pub fn close(&self) {
+        *self.requester.borrow_mut() = None;
+    }
+}
