@@ -7,7 +7,7 @@ const { AbortError, FastmqError, TimeoutError } = require('./lib/errors.js');
 const { Headers } = require('./lib/headers.js');
 const { native } = require('./lib/hub.js');
 const { setLog } = require('./lib/log.js');
-const { Publisher } = require('./lib/publisher.js');
+const { Claim, Publisher } = require('./lib/publisher.js');
 const { Queue, Subscription } = require('./lib/queue.js');
 const { Requester } = require('./lib/requester.js');
 const { ReplyStream } = require('./lib/responder.js');
@@ -16,6 +16,7 @@ const { Server } = require('./lib/server.js');
 module.exports = {
   AbortError,
   Batch,
+  Claim,
   Client,
   FastmqError,
   HEADER_BROKEN: 'Broken',

@@ -3,7 +3,7 @@
 import fastmq from './index.cjs';
 
 export const {
-  AbortError, Batch, Client, FastmqError, HEADER_BROKEN, HEADER_CLIENT, HEADER_SUBSCRIPTION,
+  AbortError, Batch, Claim, Client, FastmqError, HEADER_BROKEN, HEADER_CLIENT, HEADER_SUBSCRIPTION,
   Headers, Message, Publisher, Queue, ReplyStream, Requester, SUBJECT_CONNECTED,
   SUBJECT_DISCONNECTED, SUBJECT_JOINED, SUBJECT_LEFT, SUBJECT_STATS, Server, Subscription,
   TimeoutError, abi, attach, connect, open, setLog, version,

@@ -264,6 +264,7 @@ class Client {
   }
 
   get #requests() {
+    if (this.#isClosed) throw errorOf('FASTMQ_CLOSED', 'the client is closed');
     this.#asker ??= Requester.open(this.#native, this.#native, { inFlightMax: IN_FLIGHT_MAX });
     return this.#asker;
   }

@@ -203,4 +203,4 @@ function listOf(payloads) {
   throw invalid(`payloads are ${describe(payloads)}; an array or another iterable of payloads`);
 }
 
-module.exports = { Publisher, data, gather, listOf, offsets };
+module.exports = { Claim, Publisher, data, gather, listOf, offsets };

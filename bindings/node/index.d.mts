@@ -1,0 +1,3 @@
+export * from './index.js';
+import * as fastmq from './index.js';
+export default fastmq;
