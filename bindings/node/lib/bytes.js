@@ -22,7 +22,10 @@ function bytesOf(value, what) {
   if (ArrayBuffer.isView(value)) {
     return bytesOf(new Uint8Array(value.buffer, value.byteOffset, value.byteLength), what);
   }
-  if (value instanceof ArrayBuffer || isShared(value)) return bytesOf(new Uint8Array(value), what);
+  if (value instanceof ArrayBuffer || isShared(value)) {
+    // One that was detached has no bytes, and no view is made of it.
+    return value.byteLength === 0 ? EMPTY : bytesOf(new Uint8Array(value), what);
+  }
   if (value === undefined || value === null) return EMPTY;
   throw invalid(`${what} is ${describe(value)}; a string, a Buffer, a typed array, a DataView or `
     + 'an ArrayBuffer');

@@ -190,7 +190,7 @@ impl NativeClient {
         choices: QueueChoices,
     ) -> Result<NativeQueue, Thrown> {
         let queue = self.client.queue(choices.options()).map_err(thrown)?;
-        Ok(NativeQueue::new(hub, number, queue))
+        Ok(NativeQueue::new(hub, number, queue, true))
     }
 
     /// Subscribes with a queue of its own.

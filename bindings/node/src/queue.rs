@@ -22,16 +22,27 @@ pub(crate) const TOO_SMALL: i32 = -1000;
 pub struct NativeQueue {
     reading: RefCell<Option<Reading>>,
     waker: Waker,
+    /// Nobody else closes it: it goes when JavaScript lets go of it.
+    is_own: bool,
+}
+
+impl Drop for NativeQueue {
+    fn drop(&mut self) {
+        if self.is_own {
+            self.close();
+        }
+    }
 }
 
 const CLOSED: Error = Error::new(&Fault(Status::Closed, "the queue is closed"));
 
 impl NativeQueue {
-    pub(crate) fn new(hub: &Hub, number: u32, queue: Queue) -> Self {
+    pub(crate) fn new(hub: &Hub, number: u32, queue: Queue, is_own: bool) -> Self {
         let waiter: Arc<Waiter> = Waiter::new(hub, number);
         Self {
             reading: RefCell::new(Some(Reading::new(queue))),
             waker: waiter.into(),
+            is_own,
         }
     }
 
@@ -190,7 +201,7 @@ impl NativeSubscription {
     #[napi]
     pub fn queue(&self, hub: &Hub, number: u32) -> Result<NativeQueue, Thrown> {
         match self.subscription.queue() {
-            Some(queue) => Ok(NativeQueue::new(hub, number, queue.clone())),
+            Some(queue) => Ok(NativeQueue::new(hub, number, queue.clone(), false)),
             None => Err(thrown(CLOSED)),
         }
     }

@@ -1,0 +1,51 @@
+// The golden vectors that every language runs, and the words that this one shares with C.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { fastmq, opened } from './support.mjs';
+
+const root = new URL('../../', import.meta.url);
+const read = (path) => readFileSync(new URL(path, root), 'utf8');
+
+test('statuses have their frozen numbers and names', () => {
+  for (const { number, c } of JSON.parse(read('tests/vectors/status.json')).statuses) {
+    assert.equal(new fastmq.FastmqError(c).status, number, c);
+  }
+  assert.equal(new fastmq.FastmqError('FASTMQ_BUSY').message, 'the responder has no room; try again later');
+});
+
+test('headers are encoded and found as everywhere', (t) => {
+  const client = opened(t);
+  const all = client.subscribe('a');
+  const hex = (bytes) => Buffer.from(bytes).toString('hex');
+  for (const { name, entries, lookups } of JSON.parse(read('tests/vectors/headers.json')).good) {
+    const headers = entries.map((entry) => [entry.name, Buffer.from(entry.value, 'hex')]);
+    client.publish('a', '', { headers });
+    const message = all.tryReceive().at(0);
+    assert.deepEqual(message.headers.map(([key, value]) => ({ name: key, value: hex(value) })),
+      entries, name);
+    for (const lookup of lookups) {
+      const value = message.header(lookup.name);
+      assert.equal(value === undefined ? null : hex(value), lookup.value, name);
+    }
+  }
+});
+
+test('constants are those of the C header', () => {
+  const header = read('include/fastmq.h');
+  for (const name of ['SUBJECT_JOINED', 'SUBJECT_LEFT', 'SUBJECT_STATS', 'SUBJECT_CONNECTED',
+    'SUBJECT_DISCONNECTED', 'HEADER_SUBSCRIPTION', 'HEADER_CLIENT', 'HEADER_BROKEN']) {
+    const [, value] = header.match(new RegExp(`#define FASTMQ_${name} "(.*)"`));
+    assert.equal(fastmq[name], value);
+  }
+});
+
+test('require and import give the same', async () => {
+  const { createRequire } = await import('node:module');
+  const { packagePath } = await import('./support.mjs');
+  const required = createRequire(import.meta.url)(packagePath);
+  assert.deepEqual(Object.keys(fastmq).filter((name) => name !== 'default').sort(),
+    Object.keys(required).sort());
+  for (const name of Object.keys(required)) assert.equal(fastmq[name], required[name]);
+});
