@@ -49,3 +49,44 @@ test('require and import give the same', async () => {
     Object.keys(required).sort());
   for (const name of Object.keys(required)) assert.equal(fastmq[name], required[name]);
 });
+
+test('each function of C has a place in this language, or a reason', () => {
+  const functions = read('ffi/symbols.txt').trim().split('\n');
+  const covers = JSON.parse(read('bindings/node/covers.json'));
+  const parts = [covers.functions, covers.elsewhere, covers.gaps];
+  const named = parts.flatMap((part) => Object.keys(part));
+  assert.deepEqual(named.sort(), functions.sort());
+  assert.ok([covers.elsewhere, covers.gaps].every((part) => Object.values(part).every(Boolean)));
+  const types = read('bindings/node/index.d.ts');
+  for (const [name, place] of Object.entries(covers.functions)) {
+    const [outer, inner] = place.split('.');
+    assert.notEqual(fastmq[outer], undefined, `${name}: ${place}`);
+    const pattern = inner === undefined
+      ? new RegExp(`export (function|class|const) ${outer}\\b`)
+      : new RegExp(`export class ${outer}\\b[^]*?\\n  (readonly )?${inner}\\b[^]*?\\n}`);
+    if (inner !== 'message') assert.match(types, pattern, `${name}: ${place}`);
+  }
+});
+
+test('each field of the options of C has its word, or a reason', () => {
+  const header = read('include/fastmq.h');
+  const types = read('bindings/node/index.d.ts');
+  const { options } = JSON.parse(read('bindings/node/covers.json'));
+  const others = {
+    flags: null, struct_size: null, context: null, client: null, memory: 'memory',
+    on_message: 'onMessage', subject: 'subject', token: 'token', headers: 'headers',
+    credit_mode: null, is_manual: null, sockets_count: null,
+  };
+  for (const struct of ['options', 'connect_options', 'listen_options', 'queue_options',
+    'requester_options', 'subscribe_options', 'many_options', 'outgoing']) {
+    const [, body] = header.match(
+      new RegExp(`typedef struct fastmq_${struct} \\{([^]*?)\\n\\} fastmq_${struct};`));
+    for (const [, comment, field] of body.matchAll(/((?:\n {4}\/\/.*)*)\n {4}[^/\n]*?(\w+);/g)) {
+      if (/reserved/i.test(comment) || others[field] === null) continue;
+      if (options[`fastmq_${struct}.${field}`] !== undefined) continue;
+      const word = others[field]
+        ?? field.replace(/_ns$/, '').replace(/_(\w)/g, (_, letter) => letter.toUpperCase());
+      assert.match(types, new RegExp(`\\b${word}\\??[:(]`), `${struct}.${field}: ${word}`);
+    }
+  }
+});

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The Node package: it builds from source, its types are right, and what `npm pack` makes installs
+# into an empty folder without a Rust toolchain and passes the tests from there. Then the examples.
+# budget: c
+# timeout: 600
+source "$(dirname "$0")/lib.sh"
+
+TYPESCRIPT=5.9
+package=bindings/node
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+for tool in node npm; do
+    if ! command -v "$tool" >/dev/null; then
+        skip "the Node package" "$tool is not installed"
+        exit 0
+    fi
+done
+if [ "$(node -p 'Number(process.versions.node.split(".")[0]) >= 20')" != true ]; then
+    skip "the Node package" "Node $(node --version) is older than 20"
+    exit 0
+fi
+
+quietly() { "$@" >"$work/log" 2>&1 || { tail -n 60 "$work/log"; return 1; }; }
+in_folder() { (cd "$1" && shift && "$@"); }
+npm_install() { npm install --no-audit --no-fund --no-update-notifier "$@"; }
+# Where cargo is not found, whatever else is.
+without_cargo() { env CARGO=/no/cargo "PATH=$(dirname "$(command -v node)"):/usr/bin:/bin" "$@"; }
+
+manifest=(--manifest-path "$package/Cargo.toml")
+check "the Node binding is formatted" cargo fmt "${manifest[@]}" --check
+check "the Node binding has no warning" \
+    quietly cargo clippy --locked --release "${manifest[@]}" -- --deny warnings
+
+# A folder that npm links to: its install script builds what is missing.
+rm -rf "$package/prebuilt"
+mkdir "$work/source"
+echo '{"private": true}' >"$work/source/package.json"
+check "npm install builds it from source" \
+    quietly in_folder "$work/source" npm_install --install-links=false "$ROOT/$package"
+check "and it is there" test -n "$(files "$package"/prebuilt/*/fastmq.node)"
+
+check "npm pack" quietly in_folder "$package" npm pack --pack-destination "$work"
+tarball=$(files "$work"/libfastmq-*.tgz)
+mkdir "$work/empty"
+echo '{"private": true}' >"$work/empty/package.json"
+check "the package installs into an empty folder without cargo" \
+    quietly in_folder "$work/empty" without_cargo npm install --no-audit --no-fund --offline \
+    "$tarball"
+installed=$work/empty/node_modules/libfastmq
+check "it is smaller than 5 MB" test "$(stat --format %s "$tarball")" -lt 5000000
+check "it has no source of the engine" test -z "$(find "$installed" -name '*.rs')"
+hello="const all = mq.subscribe('a'); mq.publish('a', 'hello');
+    if (all.tryReceive().at(0).text() !== 'hello') process.exit(1); mq.close();"
+check "it works by require" in_folder "$work/empty" node -e \
+    "const mq = require('libfastmq').open(); $hello"
+check "it works by import" in_folder "$work/empty" node --input-type=module -e \
+    "import { open } from 'libfastmq'; const mq = open(); $hello"
+
+export FASTMQ_NODE=$installed
+TAP_SECONDS=170 tap "Node" node --expose-gc --test --test-reporter tap tests/node/*.test.mjs
+
+cp -r examples/node "$work/empty/examples"
+for example in "$work"/empty/examples/*.mjs; do
+    arguments=()
+    grep -q -e '--check' "$example" && arguments=(--check)
+    check "examples/node/$(basename "$example") ${arguments[*]:-}" \
+        timeout --kill-after=10 60 node "$example" "${arguments[@]}" </dev/null
+done
+
+check "the first program prints what it should" test "$(timeout 60 node \
+    "$work/empty/examples/hello.mjs" </dev/null)" = "flight.LAX.JFK delayed 12 minutes"
+
+tools=build/node
+mkdir -p "$tools"
+if [ ! -x "$tools/node_modules/.bin/tsc" ]; then
+    echo '{"private": true}' >"$tools/package.json"
+    quietly in_folder "$tools" npm_install "typescript@$TYPESCRIPT" @types/node@20
+fi
+if [ ! -x "$tools/node_modules/.bin/tsc" ]; then
+    skip "the types" "typescript cannot be installed"
+    exit 0
+fi
+mkdir -p "$work/types/node_modules/@types"
+ln -s "$installed" "$work/types/node_modules/libfastmq"
+ln -s "$ROOT/$tools/node_modules/@types/node" "$work/types/node_modules/@types/node"
+ln -s "$ROOT/$tools/node_modules/undici-types" "$work/types/node_modules/undici-types"
+cp tests/node/types.mts tests/node/types.cts "$work/types"
+cp examples/node/*.mjs "$work/types"
+compiles() {
+    in_folder "$work/types" "$ROOT/$tools/node_modules/.bin/tsc" --noEmit --target es2022 \
+        --lib es2022,esnext.disposable --module nodenext --types node "$@"
+}
+check "the types fit those who use them, strictly" \
+    compiles --strict --exactOptionalPropertyTypes types.mts types.cts
+for example in event_loop publish_subscribe request_reply streaming_reply; do
+    check "and examples/node/$example.mjs" compiles --allowJs --checkJs "$example.mjs"
+done
