@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { connected, fails, fastmq, opened, packagePath, run, take, turn, urls } from './support.mjs';
+import {
+  connected, fails, fastmq, opened, packagePath, run, take, turn, urls,
+} from './support.mjs';
 
 for (const url of urls()) {
   for (const polled of [false, true]) {

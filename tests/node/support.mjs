@@ -7,13 +7,10 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 // The stage points it at an installed copy.
-const from = process.env.FASTMQ_NODE ?? path.join(import.meta.dirname ?? here(), '../../bindings/node');
+const here = path.dirname(fileURLToPath(import.meta.url));
+const from = process.env.FASTMQ_NODE ?? path.join(here, '../../bindings/node');
 export const packagePath = path.resolve(from);
 export const fastmq = await import(path.join(packagePath, 'index.mjs'));
-
-function here() {
-  return path.dirname(fileURLToPath(import.meta.url));
-}
 
 /** A broker that is closed when the test ends. */
 export function opened(t, options) {

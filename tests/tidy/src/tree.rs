@@ -21,7 +21,8 @@ const SKIPPED: &[&str] = &[
 
 /// Endings of the files that are read.
 const ENDINGS: &[&str] = &[
-    "c", "cpp", "h", "hpp", "js", "json", "md", "py", "rs", "sh", "toml", "ts", "txt",
+    "c", "cjs", "cpp", "cts", "h", "hpp", "js", "json", "md", "mjs", "mts", "py", "pyi", "rs",
+    "sh", "toml", "ts", "txt",
 ];
 
 /// Files without an ending that are read.
