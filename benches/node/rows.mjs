@@ -3,8 +3,8 @@
 //     node benches/node/rows.mjs [--only REGEX] [--runs 5] [--ms 300] [--peers]
 //
 // One message is one published and received, one request is one with its answer. 16-byte payloads.
-// With --peers also `zeromq` and `nats`, where they are installed and a server is given by
-// NATS_URL; their rows do the same work over TCP.
+// With FASTMQ_URL also over a server in another process; with --peers what `peers.mjs` has, which
+// does the same work with `zeromq` and `nats`.
 
 import { fileURLToPath } from 'node:url';
 import path from 'node:path';
@@ -156,6 +156,42 @@ for (const polled of [false, true]) {
         return (await Promise.all(open)).length;
       };
     };
+}
+
+if (process.env.FASTMQ_URL !== undefined) {
+  // A server in another process, and two clients here, as the peers have it.
+  const two = (after) => Promise.all([1, 2].map(async () => {
+    const client = await connect(process.env.FASTMQ_URL, { polled: true });
+    after(() => client.close());
+    return client;
+  }));
+  rows['fastmq over tcp, two clients, each way'] = async (mq, after) => {
+    const [one, other] = await two(after);
+    const all = other.subscribe('bench');
+    return async () => {
+      for (const each of payloads) one.publish('bench', each);
+      for (let got = 0; got < BATCH;) got += (await all.receive({ max: 0 })).length;
+      return BATCH;
+    };
+  };
+  rows['fastmq over tcp, two clients, batches of 1024, each way'] = async (mq, after) => {
+    const [one, other] = await two(after);
+    const all = other.subscribe('bench');
+    const publisher = one.publisher('bench');
+    return async () => {
+      const sent = publisher.publishBatch(payloads);
+      for (let got = 0; got < sent;) got += (await all.receive({ max: 0 })).length;
+      return sent;
+    };
+  };
+  rows['fastmq requests over tcp, two clients, 256 in flight'] = async (mq, after) => {
+    const [one, other] = await two(after);
+    other.respond('ask', (request) => request.payload).unref();
+    return async () => {
+      const open = Array.from({ length: 256 }, () => one.request('ask', payload));
+      return (await Promise.all(open)).length;
+    };
+  };
 }
 
 if (process.argv.includes('--peers')) Object.assign(rows, (await import('./peers.mjs')).rows);

@@ -3,32 +3,34 @@
 
 const path = require('node:path');
 
-/** What a prebuilt file is called: the system, the processor, and the C library of Linux. */
-function triple() {
-  const parts = [process.platform, process.arch];
-  if (process.platform === 'linux') {
-    const { header } = process.report.getReport();
-    parts.push(header.glibcVersionRuntime ? 'gnu' : 'musl');
-  }
-  return parts.join('-');
+/** Where the file for a system, a processor and, of Linux, a C library is. */
+function file(libc) {
+  const triple = [process.platform, process.arch, ...(libc === '' ? [] : [libc])].join('-');
+  return path.join(__dirname, '..', 'prebuilt', triple, 'fastmq.node');
 }
 
-/** Where the file for this system is, or would be. */
+/** Where the file of this system is, or would be. Slow: the report says which C library there is. */
 function place() {
-  return path.join(__dirname, '..', 'prebuilt', triple(), 'fastmq.node');
+  if (process.platform !== 'linux') return file('');
+  const { header } = process.report.getReport();
+  return file(header.glibcVersionRuntime ? 'gnu' : 'musl');
 }
 
 function load() {
-  const file = place();
-  try {
-    return require(file);
-  } catch (error) {
-    const cure = 'run `npm rebuild libfastmq`, which builds it with cargo';
-    const failure = new Error(`cannot load the native part of libfastmq (${file}); ${cure}`);
-    failure.cause = error;
-    failure.code = 'ERR_DLOPEN_FAILED';
-    throw failure;
+  let cause;
+  for (const libc of process.platform === 'linux' ? ['gnu', 'musl'] : ['']) {
+    try {
+      return require(file(libc));
+    } catch (error) {
+      // Of a file that is there but does not load the reason is worth more.
+      if (cause === undefined || error.code !== 'MODULE_NOT_FOUND') cause = error;
+    }
   }
+  const cure = 'run `npm rebuild libfastmq`, which builds it with cargo';
+  const failure = new Error(`cannot load the native part of libfastmq (${place()}); ${cure}`);
+  failure.cause = cause;
+  failure.code = 'ERR_DLOPEN_FAILED';
+  throw failure;
 }
 
 module.exports = { load, place };

@@ -7,12 +7,11 @@ const path = require('node:path');
 const { load, place } = require('../lib/native.js');
 
 function loads() {
-  if (!existsSync(place())) return false;
   try {
     load();
     return true;
   } catch (error) {
-    console.error(`libfastmq: ${place()} does not load: ${error.cause?.message}`);
+    if (existsSync(place())) console.error(`libfastmq: ${error.message}: ${error.cause?.message}`);
     return false;
   }
 }
