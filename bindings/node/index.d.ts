@@ -611,6 +611,11 @@ export interface ListenOptions {
   subscriptionsMax?: number;
   /** How its threads wait. */
   wait?: Wait;
+  /**
+   * Where else its clients may connect, at most 4,096 bytes in all. They are told when they connect
+   * and when this server drains, and try those, too, when it is gone.
+   */
+  servers?: string | string[];
 }
 
 /** A broker that other processes use. It keeps the process alive until it is closed. */

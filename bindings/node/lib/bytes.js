@@ -63,7 +63,10 @@ function putText(text, at, to = scratch) {
   return to.utf8Write(text, at);
 }
 
-/** Writes a payload into the scratch, or elsewhere; its size, or -1 if it is to be handed over as it is. */
+/**
+ * Writes a payload into the scratch, or elsewhere; its size, or -1 if it is to be handed over as it
+ * is.
+ */
 function putPayload(payload, at, to = scratch) {
   if (typeof payload === 'string') return putText(payload, at, to);
   if (payload instanceof Uint8Array) {

@@ -5,7 +5,7 @@ const { bytesOf, describe, putPayload, putText, textOf } = require('./bytes.js')
 const { call, check, checkTask, errorOf, failure, invalid } = require('./errors.js');
 const { Hold, hub, native: library, newNumber, waiters } = require('./hub.js');
 const { SUBSCRIBE, TIMEOUT_MS, connectChoices, countOf, functionOf, known, listenChoices,
-  openChoices, queueChoices, signalOf, smallOf, subscribeChoices, timeOf } =
+  openChoices, queueChoices, signalOf, smallOf, subscribeChoices, timeOf, urlsOf } =
   require('./options.js');
 const { FIELDS, outgoing } = require('./outgoing.js');
 const { Message } = require('./batch.js');
@@ -61,8 +61,7 @@ class Client {
   }
 
   static async connect(urls, options) {
-    const list = Array.isArray(urls) ? urls : [urls];
-    const text = list.map((url) => textOf(url, 'url')).join(',');
+    const text = urlsOf(urls);
     const choices = connectChoices(options);
     const number = newNumber();
     const connected = checkTask(await library.connect(hub, number, text, choices));
@@ -187,8 +186,8 @@ class Client {
   publishWait(subject, payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     const fields = Object.keys(rest).length === 0 ? undefined : rest;
-    return this.whenRoom(this, () => this.#send(subject, payload, fields), timeOf(timeout, 'timeout'),
-      signalOf(signal));
+    const send = () => this.#send(subject, payload, fields);
+    return this.whenRoom(this, send, timeOf(timeout, 'timeout'), signalOf(signal));
   }
 
   publishBatch(messages) {

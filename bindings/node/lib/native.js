@@ -9,7 +9,7 @@ function file(libc) {
   return path.join(__dirname, '..', 'prebuilt', triple, 'fastmq.node');
 }
 
-/** Where the file of this system is, or would be. Slow: the report says which C library there is. */
+/** Where the file of this system is, or would be. Slow: a report says which C library it has. */
 function place() {
   if (process.platform !== 'linux') return file('');
   const { header } = process.report.getReport();

@@ -69,10 +69,14 @@ function functionOf(value, name) {
 }
 
 function signalOf(value) {
-  if (value === undefined || (typeof value?.addEventListener === 'function' && 'aborted' in value)) {
-    return value;
-  }
+  const isSignal = typeof value?.addEventListener === 'function' && 'aborted' in value;
+  if (value === undefined || isSignal) return value;
   throw invalid(`signal is ${describe(value)}; an AbortSignal`);
+}
+
+/** URLs as the library takes them: with commas between them. */
+function urlsOf(urls) {
+  return (Array.isArray(urls) ? urls : [urls]).map((url) => textOf(url, 'url')).join(',');
 }
 
 /** Leaves out what is undefined: the native half has the defaults. */
@@ -150,10 +154,11 @@ function subscribeChoices(from) {
 
 function listenChoices(options) {
   const from = known(options, ['token', 'name', 'insecure', 'shards', 'connectionsMax',
-    'subscriptionsMax', 'wait'], 'listen');
+    'subscriptionsMax', 'wait', 'servers'], 'listen');
   return given({
     token: from.token === undefined ? undefined : Buffer.from(bytesOf(from.token, 'token')),
     name: from.name === undefined ? undefined : textOf(from.name, 'name'),
+    servers: from.servers === undefined ? undefined : urlsOf(from.servers),
     insecure: isSet(from.insecure, 'insecure'),
     // 0 is the default of the library, as in C.
     shards: smallOf(from.shards, 'shards') || undefined,
@@ -168,5 +173,5 @@ const TIMEOUT_MS = 5000;
 
 module.exports = {
   LEVELS, SUBSCRIBE, TIMEOUT_MS, connectChoices, countOf, functionOf, isSet, known, listenChoices,
-  openChoices, queueChoices, signalOf, smallOf, subscribeChoices, timeOf, wordOf,
+  openChoices, queueChoices, signalOf, smallOf, subscribeChoices, timeOf, urlsOf, wordOf,
 };

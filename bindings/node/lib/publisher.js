@@ -167,8 +167,8 @@ class Publisher {
   publishWait(payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     const fields = Object.keys(rest).length === 0 ? undefined : rest;
-    return this.#client.whenRoom(this, () => this.#send(payload, fields), timeOf(timeout, 'timeout'),
-      signalOf(signal));
+    const send = () => this.#send(payload, fields);
+    return this.#client.whenRoom(this, send, timeOf(timeout, 'timeout'), signalOf(signal));
   }
 
   claim(size) {

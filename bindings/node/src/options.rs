@@ -252,6 +252,8 @@ pub struct ListenChoices {
     pub subscriptions_max: Option<u32>,
     /// How its threads wait.
     pub wait: Option<u32>,
+    /// Where else its clients may connect, with commas between them.
+    pub servers: Option<String>,
 }
 
 impl ListenChoices {
@@ -259,6 +261,7 @@ impl ListenChoices {
         let mut options = ServerOptions::default();
         set(&mut options.token, self.token.map(|token| token.to_vec()));
         set(&mut options.name, self.name);
+        set(&mut options.servers, self.servers);
         set(&mut options.is_insecure_allowed, self.insecure);
         set(&mut options.shards, self.shards);
         set(&mut options.connections_max, self.connections_max);
