@@ -6,6 +6,7 @@
 
 const { markAsUntransferable } = require('node:worker_threads');
 const { bytesOf, putPayload } = require('./bytes.js');
+const { native } = require('./hub.js');
 const { call, check, codeOf, failure, invalid, numbers } = require('./errors.js');
 const { Headers, decode, find } = require('./headers.js');
 const { dispose } = require('./symbols.js');
@@ -210,7 +211,7 @@ class Message {
     if (options === undefined) {
       const size = putPayload(payload, 0);
       if (size >= 0) {
-        check(this.#client.reply(low, high, size));
+        check(native.reply(this.#client.number(), low, high, size));
         return;
       }
     }

@@ -31,6 +31,8 @@ const made = Symbol('made');
 
 class Client {
   #native;
+  /** What calls by number call it. */
+  #port;
   #number;
   #hold = new Hold();
   #asker = null;
@@ -44,6 +46,7 @@ class Client {
   constructor(key, native, number, onEvent) {
     if (key !== made) throw invalid('a client is made by open, connect or attach');
     this.#native = native;
+    this.#port = native.number();
     this.#number = number;
     this.#onEvent = onEvent;
     if (onEvent !== undefined) waiters.set(number, this);
@@ -163,7 +166,7 @@ class Client {
     if (options === undefined) {
       const subjectSize = typeof subject === 'string' ? putText(subject, 0) : -1;
       const size = subjectSize < 0 ? -1 : putPayload(payload, subjectSize);
-      if (size >= 0) return this.#native.publish(subjectSize, size);
+      if (size >= 0) return library.publish(this.#port, subjectSize, size);
       return this.#native.publishBytes(textOf(subject, 'subject'), bytesOf(payload, 'payload'));
     }
     const { key, headers, rest } = outgoing(known(options, FIELDS, 'publish'));

@@ -77,7 +77,7 @@ class Claim {
   commit(size = this.#size) {
     countOf(size, 'size', this.#size);
     this.#end();
-    if (this.#size === 0) check(this.#native.publish(0));
+    if (this.#size === 0) check(this.#native.publishBytes(Buffer.alloc(0)));
     else check(this.#native.commit(this.#lent, this.#size, size));
   }
 
@@ -94,6 +94,8 @@ class Claim {
 
 class Publisher {
   #native;
+  /** What calls by number call it. */
+  #port;
   #client;
   #claim = null;
   #isClosed = false;
@@ -101,6 +103,7 @@ class Publisher {
   constructor(client, native, subject) {
     this.#client = client;
     this.#native = native;
+    this.#port = native.number();
     this.subject = subject;
   }
 
@@ -111,7 +114,7 @@ class Publisher {
   #send(payload, options) {
     if (options === undefined) {
       const size = putPayload(payload, 0);
-      if (size >= 0) return this.#native.publish(size);
+      if (size >= 0) return library.publish(this.#port, 0, size);
       return this.#native.publishBytes(bytesOf(payload, 'payload'));
     }
     const { key, headers, rest } = outgoing(known(options, FIELDS, 'publish'));
@@ -185,6 +188,7 @@ class Publisher {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#claim?.abandon();
+    this.#port = 0;
     this.#native.close();
   }
 

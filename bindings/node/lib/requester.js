@@ -218,6 +218,8 @@ class Many {
 
 class Requester {
   #native;
+  /** What calls by number call it. */
+  #port;
   #client;
   #number;
   #hold = new Hold();
@@ -238,6 +240,7 @@ class Requester {
   constructor(client, native, number, subject) {
     this.#client = client;
     this.#native = native;
+    this.#port = native.number();
     this.#number = number;
     this.subject = subject;
   }
@@ -365,7 +368,7 @@ class Requester {
     if (options === undefined) {
       const subjectSize = putText(subject, 0);
       const size = subjectSize < 0 ? -1 : putPayload(payload, subjectSize);
-      if (size >= 0) return this.#native.submit(subjectSize, size, token, timeout);
+      if (size >= 0) return library.submit(this.#port, subjectSize, size, token, timeout);
     }
     const { key, headers, rest } = outgoing(options ?? {});
     const bytes = bytesOf(payload, 'payload');

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use fastmq::{Client, Error, Fault, Message, Status, ready};
 use napi::Env;
-use napi::bindgen_prelude::{AsyncTask, Uint8Array};
+use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 
 use crate::error::{Thrown, failed, thrown, told};
@@ -16,6 +16,7 @@ use crate::hub::{Hub, Notes, Waiter, lock};
 use crate::options::{
     ClientChoices, ConnectChoices, ListenChoices, QueueChoices, SubscribeChoices, ms, ns,
 };
+use crate::ports::{Number, Port, wide};
 use crate::publisher::NativePublisher;
 use crate::queue::{NativeQueue, NativeSubscription};
 use crate::reply_stream::NativeReplyStream;
@@ -36,7 +37,7 @@ pub struct NativeClient {
     watch: RefCell<Option<Watch>>,
     client: Client,
     events: Option<Arc<Notes<ToldEvent>>>,
-    scratch: Rc<Uint8Array>,
+    number: Number,
     waiter: Arc<Waiter>,
     /// What `dispatch` has found since JavaScript asked.
     found: Rc<Cell<u32>>,
@@ -73,22 +74,6 @@ impl Outgoing {
     }
 }
 
-/// The two parts of what JavaScript wrote into the scratch.
-#[inline(always)]
-pub(crate) fn parts(scratch: &[u8], first: u32, second: u32) -> Option<(&[u8], &[u8])> {
-    let (first, second) = (first as usize, second as usize);
-    let both = scratch.get(..first.checked_add(second)?)?;
-    Some(both.split_at(first))
-}
-
-#[cold]
-pub(crate) fn not_there() -> u32 {
-    failed(&Error::new(&Fault(
-        Status::Internal,
-        "the bytes are not in the scratch",
-    )))
-}
-
 impl NativeClient {
     pub(crate) fn new(
         hub: &Hub,
@@ -98,9 +83,9 @@ impl NativeClient {
     ) -> Self {
         Self {
             watch: RefCell::default(),
-            client,
             events,
-            scratch: hub.scratch.clone(),
+            number: Number::open(Port::Client(client.clone())),
+            client,
             waiter: Waiter::new(hub, number),
             found: Rc::default(),
         }
@@ -139,13 +124,10 @@ pub fn attach(hub: &Hub, number: u32, key: u32) -> Result<NativeClient, Thrown> 
 
 #[napi]
 impl NativeClient {
-    /// Publishes what is in the scratch: a subject and a payload.
+    /// What calls by number call it.
     #[napi]
-    pub fn publish(&self, subject_size: u32, payload_size: u32) -> u32 {
-        match parts(&self.scratch, subject_size, payload_size) {
-            Some((subject, payload)) => told(&self.client.publish(subject, payload)),
-            None => not_there(),
-        }
+    pub fn number(&self) -> u32 {
+        self.number.get()
     }
 
     /// Publishes a payload that is no small one.
@@ -172,7 +154,7 @@ impl NativeClient {
     #[napi]
     pub fn publisher(&self, subject: String) -> Result<NativePublisher, Thrown> {
         let publisher = self.client.publisher(subject).map_err(thrown)?;
-        Ok(NativePublisher::new(publisher, self.scratch.clone()))
+        Ok(NativePublisher::new(publisher))
     }
 
     /// Forgets the last value of a subject.
@@ -233,15 +215,6 @@ impl NativeClient {
         NativeRequester::open(hub, number, &self.client, &subject, in_flight_max).map_err(thrown)
     }
 
-    /// Answers a request with what is in the scratch: its token is given in two halves.
-    #[napi]
-    pub fn reply(&self, token_low: u32, token_high: u32, payload_size: u32) -> u32 {
-        match parts(&self.scratch, 0, payload_size) {
-            Some((_, payload)) => told(&self.client.reply(wide(token_low, token_high), payload)),
-            None => not_there(),
-        }
-    }
-
     /// Answers a request with a payload, headers and a status.
     #[napi]
     pub fn reply_message(
@@ -266,7 +239,10 @@ impl NativeClient {
         let mut done = 0;
         for answer in numbers.chunks_exact(3).take(count as usize) {
             let Some((payload, after)) = rest.split_at_checked(answer[2] as usize) else {
-                not_there();
+                failed(&Error::new(&Fault(
+                    Status::Invalid,
+                    "the answers end behind data",
+                )));
                 break;
             };
             rest = after;
@@ -435,10 +411,4 @@ impl NativeClient {
             .chain(wide.map(|figure| figure as f64))
             .collect()
     }
-}
-
-/// A number of 64 bits from its halves.
-#[inline(always)]
-pub(crate) fn wide(low: u32, high: u32) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
 }

@@ -14,6 +14,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
 use crate::error::Thrown;
+use crate::ports::set_scratch;
 
 /// Texts that wait for JavaScript at most: a thread that does not look loses the oldest.
 const NOTES_MAX: usize = 1024;
@@ -110,12 +111,16 @@ impl<T> Notes<T> {
     }
 }
 
-/// What a thread of JavaScript shares with the library: its bell, and bytes that calls are given
-/// in without an object for each.
+/// What a thread of JavaScript shares with the library.
 #[napi]
 pub struct Hub {
     pub(crate) bell: Arc<Bell>,
-    pub(crate) scratch: std::rc::Rc<Uint8Array>,
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        set_scratch(None);
+    }
 }
 
 #[napi]
@@ -135,9 +140,9 @@ impl Hub {
             is_rung: AtomicBool::new(false),
             call,
         };
+        set_scratch(Some(scratch));
         Ok(Self {
             bell: Arc::new(bell),
-            scratch: std::rc::Rc::new(scratch),
         })
     }
 

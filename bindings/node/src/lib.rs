@@ -14,6 +14,7 @@ mod error;
 mod headers;
 mod hub;
 mod options;
+mod ports;
 mod publisher;
 mod queue;
 mod reply_stream;

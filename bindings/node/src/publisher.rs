@@ -1,16 +1,16 @@
 //! A publisher as JavaScript holds it.
 
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use fastmq::{Error, Fault, Publisher, Status};
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, Uint8Array};
+use napi::bindgen_prelude::ArrayBuffer;
 use napi_derive::napi;
 
-use crate::client::{Outgoing, not_there, parts};
+use crate::client::Outgoing;
 use crate::error::{Thrown, failed, thrown, told};
 use crate::hub::lock;
+use crate::ports::{Number, Port};
 use crate::view::{SharedPublisher, claimed};
 
 const NO_LOAN: Error = Error::new(&Fault(
@@ -26,22 +26,23 @@ const MOVED: Error = Error::new(&Fault(
 /// A publisher; without one inside once it is closed.
 #[napi]
 pub struct NativePublisher {
-    publisher: Option<SharedPublisher>,
-    scratch: Rc<Uint8Array>,
+    publisher: Option<(SharedPublisher, Number)>,
 }
 
 impl NativePublisher {
-    pub(crate) fn new(publisher: Publisher, scratch: Rc<Uint8Array>) -> Self {
+    pub(crate) fn new(publisher: Publisher) -> Self {
+        // A lock, as bytes that it has lent may be dropped on another thread.
+        let publisher = Arc::new(Mutex::new(publisher));
+        let number = Number::open(Port::Publisher(publisher.clone()));
         Self {
-            // It holds what is the writer's own and may be dropped on another thread.
-            publisher: Some(Arc::new(Mutex::new(publisher))),
-            scratch,
+            publisher: Some((publisher, number)),
         }
     }
 
     fn publisher(&self) -> Result<&SharedPublisher, Error> {
         const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the publisher is closed"));
-        self.publisher.as_ref().ok_or(CLOSED)
+        let open = self.publisher.as_ref();
+        open.map(|(publisher, _)| publisher).ok_or(CLOSED)
     }
 
     /// Runs `body`; the number of its result.
@@ -55,13 +56,12 @@ impl NativePublisher {
 
 #[napi]
 impl NativePublisher {
-    /// Publishes the payload in the scratch.
+    /// What calls by number call it; 0: it is closed.
     #[napi]
-    pub fn publish(&self, payload_size: u32) -> u32 {
-        match parts(&self.scratch, 0, payload_size) {
-            Some((_, payload)) => self.with(|publisher| publisher.publish(payload)),
-            None => not_there(),
-        }
+    pub fn number(&self) -> u32 {
+        self.publisher
+            .as_ref()
+            .map_or(0, |(_, number)| number.get())
     }
 
     /// Publishes a payload that is no small one.

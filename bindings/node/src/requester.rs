@@ -7,27 +7,26 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fastmq::{Batch, Client, Detached, Error, Fault, Requester, RequesterOptions, Status};
-use napi::bindgen_prelude::{BufferSlice, Uint8Array};
+use napi::bindgen_prelude::BufferSlice;
 use napi_derive::napi;
 
-use crate::client::{Outgoing, not_there, parts};
+use crate::client::Outgoing;
 use crate::copy;
 use crate::error::{failed, told};
 use crate::hub::{Hub, Waiter};
 use crate::options::{ManyChoices, ms, ns};
+use crate::ports::{CLOSED, Number, Port, SharedRequester};
 use crate::queue::{TOO_SMALL, limit_of};
 
 /// A requester; without one inside once it is closed.
 #[napi]
 pub struct NativeRequester {
-    requester: RefCell<Option<Requester>>,
+    requester: SharedRequester,
+    number: Number,
     /// Answers that did not fit into a slab.
     kept: RefCell<Option<Detached>>,
     waker: Waker,
-    scratch: Rc<Uint8Array>,
 }
-
-const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the requester is closed"));
 
 impl NativeRequester {
     pub(crate) fn open(
@@ -44,11 +43,12 @@ impl NativeRequester {
         };
         let requester = client.requester(options)?;
         let waiter: Arc<Waiter> = Waiter::new(hub, number);
+        let requester: SharedRequester = Rc::new(RefCell::new(Some(requester)));
         Ok(Self {
-            requester: RefCell::new(Some(requester)),
+            number: Number::open(Port::Requester(requester.clone())),
+            requester,
             kept: RefCell::default(),
             waker: waiter.into(),
-            scratch: hub.scratch.clone(),
         })
     }
 
@@ -75,18 +75,10 @@ impl NativeRequester {
 
 #[napi]
 impl NativeRequester {
-    /// Sends the request in the scratch, a subject and a payload; without a subject to the
-    /// requester's own.
+    /// What calls by number call it.
     #[napi]
-    pub fn submit(&self, subject_size: u32, payload_size: u32, token: u32, timeout: f64) -> u32 {
-        let Some((subject, payload)) = parts(&self.scratch, subject_size, payload_size) else {
-            return not_there();
-        };
-        let token = u64::from(token);
-        self.with(|requester| match subject {
-            [] => requester.submit(payload, token, ns(timeout)),
-            subject => requester.submit_to(subject, payload, token, ns(timeout)),
-        })
+    pub fn number(&self) -> u32 {
+        self.number.get()
     }
 
     /// Sends a request with all its fields; an empty subject is the requester's own.
