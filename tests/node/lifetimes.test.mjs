@@ -58,6 +58,20 @@ test('handles that are dropped without being closed are collected', async (t) =>
   assert.equal(client.statistics().queues, before.queues);
 });
 
+test('a client that is dropped without being closed warns', async () => {
+  const { code, err } = await run(`
+    const closed = fastmq.open();
+    closed.close();
+    (() => fastmq.open())();
+    setImmediate(() => {
+      gc();
+      setImmediate(() => process.exit(0));
+    });
+  `, '--expose-gc');
+  assert.equal(code, 0);
+  assert.equal(err.match(/FastmqWarning: a client was collected/g)?.length, 1, err);
+});
+
 test('a subscription lives as long as its queue, its callback, or who waits for it', async (t) => {
   const client = opened(t);
   const queue = client.queue();

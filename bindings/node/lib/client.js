@@ -29,6 +29,12 @@ const FIGURES = ['threads', 'published', 'delivered', 'dropped', 'expired', 'ref
 
 const made = Symbol('made');
 
+// A safety net that warns: a broker that nobody holds is closed when it is collected, some time.
+const dropped = new FinalizationRegistry((how) => {
+  process.emitWarning(`a client was collected before it was closed; close what ${how} gives`,
+    'FastmqWarning');
+});
+
 class Client {
   #native;
   /** What calls by number call it. */
@@ -54,7 +60,10 @@ class Client {
 
   static open(options) {
     const number = newNumber();
-    return new Client(made, call(() => library.open(hub, number, openChoices(options))), number);
+    const native = call(() => library.open(hub, number, openChoices(options)));
+    const client = new Client(made, native, number);
+    dropped.register(client, 'open', client);
+    return client;
   }
 
   static attach(key) {
@@ -69,6 +78,7 @@ class Client {
     const number = newNumber();
     const connected = checkTask(await library.connect(hub, number, text, choices));
     const client = new Client(made, connected.client(hub, number), number, options?.onEvent);
+    dropped.register(client, 'connect', client);
     // A polled client's connection is driven by the loop, whatever it waits for.
     if (choices.polled) client.#watch();
     // What happened before there was a client.
@@ -354,6 +364,7 @@ class Client {
 
   #end() {
     this.#isClosed = true;
+    dropped.unregister(this);
     for (const key of this.#keys) this.#native.unshare(key);
     this.#asker?.close();
   }
