@@ -69,7 +69,7 @@ soak: build build/tests/random_calls ## the long run: random operations, calls, 
 		-- --ignored --nocapture soak
 	FASTMQ_SOAK_SECONDS=$(SECONDS) build/tests/random_calls | tail -n 3
 	fuzz/run.sh $$(($(SECONDS) / 4))
-	THOROUGH=1 python3 tests/stages/run.py loom tsan cross
+	THOROUGH=1 python3 tests/stages/run.py loom tsan cross asan
 
 header: ## make include/fastmq.h from ffi
 	cbindgen --quiet --config ffi/cbindgen.toml --crate fastmq-ffi --output include/fastmq.h ffi

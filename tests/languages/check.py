@@ -46,7 +46,20 @@ def python():
     return lambda name: name in names
 
 
-LANGUAGES = {"C++": cpp, "Python": python}
+def node():
+    """Names of the package's types: functions, and members of classes and interfaces."""
+    names, outer = set(), ""
+    for line in read("bindings", "node", "index.d.ts").splitlines():
+        if match := re.match(r"export (?:class|interface|function|const) (\w+)", line):
+            outer = match.group(1)
+            names.add(outer)
+        elif match := re.match(r"  (?:readonly )?(\w+)[?:(<]", line):
+            names.add(f"{outer}.{match.group(1)}")
+    # What every Error has.
+    return lambda name: name in names or name == "FastmqError.message"
+
+
+LANGUAGES = {"C++": cpp, "Python": python, "Node": node}
 
 
 def tables(text):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests of the Node package with its native half under AddressSanitizer; a part of make soak
 # (THOROUGH), as it builds all of it once more.
-# budget: c
+# budget: bindings
 # timeout: 1200
 source "$(dirname "$0")/lib.sh"
 

@@ -83,3 +83,12 @@ market() {
     wait "$pid" && server=0
     [ "$client" -eq 0 ] && [ "$server" -eq 0 ]
 }
+
+# for_bindings PACKAGE: a package with a cargo workspace of its own is built as the others are, so
+# that they share what is compiled; not optimized as a whole, which takes minutes. False: its crates
+# are not to be had.
+for_bindings() {
+    export CARGO_TARGET_DIR=$TARGET/bindings CARGO_PROFILE_RELEASE_LTO=off
+    export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
+    cargo fetch --locked --quiet --manifest-path "$1/Cargo.toml"
+}

@@ -2,7 +2,7 @@
 """Runs the stages of `make test` in order and counts what they say.
 
 A stage is an executable NN-name.sh beside this file. Two comment lines in it are read here:
-`# budget: core|c|server` says which budget its seconds count against, `# timeout: SECONDS` ends it.
+`# budget: core|c|server|bindings` says which budget its seconds count against, `# timeout: SECONDS` ends it.
 It needs no terminal and no stdin. Output of a stage goes to build/logs/; the console gets a line
 when it starts, its failures, and at the end of a failed stage the last lines of its log.
 
@@ -20,7 +20,12 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 LOGS = os.path.join(ROOT, "build", "logs")
-BUDGETS = {"core": ("core", 480), "c": ("C and install", 180), "server": ("server", 360)}
+BUDGETS = {
+    "core": ("core", 480),
+    "c": ("C and install", 180),
+    "server": ("server", 360),
+    "bindings": ("bindings", 360),
+}
 TIMEOUT_SECONDS = 900
 TAIL_LINES = 60
 FAILURES_SHOWN = 20
