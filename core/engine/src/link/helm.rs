@@ -1,16 +1,16 @@
 //! Who drives the link: whoever waits, else the link's own thread.
 //!
 //! A thread that waits for something of the server takes the helm and runs turns itself, so that
-//! an answer passes no other thread. The link's thread rests meanwhile. It looks now and then when
-//! the last turn was, and takes the helm if there was none since it looked, or for [`IDLE_NS`]: so
-//! callbacks, signs of life, publishes that nobody flushed and other waits are served. Of a client
-//! that was opened as `polled` there is no such thread.
+//! an answer passes no other thread. The link's thread rests meanwhile (`rest.rs`). It looks now
+//! and then when the last turn was, and takes the helm if there was none since it looked, or for a
+//! while: so callbacks, signs of life, publishes that nobody flushed and other waits are served.
+//! Of a client that was opened as `polled` there is no such thread.
 //!
 //! Invariant: `running` is locked by the thread that drives, for as long as it does, and by nobody
 //! else for longer than a look.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::task::{Wake, Waker};
 
 use fastmq_driver::sockets::{self, Sockets, Waited};
@@ -25,15 +25,9 @@ use crate::threads;
 use crate::wait::{Profile, Spin};
 
 use super::drive::Drive;
+use super::rest::REST_NS;
 use super::uplink::Uplink;
 
-/// How soon the link's thread looks whether anybody drives: after twice as long each time while
-/// somebody does, as each look may take the core away from him, up to [`REST_NS_MAX`].
-const REST_NS: u64 = 500_000;
-/// For how long nobody has driven at most when it drives again; less, if it has just let go.
-const IDLE_NS: u64 = 2_000_000;
-/// See [`REST_NS`].
-const REST_NS_MAX: u64 = 8_000_000;
 /// How long a thread waits for the link's thread to let go.
 const LETTING_GO_NS: u64 = 1_000_000;
 /// How often it is looked whether anybody still holds the client.
@@ -50,7 +44,7 @@ pub(super) struct Running {
 /// Who drives, and who wants to.
 #[derive(Default)]
 pub(crate) struct Helm {
-    running: Mutex<Option<Running>>,
+    pub(super) running: Mutex<Option<Running>>,
     /// Whether there is something to drive: not in a simulation, and not after the end.
     is_open: AtomicBool,
     /// The thread that drives; 0: none.
@@ -61,9 +55,9 @@ pub(crate) struct Helm {
     freed: AtomicU32,
     /// When the last turn was.
     pub(super) turned_ns: AtomicU64,
-    /// What the link's thread rests on, and whether it does so until somebody lets go.
-    rest: AtomicU32,
-    rests_long: AtomicBool,
+    /// What the link's thread rests on, and how; see `rest`.
+    pub(super) rest: AtomicU32,
+    pub(super) resting: AtomicU8,
     /// Publishes wake nobody: the link's thread looks every [`REST_NS`].
     pub(super) gathers: AtomicBool,
     /// Publishes that have woken it.
@@ -136,10 +130,6 @@ impl Helm {
 
     fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) > 0
-    }
-
-    fn wake_link(&self) {
-        self.rest.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -291,45 +281,6 @@ impl Uplink {
         gathers
     }
 
-    /// Until nobody drives any more.
-    fn rest(&self) {
-        let helm = &self.helm;
-        let mut rest_ns = REST_NS;
-        let mut looked_ns = self.driver.monotonic_ns();
-        let mut until_ns = looked_ns + rest_ns;
-        while helm.is_open() && !self.is_closing.load(Ordering::SeqCst) {
-            let seen = helm.rest.load(Ordering::SeqCst);
-            self.driver.park(&helm.rest, seen, until_ns);
-            let now_ns = self.driver.monotonic_ns();
-            let turned_ns = helm.turned_ns.load(Ordering::Relaxed);
-            if now_ns.saturating_sub(turned_ns) < (now_ns - looked_ns).min(IDLE_NS) {
-                looked_ns = now_ns;
-                rest_ns = (2 * rest_ns).min(REST_NS_MAX);
-                until_ns = (now_ns + rest_ns).min(turned_ns + REST_NS_MAX);
-                continue;
-            }
-            if try_lock(&helm.running).is_some() {
-                return;
-            }
-            // Whoever drives sleeps: he says so when he lets go.
-            helm.rests_long.store(true, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            let seen = helm.rest.load(Ordering::SeqCst);
-            if try_lock(&helm.running).is_none() {
-                self.driver.park(&helm.rest, seen, FOREVER_NS);
-            }
-            helm.rests_long.store(false, Ordering::SeqCst);
-        }
-        // The end is not to wait: whoever drives now is woken, and lets go.
-        if helm.is_open() {
-            let seen = helm.rest.load(Ordering::SeqCst);
-            let until_ns = self.driver.monotonic_ns() + REST_NS;
-            if try_lock(&helm.running).is_none() {
-                self.driver.park(&helm.rest, seen, until_ns);
-            }
-        }
-    }
-
     /// Much is to be sent: whoever adds to it sends it, if nobody drives.
     #[cold]
     #[inline(never)]
@@ -339,14 +290,9 @@ impl Uplink {
             None => {
                 self.has_work.store(true, Ordering::SeqCst);
                 self.wake();
+                self.call_napping();
             }
         }
-    }
-
-    /// Wakes the thread that rests, for the end.
-    pub(super) fn wake_resting(&self) {
-        self.helm.wake_link();
-        self.driver.wake(&self.helm.rest, u32::MAX);
     }
 
     /// Waits for a change of `answered`, or drives for it.
@@ -385,7 +331,7 @@ impl Uplink {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.has_work.load(Ordering::SeqCst)
     }
 
@@ -533,9 +479,7 @@ impl Drop for AtHelm<'_> {
             // Added since it was sent: whoever looked for it meanwhile could not drive.
             list.wake();
         }
-        if helm.rests_long.load(Ordering::SeqCst) || is_over {
-            self.uplink.wake_resting();
-        }
+        uplink.let_go(is_over);
         // Its queues and the broker may go with it: not under the lock.
         drop(ended);
     }

@@ -44,6 +44,7 @@ mod names;
 mod open;
 mod remote;
 mod replies;
+mod rest;
 mod run;
 mod session;
 mod state;

@@ -62,6 +62,7 @@ impl Uplink {
         } else if gathers || self.nudge() {
             let woken = &self.helm.woken;
             woken.store(woken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.call_napping();
         }
     }
 
