@@ -480,7 +480,8 @@ impl Broker {
     }
 
     /// A request as its responder gets it. A server is told how long its asker waits, as it would
-    /// keep it for longer.
+    /// keep it for longer: for ten minutes, as it does if he waits for ever. Until then it is one
+    /// of the open requests of the connection, also if he gives up.
     pub(crate) fn with_timeout<'a, 'm>(
         &self,
         message: &'a Message<'m>,
