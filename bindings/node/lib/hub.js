@@ -11,6 +11,9 @@ const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
 const waiters = new Map();
 let next = 1;
 
+// The first broker of a process takes milliseconds, which may as well pass while the rest loads.
+native.warm();
+
 // Called once for as many as are ready.
 const hub = new native.Hub(() => {
   for (const number of hub.take()) waiters.get(number)?.onReady();

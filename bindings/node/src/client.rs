@@ -1,10 +1,9 @@
 //! A client as JavaScript holds it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use fastmq::{Client, Error, Fault, Message, Status, ready};
 use napi::Env;
@@ -16,19 +15,54 @@ use crate::hub::{Hub, Notes, Waiter, lock};
 use crate::options::{
     ClientChoices, ConnectChoices, ListenChoices, QueueChoices, SubscribeChoices, ms, ns,
 };
-use crate::ports::{Number, Port, wide};
+use crate::ports::{Number, Port, Scratch, wide};
 use crate::publisher::NativePublisher;
 use crate::queue::{NativeQueue, NativeSubscription};
 use crate::reply_stream::NativeReplyStream;
 use crate::requester::NativeRequester;
 use crate::server::NativeServer;
-use crate::tasks::{Closing, Connecting, Draining};
+use crate::tasks::{Closing, Connecting, Draining, Warming, warm_up};
 use crate::told::ToldEvent;
 use crate::view::Watch;
 
+/// A client that was shared, and who listens to it.
+type Shared = (Client, Arc<Listeners>);
+
 /// Clients that were shared with other threads, by their keys.
-static SHARED: LazyLock<Mutex<HashMap<u32, Client>>> = LazyLock::new(Mutex::default);
+static SHARED: LazyLock<Mutex<HashMap<u32, Shared>>> = LazyLock::new(Mutex::default);
 static NEXT_KEY: AtomicU32 = AtomicU32::new(1);
+
+/// A handle to a client whose loop listens for room.
+struct Listener {
+    /// What was found since JavaScript asked.
+    found: AtomicU32,
+    waiter: Arc<Waiter>,
+}
+
+/// Those of all threads that share a client: each `dispatch` takes what it finds away from the
+/// others, and tells them.
+#[derive(Default)]
+struct Listeners(Mutex<Vec<Weak<Listener>>>);
+
+impl Listeners {
+    fn add(&self, listener: &Arc<Listener>) {
+        let mut all = lock(&self.0);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(listener));
+    }
+
+    fn tell(&self, bits: u32) {
+        if bits & (ready::ROOM | ready::DEADLINE) == 0 {
+            return;
+        }
+        // The last of one may close what locks again.
+        let all: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        for listener in all {
+            listener.found.fetch_or(bits, Ordering::AcqRel);
+            listener.waiter.ring();
+        }
+    }
+}
 
 /// A client.
 #[napi]
@@ -38,9 +72,9 @@ pub struct NativeClient {
     client: Client,
     events: Option<Arc<Notes<ToldEvent>>>,
     number: Number,
-    waiter: Arc<Waiter>,
-    /// What `dispatch` has found since JavaScript asked.
-    found: Rc<Cell<u32>>,
+    listener: Arc<Listener>,
+    listeners: Arc<Listeners>,
+    scratch: Scratch,
 }
 
 /// A message with all its fields, beside its payload.
@@ -75,28 +109,52 @@ impl Outgoing {
 }
 
 impl NativeClient {
-    pub(crate) fn new(
+    fn new(
+        hub: &Hub,
+        number: u32,
+        client: Client,
+        events: Option<Arc<Notes<ToldEvent>>>,
+        listeners: Arc<Listeners>,
+    ) -> Self {
+        Self {
+            watch: RefCell::default(),
+            events,
+            number: Number::open(Port::Client(client.clone()), hub.scratch.clone()),
+            client,
+            listener: Arc::new(Listener {
+                found: AtomicU32::new(0),
+                waiter: Waiter::new(hub, number),
+            }),
+            listeners,
+            scratch: hub.scratch.clone(),
+        }
+    }
+
+    /// The only handle to a client.
+    pub(crate) fn first(
         hub: &Hub,
         number: u32,
         client: Client,
         events: Option<Arc<Notes<ToldEvent>>>,
     ) -> Self {
-        Self {
-            watch: RefCell::default(),
-            events,
-            number: Number::open(Port::Client(client.clone())),
-            client,
-            waiter: Waiter::new(hub, number),
-            found: Rc::default(),
-        }
+        Self::new(hub, number, client, events, Arc::default())
     }
 }
 
 /// Opens a broker in this process.
 #[napi]
 pub fn open(hub: &Hub, number: u32, choices: ClientChoices) -> Result<NativeClient, Thrown> {
+    // One wait, that of the thread which began: another one would be as long.
+    warm_up();
     let client = Client::open(choices.options()).map_err(thrown)?;
-    Ok(NativeClient::new(hub, number, client, None))
+    Ok(NativeClient::first(hub, number, client, None))
+}
+
+/// Begins what takes the first `open` of a process milliseconds where there are other threads: the
+/// system waits for all of them once.
+#[napi]
+pub fn warm() -> AsyncTask<Warming> {
+    AsyncTask::new(Warming)
 }
 
 /// Connects to a server, on a thread that may wait.
@@ -114,7 +172,10 @@ pub fn connect(
 #[napi]
 pub fn attach(hub: &Hub, number: u32, key: u32) -> Result<NativeClient, Thrown> {
     match lock(&SHARED).get(&key) {
-        Some(client) => Ok(NativeClient::new(hub, number, client.clone(), None)),
+        Some((client, listeners)) => {
+            let (client, listeners) = (client.clone(), listeners.clone());
+            Ok(NativeClient::new(hub, number, client, None, listeners))
+        }
         None => Err(thrown(Error::new(&Fault(
             Status::NotFound,
             "no client of this process is shared under this key",
@@ -154,7 +215,7 @@ impl NativeClient {
     #[napi]
     pub fn publisher(&self, subject: String) -> Result<NativePublisher, Thrown> {
         let publisher = self.client.publisher(subject).map_err(thrown)?;
-        Ok(NativePublisher::new(publisher))
+        Ok(NativePublisher::new(publisher, self.scratch.clone()))
     }
 
     /// Forgets the last value of a subject.
@@ -274,20 +335,13 @@ impl NativeClient {
             return Ok(());
         }
         let fd = self.client.fd().map_err(thrown)?;
-        let (client, found, waiter) =
-            (self.client.clone(), self.found.clone(), self.waiter.clone());
-        let on_readable = move || match client.dispatch(0, 0) {
-            Ok(bits) => {
-                if bits & (ready::ROOM | ready::DEADLINE) != 0 {
-                    found.set(found.get() | bits);
-                    waiter.ring();
-                }
-                true
-            }
-            Err(_) => {
-                waiter.ring();
-                false
-            }
+        self.listeners.add(&self.listener);
+        let (client, listeners) = (self.client.clone(), self.listeners.clone());
+        let on_readable = move || {
+            let found = client.dispatch(0, 0);
+            // Whoever waits for room of a client that was closed hears so when he tries.
+            listeners.tell(*found.as_ref().unwrap_or(&ready::ROOM));
+            found.is_ok()
         };
         match Watch::start(&env, fd, Box::new(on_readable)) {
             Some(watch) => {
@@ -304,14 +358,17 @@ impl NativeClient {
     /// What the loop has found ready since the last call, as bits of `fastmq_ready`.
     #[napi]
     pub fn take_found(&self) -> u32 {
-        self.found.take()
+        self.listener.found.swap(0, Ordering::AcqRel)
     }
 
     /// Calls what is to be called now and says what else is ready; -status on failure.
     #[napi]
     pub fn dispatch(&self, message_max: u32, budget_ms: f64) -> i32 {
         match self.client.dispatch(message_max, ns(budget_ms)) {
-            Ok(bits) => bits as i32,
+            Ok(bits) => {
+                self.listeners.tell(bits);
+                bits as i32
+            }
             Err(error) => -(failed(&error) as i32),
         }
     }
@@ -364,7 +421,7 @@ impl NativeClient {
     #[napi]
     pub fn share(&self) -> u32 {
         let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
-        lock(&SHARED).insert(key, self.client.clone());
+        lock(&SHARED).insert(key, (self.client.clone(), self.listeners.clone()));
         key
     }
 

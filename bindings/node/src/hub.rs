@@ -5,6 +5,7 @@
 //! What else other threads have to tell (events, lines of the log) goes the same way, bounded.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
@@ -14,7 +15,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
 use crate::error::Thrown;
-use crate::ports::set_scratch;
+use crate::ports::Scratch;
 
 /// Texts that wait for JavaScript at most: a thread that does not look loses the oldest.
 const NOTES_MAX: usize = 1024;
@@ -115,12 +116,7 @@ impl<T> Notes<T> {
 #[napi]
 pub struct Hub {
     pub(crate) bell: Arc<Bell>,
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        set_scratch(None);
-    }
+    pub(crate) scratch: Scratch,
 }
 
 #[napi]
@@ -140,9 +136,9 @@ impl Hub {
             is_rung: AtomicBool::new(false),
             call,
         };
-        set_scratch(Some(scratch));
         Ok(Self {
             bell: Arc::new(bell),
+            scratch: Rc::new(scratch),
         })
     }
 

@@ -1,9 +1,9 @@
 //! Small calls without an object: a handle is a number here, as finding the native half of an
 //! object costs Node more than publishing a message.
 //!
-//! Each thread of JavaScript has its own numbers, and its own scratch, where it writes subjects and
-//! small payloads. A number belongs to the native half that opened it and ends with that; 0 is
-//! nobody's.
+//! Each thread of JavaScript has its own numbers. A number belongs to the native half that opened
+//! it and ends with that; 0 is nobody's. Behind it is also the scratch of its hub, where JavaScript
+//! writes subjects and small payloads: a thread that loads the package twice has two.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -30,10 +30,17 @@ pub(crate) enum Port {
     Requester(SharedRequester),
 }
 
+/// Where the JavaScript of one hub writes what calls by number take.
+pub(crate) type Scratch = Rc<Uint8Array>;
+
+struct Open {
+    port: Port,
+    scratch: Scratch,
+}
+
 #[derive(Default)]
 struct Ports {
-    scratch: Option<Uint8Array>,
-    open: Vec<Option<Port>>,
+    open: Vec<Option<Open>>,
     free: Vec<u32>,
 }
 
@@ -45,7 +52,8 @@ thread_local! {
 pub(crate) struct Number(u32);
 
 impl Number {
-    pub(crate) fn open(port: Port) -> Self {
+    pub(crate) fn open(port: Port, scratch: Scratch) -> Self {
+        let port = Open { port, scratch };
         PORTS.with_borrow_mut(|ports| match ports.free.pop() {
             Some(number) => {
                 ports.open[number as usize - 1] = Some(port);
@@ -76,13 +84,6 @@ impl Drop for Number {
     }
 }
 
-/// Where JavaScript writes what calls by number take; `None` before its thread ends.
-pub(crate) fn set_scratch(scratch: Option<Uint8Array>) {
-    let before =
-        PORTS.try_with(|ports| std::mem::replace(&mut ports.borrow_mut().scratch, scratch));
-    drop(before);
-}
-
 const NOT_THERE: Error = Error::new(&Fault(Status::Internal, "the bytes are not in the scratch"));
 
 const NOBODY: Error = Error::new(&Fault(Status::Misuse, "the handle is closed"));
@@ -96,16 +97,15 @@ fn call(
     body: impl FnOnce(&Port, &[u8], &[u8]) -> Result<()>,
 ) -> u32 {
     PORTS.with_borrow(|ports| {
-        let scratch: &[u8] = ports.scratch.as_deref().unwrap_or(&[]);
+        let Some(Some(open)) = ports.open.get((number as usize).wrapping_sub(1)) else {
+            return failed(&NOBODY);
+        };
         let (first, second) = (first as usize, second as usize);
-        let Some(both) = scratch.get(..first + second) else {
+        let Some(both) = open.scratch.get(..first + second) else {
             return failed(&NOT_THERE);
         };
         let (first, second) = both.split_at(first);
-        match ports.open.get((number as usize).wrapping_sub(1)) {
-            Some(Some(port)) => told(&body(port, first, second)),
-            _ => failed(&NOBODY),
-        }
+        told(&body(&open.port, first, second))
     })
 }
 

@@ -10,7 +10,7 @@ use napi_derive::napi;
 use crate::client::Outgoing;
 use crate::error::{Thrown, failed, thrown, told};
 use crate::hub::lock;
-use crate::ports::{Number, Port};
+use crate::ports::{Number, Port, Scratch};
 use crate::view::{SharedPublisher, claimed};
 
 const NO_LOAN: Error = Error::new(&Fault(
@@ -30,10 +30,10 @@ pub struct NativePublisher {
 }
 
 impl NativePublisher {
-    pub(crate) fn new(publisher: Publisher) -> Self {
+    pub(crate) fn new(publisher: Publisher, scratch: Scratch) -> Self {
         // A lock, as bytes that it has lent may be dropped on another thread.
         let publisher = Arc::new(Mutex::new(publisher));
-        let number = Number::open(Port::Publisher(publisher.clone()));
+        let number = Number::open(Port::Publisher(publisher.clone()), scratch);
         Self {
             publisher: Some((publisher, number)),
         }

@@ -45,7 +45,7 @@ impl NativeRequester {
         let waiter: Arc<Waiter> = Waiter::new(hub, number);
         let requester: SharedRequester = Rc::new(RefCell::new(Some(requester)));
         Ok(Self {
-            number: Number::open(Port::Requester(requester.clone())),
+            number: Number::open(Port::Requester(requester.clone()), hub.scratch.clone()),
             requester,
             kept: RefCell::default(),
             waker: waiter.into(),

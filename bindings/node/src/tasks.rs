@@ -2,9 +2,9 @@
 //!
 //! What fails resolves to a [`Failure`], which JavaScript throws: a rejection would lose its code.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
-use fastmq::{Client, ConnectOptions, Event, Result, Server};
+use fastmq::{Client, ConnectOptions, Event, Options, Result, Server};
 use napi::bindgen_prelude::Either;
 use napi::{Env, Task};
 use napi_derive::napi;
@@ -26,7 +26,32 @@ impl NativeConnected {
     /// The client, whose events ring for the waiter with this number.
     #[napi]
     pub fn client(&self, hub: &Hub, number: u32) -> NativeClient {
-        NativeClient::new(hub, number, self.client.clone(), Some(self.events.clone()))
+        NativeClient::first(hub, number, self.client.clone(), Some(self.events.clone()))
+    }
+}
+
+static WARM: Once = Once::new();
+
+/// What the first broker of a process has to wait for; nothing the second time.
+pub(crate) fn warm_up() {
+    // What fails here fails again where somebody hears of it.
+    WARM.call_once(|| drop(Client::open(Options::default())));
+}
+
+/// Waiting for that.
+pub struct Warming;
+
+impl Task for Warming {
+    type Output = ();
+    type JsValue = ();
+
+    fn compute(&mut self) -> napi::Result<()> {
+        warm_up();
+        Ok(())
+    }
+
+    fn resolve(&mut self, _env: Env, _output: ()) -> napi::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! Everything here is used on the one thread of JavaScript that made it.
 
 use std::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use fastmq::{Publisher, Queue, Result, View};
@@ -92,9 +93,11 @@ const UV_READABLE: c_int = 1;
 /// What is called when the descriptor is readable; false: never again.
 type OnReadable = dyn Fn() -> bool;
 
-/// What a handle points to: its own memory, which libuv has until it is closed, and what to call.
+/// What a handle points to: its own memory and descriptor, which libuv has until it is closed, and
+/// what to call.
 struct Watched {
     _memory: Box<[u64]>,
+    _fd: OwnedFd,
     on_readable: Box<OnReadable>,
 }
 
@@ -104,20 +107,24 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches `fd`, which must stay open for as long as `on_readable` lives. `None`: the system
-    /// refuses.
+    /// Watches what `fd` is now: a duplicate, as another thread may close it, and as a loop watches
+    /// each descriptor once. `None`: the system refuses.
     pub(crate) fn start(env: &Env, fd: i32, on_readable: Box<OnReadable>) -> Option<Self> {
         let on: *mut c_void = env.get_uv_event_loop().ok()?.cast();
+        // SAFETY: a client's descriptor, which the caller's client keeps open during the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let fd = fd.try_clone_to_owned().ok()?;
         // SAFETY: takes a number and looks into a table.
         let size = unsafe { uv_handle_size(UV_POLL) };
         let mut memory = vec![0_u64; size.div_ceil(8)].into_boxed_slice();
         let handle: *mut c_void = memory.as_mut_ptr().cast();
         // SAFETY: the loop is that of this thread, and `memory` has the size of a poll handle.
-        if unsafe { uv_poll_init(on, handle, fd) } != 0 {
+        if unsafe { uv_poll_init(on, handle, fd.as_raw_fd()) } != 0 {
             return None;
         }
         let watched = Box::into_raw(Box::new(Watched {
             _memory: memory,
+            _fd: fd,
             on_readable,
         }));
         // SAFETY: the handle was initialised above.
