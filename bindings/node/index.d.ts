@@ -755,7 +755,13 @@ export class Client implements Disposable, AsyncDisposable {
   subscribe(pattern: string, onMessage: (message: Message) => unknown): Subscription;
   subscribe(pattern: string, options: CallbackOptions, onMessage: (message: Message) => unknown):
     Subscription;
-  /** Answers requests to subjects that match `pattern`. Give members of one service a `group`. */
+  /**
+   * Answers requests to subjects that match `pattern`. Give members of one service a `group`.
+   *
+   * Requests that wait together are answered side by side, and the next ones are taken when those
+   * were answered: one slow answer holds up the requests that come behind it. Where that matters,
+   * `subscribe` and call `message.reply` whenever an answer is there.
+   */
   respond(pattern: string, handler: Handler): Subscription;
   respond(pattern: string, options: CallbackOptions, handler: Handler): Subscription;
 
@@ -828,7 +834,8 @@ export class Client implements Disposable, AsyncDisposable {
    */
   drain(options?: { timeout?: number }): Promise<void>;
   /**
-   * Closes the broker, for all who share it: everything that waits ends with FASTMQ_CLOSED. A
+   * Closes the broker and the servers that this handle has opened, for all who share it:
+   * everything that waits ends with FASTMQ_CLOSED. A
    * client of a server sends what was accepted, which may take a moment; `await using` does so
    * without holding the event loop. Any number of times.
    */

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
+import path from 'node:path';
 import { test } from 'node:test';
 import { connected, fastmq, opened, packagePath, run, take, turn } from './support.mjs';
 
@@ -123,6 +124,46 @@ test('connections that are closed give their descriptors back', async (t) => {
   await collect();
   assert.ok(descriptors() <= before + 4, `${descriptors()} of ${before}`);
   await connected(t, server.url);
+});
+
+test('a server that nobody holds serves until its client is closed', async () => {
+  const { code, out, err } = await run(`
+    const { setImmediate: turn } = require('node:timers/promises');
+    const broker = fastmq.open();
+    const url = (() => broker.listen('tcp://127.0.0.1:0').url)();
+    (async () => {
+      for (let round = 0; round < 10; round += 1) { gc(); await turn(); }
+      (await fastmq.connect(url)).close();
+      broker.close();
+      await fastmq.connect(url).catch((error) => console.log(error.code));
+    })();
+  `, '--expose-gc');
+  assert.deepEqual([code, out], [0, 'FASTMQ_UNAVAILABLE'], err);
+});
+
+test('a thread that loads the package twice has two that work', async () => {
+  const { code, out, err } = await run(`
+    const load = () => {
+      for (const name of Object.keys(require.cache)) delete require.cache[name];
+      return require(${JSON.stringify(path.join(packagePath, 'index.cjs'))});
+    };
+    const { setImmediate: turn } = require('node:timers/promises');
+    const both = [fastmq, load()].map((each) => {
+      const client = each.open();
+      return [client, client.subscribe('a')];
+    });
+    (() => load().open().close())();
+    (async () => {
+      for (let round = 0; round < 10; round += 1) { gc(); await turn(); }
+      both[1][0].publish('a', '2');
+      both[0][0].publish('a', '1');
+      for (const [client, all] of both) {
+        console.log(all.tryReceive().at(0).text());
+        client.close();
+      }
+    })();
+  `, '--expose-gc');
+  assert.deepEqual([code, out], [0, '1\n2'], err);
 });
 
 test('two copies of the package are two libraries', async () => {

@@ -43,6 +43,8 @@ test('wrong types are told', async (t) => {
     () => queue.tryReceive(1.5), () => fastmq.open({ payloadMax: 2 ** 40 }), () => fastmq.open(5),
     () => fastmq.open({ wait: 'never' }), () => fastmq.connect('http://x'),
     () => fastmq.connect(5), () => fastmq.attach(), () => fastmq.attach('1'),
+    () => fastmq.open({ wait: 5n }), () => fastmq.open({ memory: 5 }), () => client.publishBatch(5),
+    () => client.publishBatch([null]), () => client.publish('a', 'x', { headers: [5] }),
     () => fastmq.setLog('loud'), () => new fastmq.Client(), () => new fastmq.Headers(5),
   ];
   for (const [index, body] of wrong.entries()) {
@@ -106,10 +108,18 @@ test('a closed client says so to all its handles', async (t) => {
   const publisher = client.publisher('a');
   const requester = client.requester({ subject: 'a' });
   const waiting = subscription.receive();
+  const responder = client.respond('never', () => new Promise(() => {}));
+  const asking = [
+    client.request('never'), client.requestMany('never'), client.requestStream('never').next(),
+    requester.requestTo('never'),
+  ];
+  for (const promise of asking) promise.catch(() => {});
+  while (responder.statistics().delivered < asking.length) await turn();
   const key = client.share();
   client.close();
   client.close();
   await fails(assert, 'FASTMQ_CLOSED', () => waiting);
+  for (const promise of asking) await fails(assert, 'FASTMQ_CLOSED', () => promise);
   for (const body of [
     () => client.publish('a'), () => client.publish('a', Buffer.alloc(10_000)),
     () => client.publish('a', 'x', { key: 'k' }), () => client.publishWait('a'),
@@ -124,6 +134,24 @@ test('a closed client says so to all its handles', async (t) => {
   }
   await fails(assert, 'FASTMQ_NOT_FOUND', () => fastmq.attach(key));
   for (const handle of [queue, subscription, publisher, requester]) handle.close();
+});
+
+test('what gives a promise rejects and does not throw', async (t) => {
+  const client = opened(t);
+  for (const body of [
+    () => client.publishWait('a', 'x', { timeout: -1 }),
+    () => client.publisher('a').publishWait('x', { signal: 5 }),
+  ]) {
+    const promise = body();
+    await fails(assert, 'FASTMQ_INVALID', () => promise);
+  }
+});
+
+test('a batch says how many were published before a wrong message', async (t) => {
+  const client = opened(t);
+  const error = await fails(assert, 'FASTMQ_INVALID',
+    () => client.publishBatch([{ subject: 'a' }, { subject: 5 }]));
+  assert.equal(error.accepted, 1);
 });
 
 test('two receives of one queue do not wait together', async (t) => {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fails, fastmq, opened, turn } from './support.mjs';
+import { fails, fastmq, opened, run, turn } from './support.mjs';
 
 test('a request resolves to its answer', async (t) => {
   const client = opened(t);
@@ -245,4 +245,56 @@ test('closing the client settles every request', async (t) => {
   }
   assert.equal(silent.id > 0, true);
   await fails(assert, 'FASTMQ_CLOSED', () => client.request('silent'));
+});
+
+test('a wrong reply is what the asker hears of', async (t) => {
+  const client = opened(t);
+  client.respond('type', (request) => request.reply({}));
+  client.respond('option', (request) => request.reply('x', { cod: 'FASTMQ_BUSY' }));
+  client.respond('stream', (request) => client.replyStream(request));
+  await fails(assert, 'FASTMQ_INVALID', () => client.request('type'));
+  await fails(assert, 'FASTMQ_INVALID', () => client.request('option'));
+  await fails(assert, 'FASTMQ_UNSUPPORTED', () => client.request('stream'));
+});
+
+test('a batch of requests ends with its requester', async (t) => {
+  const client = opened(t);
+  client.respond('never', () => new Promise(() => {}));
+  const requester = client.requester({ subject: 'never', inFlightMax: 2 });
+  const all = [requester.request('1'), requester.request('2'), requester.requestBatch(['3', '4'])];
+  await turn();
+  requester.close();
+  for (const promise of all) await fails(assert, 'FASTMQ_CANCELLED', () => promise);
+});
+
+test('a batch of requests that was refused rejects once', async () => {
+  const { code, out, err } = await run(`
+    const client = fastmq.open();
+    client.respond('never', () => new Promise(() => {}));
+    const requester = client.requester({ subject: 'never' });
+    requester.requestBatch(['a', Buffer.alloc(2 ** 21)]).catch((error) => {
+      console.log(error.code);
+      requester.close();
+      client.close();
+    });
+  `);
+  assert.deepEqual([code, out], [0, 'FASTMQ_TOO_LARGE'], err);
+});
+
+test('shorter requests put off the time-out of none before them', async (t) => {
+  const client = opened(t);
+  client.respond('never', () => new Promise(() => {}));
+  let isOver = false;
+  const first = client.request('never', '', { timeout: 200 }).catch(() => {
+    isOver = true;
+  });
+  const others = [];
+  for (let timeout = 199; timeout > 100 && !isOver; timeout -= 0.5) {
+    others.push(client.request('never', '', { timeout }).catch(() => {}));
+    await new Promise((resolve) => {
+      setTimeout(resolve, 5);
+    });
+  }
+  assert.ok(isOver);
+  await Promise.all([first, ...others]);
 });

@@ -1,8 +1,10 @@
 // Waiting: promises, iterators, back-pressure, and what keeps a process alive.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
-import { fails, fastmq, opened, run, take, turn } from './support.mjs';
+import { Worker } from 'node:worker_threads';
+import { fails, fastmq, opened, packagePath, run, take, turn } from './support.mjs';
 
 test('a receive waits for its message', async (t) => {
   const client = opened(t);
@@ -224,4 +226,62 @@ test('a process ends when nothing is awaited, and not before', async () => {
     client.publishWait('a', 'last', { timeout: 50 }).catch((error) => console.log(error.code));
   `);
   assert.deepEqual([room.code, room.out], [0, 'FASTMQ_TIMEOUT']);
+});
+
+test('an onError that throws stops no consumer', async () => {
+  const { code, out, err } = await run(`
+    const client = fastmq.open();
+    let thrown = 0;
+    process.on('uncaughtException', () => { thrown += 1; });
+    const onError = () => { throw new Error('in onError'); };
+    const wrong = (message) => {
+      if (message.text() === 'wrong') throw new Error('wrong');
+      return 'right';
+    };
+    const { promise, resolve } = (() => {
+      let settle;
+      return { promise: new Promise((done) => { settle = done; }), resolve: settle };
+    })();
+    client.respond('ask', { onError }, wrong);
+    client.subscribe('told', { onError }, (message) => {
+      wrong(message);
+      resolve();
+    });
+    (async () => {
+      await client.request('ask', 'wrong').catch((error) => console.log(error.code));
+      console.log((await client.request('ask', 'x')).text());
+      client.publish('told', 'wrong');
+      client.publish('told', 'x');
+      await promise;
+      setImmediate(() => {
+        console.log(thrown);
+        client.close();
+      });
+    })();
+  `);
+  assert.deepEqual([code, out], [0, 'FASTMQ_INTERNAL\nright\n2'], err);
+});
+
+test('handles of one client all hear of room, on one thread and on two', async (t) => {
+  const client = opened(t);
+  const key = client.share();
+  const attached = fastmq.attach(key);
+  const queue = client.queue({ capacity: 4096 });
+  client.subscribe('a', { queue });
+  while (client.tryPublish('a', 'x'.repeat(100)));
+  const worker = new Worker(`
+    const { parentPort, workerData } = require('node:worker_threads');
+    const { attach } = require(workerData.packagePath);
+    const waiting = attach(workerData.key).publishWait('a', '3'.repeat(100));
+    parentPort.postMessage('waits');
+    waiting.then(() => parentPort.postMessage('done'));
+  `, { eval: true, workerData: { packagePath, key } });
+  const all = [
+    client.publishWait('a', '1'.repeat(100)), attached.publishWait('a', '2'.repeat(100)),
+    once(worker, 'exit'),
+  ];
+  assert.deepEqual(await once(worker, 'message'), ['waits']);
+  while (queue.tryReceive() !== null);
+  const [, , [code]] = await Promise.all(all);
+  assert.equal(code, 0);
 });

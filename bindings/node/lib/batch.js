@@ -9,6 +9,7 @@ const { bytesOf, putPayload } = require('./bytes.js');
 const { native } = require('./hub.js');
 const { call, check, codeOf, failure, invalid, numbers } = require('./errors.js');
 const { Headers, decode, find } = require('./headers.js');
+const { known } = require('./options.js');
 const { dispose } = require('./symbols.js');
 
 const HEAD_WORDS = 4;
@@ -207,26 +208,26 @@ class Message {
   reply(payload, options) {
     const { words } = this.#slab;
     const [low, high] = [words[this.#at + 14], words[this.#at + 15]];
-    this.#isAnswered = true;
-    if (options === undefined) {
-      const size = putPayload(payload, 0);
-      if (size >= 0) {
-        check(native.reply(this.#client.number(), low, high, size));
-        return;
-      }
+    const size = options === undefined ? putPayload(payload, 0) : -1;
+    if (size >= 0) {
+      check(native.reply(this.#client.number(), low, high, size));
+    } else {
+      const { code, headers } = known(options, ['headers', 'code'], 'reply');
+      const status = code === undefined ? 0 : numbers.get(code);
+      if (status === undefined) throw invalid(`${String(code)} is no status; such as FASTMQ_BUSY`);
+      const encoded = Headers.encode(headers);
+      check(this.#client.replyMessage(low, high, bytesOf(payload, 'payload'), encoded, status));
     }
-    const status = options?.code === undefined ? 0 : numbers.get(options.code);
-    if (status === undefined) throw invalid(`${options.code} is no status; such as FASTMQ_BUSY`);
-    const headers = Headers.encode(options?.headers);
-    check(this.#client.replyMessage(low, high, bytesOf(payload, 'payload'), headers, status));
+    this.#isAnswered = true;
   }
 
   /** Opens the native reply stream of the request that this is. */
   static openStream(message) {
     const { words } = message.#slab;
     const at = message.#at;
+    const stream = call(() => message.#client.replyStream(words[at + 14], words[at + 15]));
     message.#isAnswered = true;
-    return call(() => message.#client.replyStream(words[at + 14], words[at + 15]));
+    return stream;
   }
 
   /** Whether somebody has answered it already, or opened its stream. */

@@ -37,9 +37,10 @@ function isShared(value) {
 }
 
 function describe(value) {
-  if (value === null) return 'null';
-  if (typeof value === 'object') return `a ${value.constructor?.name ?? 'null-prototype object'}`;
-  return `a ${typeof value}`;
+  if (value === null || value === undefined) return String(value);
+  const isObject = typeof value === 'object';
+  const type = isObject ? value.constructor?.name ?? 'null-prototype object' : typeof value;
+  return `${/^[aeiou]/i.test(type) ? 'an' : 'a'} ${type}`;
 }
 
 /** A subject, pattern or name, checked. */
@@ -82,4 +83,6 @@ function putPayload(payload, at, to = scratch) {
   return payload === undefined ? 0 : -1;
 }
 
-module.exports = { EMPTY, SMALL_BYTES, bytesOf, describe, putPayload, putText, textOf };
+module.exports = {
+  EMPTY, SMALL_BYTES, bytesOf, describe, isShared, putPayload, putText, textOf,
+};

@@ -2,7 +2,7 @@
 // Clients: a broker in this process, or one of a server.
 
 const { bytesOf, describe, putPayload, putText, textOf } = require('./bytes.js');
-const { call, check, checkTask, errorOf, failure, invalid } = require('./errors.js');
+const { FastmqError, call, check, checkTask, errorOf, failure, invalid } = require('./errors.js');
 const { Hold, hub, native: library, newNumber, waiters } = require('./hub.js');
 const { SUBSCRIBE, TIMEOUT_MS, connectChoices, countOf, functionOf, known, listenChoices,
   openChoices, queueChoices, signalOf, smallOf, subscribeChoices, timeOf, urlsOf } =
@@ -10,7 +10,8 @@ const { SUBSCRIBE, TIMEOUT_MS, connectChoices, countOf, functionOf, known, liste
 const { FIELDS, outgoing } = require('./outgoing.js');
 const { Message } = require('./batch.js');
 const { Publisher } = require('./publisher.js');
-const { BATCH_MAX, Queue, Subscription, eachMessage, uncaught } = require('./queue.js');
+const { BATCH_MAX, Queue, Subscription, eachMessage, reporting, uncaught } =
+  require('./queue.js');
 const { ANSWERS_ALL, Requester } = require('./requester.js');
 const { ReplyStream, Responding } = require('./responder.js');
 const { Server } = require('./server.js');
@@ -196,7 +197,7 @@ class Client {
     return true;
   }
 
-  publishWait(subject, payload, options) {
+  async publishWait(subject, payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     const fields = Object.keys(rest).length === 0 ? undefined : rest;
     const send = () => this.#send(subject, payload, fields);
@@ -205,17 +206,24 @@ class Client {
 
   publishBatch(messages) {
     let done = 0;
-    for (const message of messages) {
-      const { subject, payload, ...rest } = message;
-      const options = Object.keys(rest).length === 0 ? undefined : rest;
-      const status = this.#send(subject, payload, options);
-      if (status === AGAIN) return done;
-      if (status !== 0) {
-        const error = failure(status);
-        error.accepted = done;
-        throw error;
+    if (typeof messages?.[Symbol.iterator] !== 'function') {
+      throw invalid(`messages are ${describe(messages)}; an iterable of { subject, payload }`);
+    }
+    try {
+      for (const message of messages) {
+        if (message === null || typeof message !== 'object') {
+          throw invalid(`a message is ${describe(message)}; { subject, payload }`);
+        }
+        const { subject, payload, ...rest } = message;
+        const options = Object.keys(rest).length === 0 ? undefined : rest;
+        const status = this.#send(subject, payload, options);
+        if (status === AGAIN) return done;
+        check(status);
+        done += 1;
       }
-      done += 1;
+    } catch (error) {
+      if (error instanceof FastmqError) error.accepted = done;
+      throw error;
     }
     return done;
   }
@@ -268,7 +276,7 @@ class Client {
     if (functionOf(handler, 'handler') === undefined) throw invalid('handler is missing');
     if (from.queue !== undefined) throw invalid('a responder has a queue of its own');
     const max = countOf(from.max, 'max', 4096) ?? BATCH_MAX;
-    const report = functionOf(from.onError, 'onError') ?? (() => {});
+    const report = reporting(functionOf(from.onError, 'onError') ?? (() => {}));
     const subscription = this.#subscribe(pattern, from);
     const responding = new Responding(this, this.#native, handler, report);
     Subscription.consume(subscription, max, (batch) => responding.batch(batch));
@@ -320,7 +328,7 @@ class Client {
   listen(urls, options) {
     const list = (Array.isArray(urls) ? urls : [urls]).map((url) => textOf(url, 'url'));
     const choices = listenChoices(options);
-    return new Server(call(() => this.#native.listen(list, choices)));
+    return new Server(this, call(() => this.#native.listen(list, choices)));
   }
 
   statistics() {
@@ -366,7 +374,8 @@ class Client {
     this.#isClosed = true;
     dropped.unregister(this);
     for (const key of this.#keys) this.#native.unshare(key);
-    this.#asker?.close();
+    Server.closeOf(this);
+    if (this.#asker !== null) Requester.end(this.#asker);
   }
 
   #ended() {

@@ -11,7 +11,10 @@ class Headers {
 
   constructor(init) {
     if (init === undefined) return;
-    for (const [name, value] of pairsOf(init)) this.add(name, value);
+    for (const pair of pairsOf(init)) {
+      if (!Array.isArray(pair)) throw invalid(`a header is ${describe(pair)}; a name and a value`);
+      this.add(pair[0], pair[1]);
+    }
   }
 
   add(name, value) {

@@ -29,7 +29,10 @@ function known(options, names, what) {
 function wordOf(value, words, name) {
   if (value === undefined) return undefined;
   const place = words.indexOf(value);
-  if (place < 0) throw invalid(`${name} is ${JSON.stringify(value)}; ${words.join(', ')}`);
+  if (place < 0) {
+    const found = typeof value === 'string' ? JSON.stringify(value) : describe(value);
+    throw invalid(`${name} is ${found}; ${words.join(', ')}`);
+  }
   return place;
 }
 
@@ -92,6 +95,9 @@ const CONNECT = [...CLIENT, 'name', 'token', 'connectTimeout', 'operationTimeout
 
 function clientChoices(options) {
   let memory;
+  if (options.memory !== undefined && !Array.isArray(options.memory)) {
+    throw invalid(`memory is ${describe(options.memory)}; an array of ${MEMORY.join(', ')}`);
+  }
   for (const word of options.memory ?? []) {
     memory |= 1 << wordOf(word, MEMORY, 'memory');
   }

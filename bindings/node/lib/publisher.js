@@ -1,7 +1,7 @@
 'use strict';
 // Publishers: one subject, the fastest way.
 
-const { SMALL_BYTES, bytesOf, describe, putPayload } = require('./bytes.js');
+const { SMALL_BYTES, bytesOf, describe, isShared, putPayload } = require('./bytes.js');
 const { call, check, failure, invalid, misuse } = require('./errors.js');
 const { native: library } = require('./hub.js');
 const { known, signalOf, timeOf, countOf } = require('./options.js');
@@ -159,7 +159,9 @@ class Publisher {
       throw invalid(`offsets are ${describe(bounds)}; a Uint32Array`);
     }
     const from = bytesOf(bytes, 'data');
-    const accepted = call(() => this.#native.publishBatch(from, bounds));
+    // Other threads may change shared offsets behind the check.
+    const fixed = isShared(bounds.buffer) ? bounds.slice() : bounds;
+    const accepted = call(() => this.#native.publishBatch(from, fixed));
     if (accepted < bounds.length - 1) {
       const status = library.lastStatus();
       if (status !== AGAIN) throw failure(status);
@@ -167,7 +169,7 @@ class Publisher {
     return accepted;
   }
 
-  publishWait(payload, options) {
+  async publishWait(payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     const fields = Object.keys(rest).length === 0 ? undefined : rest;
     const send = () => this.#send(payload, fields);

@@ -327,10 +327,20 @@ function uncaught(error) {
   });
 }
 
+/** Calls `onError`; what that throws ends no consumer. */
+function reporting(onError) {
+  return (error, message) => {
+    try {
+      onError(error, message);
+    } catch (thrown) {
+      uncaught(thrown);
+    }
+  };
+}
+
 /** Calls `onMessage` with each message; the next batch waits for promises that it gives. */
 function eachMessage(onMessage, onError) {
-  functionOf(onError, 'onError');
-  const report = onError ?? uncaught;
+  const report = reporting(functionOf(onError, 'onError') ?? uncaught);
   return (batch) => {
     let waiting;
     for (const message of batch) {
@@ -347,4 +357,4 @@ function eachMessage(onMessage, onError) {
   };
 }
 
-module.exports = { BATCH_MAX, Queue, Subscription, eachMessage, uncaught };
+module.exports = { BATCH_MAX, Queue, Subscription, eachMessage, reporting, uncaught };

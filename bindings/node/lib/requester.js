@@ -29,6 +29,14 @@ function refusal(message) {
   return error;
 }
 
+function cancelled() {
+  return errorOf('FASTMQ_CANCELLED', 'the requester was closed');
+}
+
+function closed() {
+  return errorOf('FASTMQ_CLOSED', 'the client is closed');
+}
+
 /** One answer for one promise. */
 class Single {
   constructor(requester, token, signal) {
@@ -69,6 +77,8 @@ class Group {
       this.resolve = resolve;
       this.reject = reject;
     });
+    // Whoever asks may have been told of an earlier mistake.
+    this.promise.catch(() => {});
   }
 }
 
@@ -276,7 +286,11 @@ class Requester {
       this.#hold.take();
       waiters.set(this.#number, this);
     }
-    if (timeout < this.#timerMs) this.#setTimer(timeout);
+    if (timeout < this.#timerMs) {
+      // Those before it may have less time left than it has.
+      const isFirst = this.#timerMs === Infinity;
+      this.#setTimer(isFirst ? timeout : Math.min(timeout, this.#native.nextDeadline()));
+    }
     if (!this.#isArmed && !this.#isLooking) {
       this.#isLooking = true;
       queueMicrotask(() => this.#look());
@@ -322,7 +336,7 @@ class Requester {
         for (const message of batch) this.#answered(message);
       }
     } catch (error) {
-      this.#failAll(error);
+      this.#failAll(error.code === 'FASTMQ_END' ? closed() : error);
     }
     this.#isLooking = false;
     if (this.#inFlight === 0) this.#rest();
@@ -445,12 +459,12 @@ class Requester {
         else this.#leave(tokens[index]);
       }
       done += sent;
-      if (status === AGAIN) {
+      if (status === AGAIN && this.#inFlight > 0) {
         // As many are in flight as may be: the rest goes when answers have come.
         await new Promise((resolve) => {
           this.#whenLooked.push(resolve);
         });
-        if (this.#isClosed) break;
+        if (this.#isClosed) throw cancelled();
       } else if (status !== 0) {
         throw failure(status);
       }
@@ -518,13 +532,22 @@ class Requester {
     return this;
   }
 
-  close() {
+  #end(error) {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#native.close();
-    this.#failAll(errorOf('FASTMQ_CANCELLED', 'the requester was closed'));
+    this.#failAll(error);
     this.#rest();
     this.#looked();
+  }
+
+  /** Ends the requester of a client that is closed. */
+  static end(requester) {
+    requester.#end(closed());
+  }
+
+  close() {
+    this.#end(cancelled());
   }
 
   [dispose]() {

@@ -49,7 +49,7 @@ class ReplyStream {
     return true;
   }
 
-  send(payload, options) {
+  async send(payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     return this.#client.whenRoom(this, () => this.#send(payload, rest), timeOf(timeout, 'timeout'),
       signalOf(signal));

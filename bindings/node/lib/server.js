@@ -10,13 +10,20 @@ const { asyncDispose, dispose } = require('./symbols.js');
 /** What a server has unless somebody says otherwise, as in the library. */
 const SUBSCRIPTIONS_MAX = 4096;
 
+/** Servers that listen: whether or not anybody holds them, they serve until they are closed. */
+const listening = new Set();
+
 class Server {
   #native;
+  #client;
   #hold = new Hold();
   #isClosed = false;
+  #closing;
 
-  constructor(native) {
+  constructor(client, native) {
+    this.#client = client;
     this.#native = native;
+    listening.add(this);
     // As a server of node:net: the process serves until it is closed.
     this.#hold.take();
   }
@@ -48,17 +55,31 @@ class Server {
 
   async close(options) {
     const timeout = timeOf(known(options, ['timeout'], 'close').timeout, 'timeout') ?? 0;
-    if (this.#isClosed) return;
+    if (this.#isClosed) {
+      await this.#closing;
+      return;
+    }
     this.#isClosed = true;
-    await this.#native.closeLater(timeout);
+    this.#closing = this.#native.closeLater(timeout);
+    await this.#closing;
+    this.#ended();
+  }
+
+  #ended() {
+    listening.delete(this);
     this.#hold.release();
+  }
+
+  /** Closes the servers of a client that ends. */
+  static closeOf(client) {
+    for (const server of listening) if (server.#client === client) server[dispose]();
   }
 
   [dispose]() {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#native.close();
-    this.#hold.release();
+    this.#ended();
   }
 
   async [asyncDispose]() {
