@@ -12,14 +12,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::convert::{
-    Keywords, Payload, Rows, each_accepted, headers as headers_of, nanoseconds, numbers, one_of,
-    optional_text, text, timeout_ns, wrong_type,
+    Keywords, Payload, Rows, each_accepted, function, headers as headers_of, nanoseconds, numbers,
+    one_of, optional_text, text, timeout_ns, wrong_type,
 };
 use crate::errors::{Raise, check_process, fate, invalid, misuse};
 use crate::lifetime::{Kept, Shared, enter, lock};
 use crate::message::Message;
 use crate::publisher::Publisher;
-use crate::queue::{Queue, Subscription, wait};
+use crate::queue::{Queue, Subscription, in_slices, wait};
 use crate::reply_stream::{ReplyStream, status_of};
 use crate::requester::{Requester, many_options};
 use crate::server::Server;
@@ -279,10 +279,8 @@ impl Client {
         on_message: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Subscription> {
         let engine = slf.get().engine()?;
-        if let Some(handler) = on_message
-            && !handler.is_callable()
-        {
-            return Err(wrong_type("on_message", "a function", handler));
+        if let Some(handler) = on_message {
+            function("on_message", handler)?;
         }
         let state = queue.map(|queue| queue.get().state.clone());
         let is_foreign =
@@ -467,7 +465,10 @@ impl Client {
         let urls: Vec<&str> = urls.split(',').collect();
         let server = py.detach(|| engine.listen(&urls, options)).raised()?;
         let (server, slot) = Server::new(slf.clone().unbind(), server);
-        lock(&client.shared.servers).push(slot);
+        let mut servers = lock(&client.shared.servers);
+        servers.retain(|other| lock(other).is_some());
+        servers.push(slot);
+        drop(servers);
         Ok(server)
     }
 
@@ -494,7 +495,8 @@ impl Client {
     #[pyo3(signature = (timeout = None))]
     fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let (engine, timeout_ns) = (self.engine()?, timeout_ns(timeout)?);
-        py.detach(|| engine.drain(timeout_ns)).raised()
+        // Asked again, it goes on where it was.
+        in_slices(py, timeout_ns, |slice_ns| engine.drain(slice_ns))
     }
 
     #[getter]

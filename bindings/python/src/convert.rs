@@ -53,6 +53,14 @@ pub(crate) fn wrong_type(name: &str, wanted: &str, value: &Bound<'_, PyAny>) -> 
     pyo3::exceptions::PyTypeError::new_err(format!("{name} is {wanted}, not {type_name}"))
 }
 
+/// Refuses what cannot be called.
+pub(crate) fn function(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    match value.is_callable() {
+        true => Ok(()),
+        false => Err(wrong_type(name, "a function", value)),
+    }
+}
+
 /// A payload, which nobody changes while the engine reads it: what could be changed is copied.
 pub(crate) enum Payload<'a> {
     /// Of `bytes` or `str`, in place.

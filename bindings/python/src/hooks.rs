@@ -1,10 +1,12 @@
 //! What the engine calls: handlers of messages, of events, of the log. They run on its threads.
 //!
-//! An exception that leaves one goes to `sys.unraisablehook`, as nobody could catch it. A thread
-//! that comes when the interpreter is ending finds nobody to call.
+//! An exception that leaves one goes to `sys.unraisablehook`, as nobody could catch it; a
+//! `KeyboardInterrupt` goes to the main thread. A thread that comes when the interpreter is ending
+//! finds nobody to call.
 
 use fastmq::log::{self, Level};
 use fastmq::{Event, OnEvent, OnMessage, Status, View};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -29,10 +31,19 @@ pub(crate) fn on_event(handler: Py<PyAny>) -> Box<OnEvent> {
 fn call(handler: &Py<PyAny>, body: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
     // `None`: the interpreter is ending.
     Python::try_attach(|py| {
-        if let Err(error) = body(py) {
+        let Err(error) = body(py) else { return };
+        // Ctrl-C in a handler is meant for the program.
+        let is_interrupt = error.is_instance_of::<PyKeyboardInterrupt>(py);
+        if !is_interrupt || interrupt_main(py).is_err() {
             error.write_unraisable(py, Some(handler.bind(py)));
         }
     });
+}
+
+/// Has the main thread interrupted as soon as it runs Python code.
+fn interrupt_main(py: Python<'_>) -> PyResult<()> {
+    py.import("_thread")?.call_method0("interrupt_main")?;
+    Ok(())
 }
 
 /// What has happened to a client's connection.
@@ -159,10 +170,14 @@ impl Happened {
         status(py, self.status)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let Self { kind, count, .. } = self;
         let (server, subject, detail) = (&self.server, &self.subject, &self.detail);
-        format!("<fastmq.Event {kind}: {count} {server}{subject} {detail}>")
+        let name = self.kind(py)?.getattr("name");
+        let kind = name.map_or_else(|_| kind.to_string(), |name| name.to_string());
+        Ok(format!(
+            "<fastmq.Event {kind}: {count} {server}{subject} {detail}>"
+        ))
     }
 }
 

@@ -80,10 +80,19 @@ mod _fastmq {
     #[pymodule_export]
     use crate::server::Server;
 
+    use pyo3::exceptions::PyImportError;
     use pyo3::prelude::*;
+
+    use crate::view::is_main_interpreter;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Threads of the library come to the first interpreter of a process and no other.
+        if !is_main_interpreter(module.py()) {
+            return Err(PyImportError::new_err(
+                "fastmq works in the main interpreter of a process, not in a subinterpreter",
+            ));
+        }
         module.add("VERSION", fastmq::VERSION)
     }
 }

@@ -11,7 +11,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::convert::{nanoseconds, one_of, text};
+use crate::convert::{function, nanoseconds, one_of, text, wrong_type};
 use crate::errors::{Raise, check_process, invalid};
 use crate::hooks;
 
@@ -95,7 +95,7 @@ fn set_option(options: &mut Options, name: &str, value: &Bound<'_, PyAny>) -> Py
         "wait" => options.wait = one_of("wait", value.extract()?, &WAITS)?,
         "threads_max" => small(&mut options.threads_max, value)?,
         "close_timeout" => seconds(&mut options.close_timeout_ns, name, value)?,
-        "threads" => options.threads = threads(value)?,
+        "threads" => options.threads = threads(name, value)?,
         "timestamps" => options.timestamps = one_of(name, value.extract()?, &TIMESTAMPS)?,
         "memory" => options.memory = memory(value.extract()?)?,
         _ => return Ok(false),
@@ -118,8 +118,10 @@ fn memory(bits: u32) -> PyResult<PageOptions> {
 }
 
 /// What a `fastmq.ThreadOptions` says.
-fn threads(value: &Bound<'_, PyAny>) -> PyResult<ThreadOptions> {
-    let name = value.getattr("name")?;
+fn threads(option: &str, value: &Bound<'_, PyAny>) -> PyResult<ThreadOptions> {
+    let Ok(name) = value.getattr("name") else {
+        return Err(wrong_type(option, "a ThreadOptions", value));
+    };
     Ok(ThreadOptions {
         name: thread_name(text("name", &name)?).raised()?,
         cores: value.getattr("cores")?.extract()?,
@@ -159,6 +161,7 @@ pub(crate) fn of_connection(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Co
             "unconfirmed" => is_unconfirmed = value.extract()?,
             "polled" => options.polled = value.extract()?,
             "on_event" => {
+                function(name, value)?;
                 options.on_event = Some(hooks::on_event(value.clone().unbind()).into());
             }
             _ => return set_option(&mut options.broker, name, value),
@@ -190,7 +193,7 @@ pub(crate) fn of_listener(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Serv
             "subscriptions_max" => small(&mut options.subscriptions_max, value)?,
             "wait" => options.wait = one_of("wait", value.extract()?, &WAITS)?,
             "shards" => small(&mut options.shards, value)?,
-            "thread" => options.thread = threads(value)?,
+            "thread" => options.thread = threads(name, value)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -204,6 +207,9 @@ pub(crate) fn of_listener(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Serv
 pub(crate) fn thread_setup(options: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     check_process()?;
     fork::arm();
-    let options = options.map_or_else(|| Ok(ThreadOptions::default()), threads)?;
+    let options = options.map_or_else(
+        || Ok(ThreadOptions::default()),
+        |options| threads("options", options),
+    )?;
     set_up_thread(&options).raised()
 }

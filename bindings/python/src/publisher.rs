@@ -12,7 +12,7 @@ use crate::convert::{Keywords, Payload, Rows, accepted, timeout_ns};
 use crate::errors::{Raise, check_process, misuse, raise_text};
 use crate::lifetime::{Kept, lock};
 use crate::queue::wait;
-use crate::view::{ClaimView, Claiming, Shared};
+use crate::view::{self, ClaimView, Claiming, Shared};
 
 /// A subject to publish to.
 #[pyclass(frozen, module = "fastmq")]
@@ -138,6 +138,7 @@ impl Publisher {
             shared: self.shared.clone(),
             number,
             view: Mutex::new(None),
+            is_held: Arc::default(),
         })
     }
 
@@ -186,6 +187,8 @@ pub(crate) struct Claim {
     shared: Shared,
     number: u64,
     view: Mutex<Option<Py<PyMemoryView>>>,
+    /// Gone with it, for its views to see.
+    is_held: Arc<()>,
 }
 
 impl Claim {
@@ -202,6 +205,17 @@ impl Claim {
     }
 }
 
+impl Drop for Claim {
+    /// One that is forgotten holds its publisher up until nobody can write to it.
+    fn drop(&mut self) {
+        if is_forked_child() {
+            return;
+        }
+        drop(lock(&self.view).take());
+        view::forget_claim(&self.shared, self.number);
+    }
+}
+
 #[pymethods]
 impl Claim {
     #[getter]
@@ -211,7 +225,9 @@ impl Claim {
             return Ok(view.bind(py).clone());
         }
         let exporter = with(&self.shared, |claiming| {
-            Ok(ClaimView::new(self.shared.clone(), claiming, self.number))
+            let is_held = Arc::downgrade(&self.is_held);
+            let shared = self.shared.clone();
+            Ok(ClaimView::new(shared, claiming, self.number, is_held))
         })?;
         let exporter = Bound::new(py, exporter)?;
         let view = PyMemoryView::from(exporter.as_any())?;

@@ -114,6 +114,15 @@ pub(crate) fn wait<T: Send>(
         Err(error) if error.status() == Status::Again && timeout_ns > 0 => {}
         looked => return looked.raised(),
     }
+    in_slices(py, timeout_ns, look)
+}
+
+/// Waits without the interpreter, and comes back now and then for signals.
+pub(crate) fn in_slices<T: Send>(
+    py: Python<'_>,
+    timeout_ns: u64,
+    mut look: impl FnMut(u64) -> fastmq::Result<T> + Send,
+) -> PyResult<T> {
     let mut left_ns = timeout_ns;
     loop {
         py.check_signals()?;

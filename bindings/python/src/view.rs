@@ -1,31 +1,43 @@
 //! Memory that is read and written in place: the only unsafe code here.
 //!
-//! Four things: buffers of Python that we copy ([`copy_of`]), batches that stay open without a
-//! guard ([`InPlace`]), and what Python reads and writes of ours through the buffer protocol
-//! ([`PayloadView`], [`Table`], [`ClaimView`]). Whoever exports memory holds what keeps it alive,
-//! so a view that outlives its batch keeps that batch open instead of dangling.
+//! Beside a question about the interpreter ([`is_main_interpreter`]), four things: buffers of
+//! Python that we copy ([`copy_of`]), batches that stay open without a guard ([`InPlace`]), and
+//! what Python reads and writes of ours through the buffer protocol ([`PayloadView`], [`Table`],
+//! [`ClaimView`]). Whoever exports memory holds what keeps it alive, so a view that outlives its
+//! batch keeps that batch open instead of dangling.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use fastmq::border::fork::is_forked_child;
 use fastmq::{Detached, Error, Publisher, Queue, Requester, Result, View};
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::lifetime::Kept;
+
+/// Whether the interpreter that calls is the first one of its process.
+pub(crate) fn is_main_interpreter(_py: Python<'_>) -> bool {
+    // SAFETY: the interpreter is held, so there is one.
+    let current = unsafe { ffi::PyInterpreterState_Get() };
+    // SAFETY: that is the state of the interpreter that is held.
+    unsafe { ffi::PyInterpreterState_GetID(current) == 0 }
+}
 
 /// A copy of what a buffer of Python holds, and what its elements are; `None`: it has no buffer.
 ///
 /// Always a copy: whoever holds the buffer may write to it while the engine reads, if only in a
 /// handler that the engine calls.
 pub(crate) fn copy_of(value: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<u8>, Element)>> {
-    let Ok(buffer) = PyUntypedBuffer::get(value) else {
-        return Ok(None);
+    let buffer = match PyUntypedBuffer::get(value) {
+        Ok(buffer) => buffer,
+        // Of a type that has none; whatever else is wrong with it, Python has said.
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => return Ok(None),
+        Err(error) => return Err(error),
     };
     if !buffer.is_c_contiguous() {
         return Err(PyBufferError::new_err(
@@ -385,16 +397,39 @@ pub(crate) struct ClaimView {
     shared: Shared,
     exports: Arc<AtomicUsize>,
     number: u64,
+    /// Whether somebody has the claim itself.
+    is_held: Weak<()>,
 }
 
 impl ClaimView {
     /// The claim with this number.
-    pub(crate) fn new(shared: Shared, claiming: &Claiming, number: u64) -> Self {
+    pub(crate) fn new(shared: Shared, claiming: &Claiming, number: u64, is_held: Weak<()>) -> Self {
         Self {
             shared,
             exports: claiming.exports.clone(),
             number,
+            is_held,
         }
+    }
+}
+
+impl Drop for ClaimView {
+    /// The last view of a claim that was forgotten.
+    fn drop(&mut self) {
+        if self.is_held.strong_count() == 0 && !is_forked_child() {
+            forget_claim(&self.shared, self.number);
+        }
+    }
+}
+
+/// Gives back a claim that nobody can commit any more, unless somebody can write to it.
+pub(crate) fn forget_claim(shared: &Shared, number: u64) {
+    if let Ok(mut shared) = shared.try_lock()
+        && let Some(claiming) = shared.as_deref_mut()
+        && claiming.is_open(number)
+        && !claiming.is_exported()
+    {
+        claiming.abandon();
     }
 }
 

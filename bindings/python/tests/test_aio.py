@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
+import time
 import unittest
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from contextlib import asynccontextmanager
 import fastmq
 from fastmq import Delivery, Status, aio
 
-from steps import SECONDS, collect
+from steps import SECONDS, collect, run
 
 
 @asynccontextmanager
@@ -85,6 +87,19 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(taken, [str(number).encode() for number in range(10)])
         self.assertEqual(queue.statistics()["delivered"], 10)
         subscription.unsubscribe()
+
+    async def test_a_queue_wakes_whoever_waits_for_it_by_a_subscription(self) -> None:
+        queue = self.client.queue()
+        subscriptions = [await self.client.subscribe("a", queue=queue) for _ in range(2)]
+        with self.assertRaises(fastmq.Timeout):
+            await queue.receive(timeout=0.01)
+        receivers: list[aio.Queue | aio.Subscription] = [*subscriptions, queue]
+        for receiver in receivers:
+            waiting = asyncio.create_task(receiver.receive(timeout=SECONDS))
+            await asyncio.sleep(0)
+            self.client.publish("a", b"x")
+            # One from each of the two subscriptions.
+            self.assertEqual((await waiting).payloads(), [b"x", b"x"])
 
     async def test_other_threads_wake_the_loop(self) -> None:
         async with await self.client.subscribe("a") as subscription:
@@ -221,6 +236,48 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(ConnectionError):
             await aio.connect(f"unix:{directory}/gone", connect_timeout=0.1)
 
+    async def test_a_connect_that_is_cancelled_leaves_no_client(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="fastmq-") as directory:
+            server = await self.client.listen(f"unix:{directory}/s")
+            made: list[fastmq.Client] = []
+            is_made, may_return = threading.Event(), threading.Event()
+
+            def connect() -> fastmq.Client:
+                made.append(fastmq.connect(server.urls[0]))
+                is_made.set()
+                may_return.wait(SECONDS)
+                return made[0]
+
+            opening = aio.connect(server.urls[0])
+            opening._make = connect
+            connecting = asyncio.create_task(opening._open())
+            await asyncio.to_thread(is_made.wait, SECONDS)
+            connecting.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await connecting
+            may_return.set()
+            end = time.monotonic() + SECONDS
+            while not made[0].closed and time.monotonic() < end:
+                await asyncio.sleep(0.001)
+            self.assertTrue(made[0].closed)
+            await asyncio.to_thread(server.close)
+
+    async def test_a_close_that_is_cancelled_closes(self) -> None:
+        client = await aio.open()
+        subscription = await client.subscribe("a")
+        receiving = asyncio.create_task(subscription.receive(timeout=SECONDS))
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await closing
+        with self.assertRaises(fastmq.Closed):
+            await receiving
+        end = time.monotonic() + SECONDS
+        while not client._loop.is_closed and time.monotonic() < end:
+            await asyncio.sleep(0.001)
+        self.assertTrue(client._loop.is_closed)
+
     async def test_handlers_may_answer_inline(self) -> None:
         double = await self.client.subscribe(
             "double",
@@ -243,6 +300,31 @@ class Loops(unittest.TestCase):
             asyncio.run(subscription.receive())
         loop.run_until_complete(client.close())
         loop.close()
+
+    def test_a_forked_child_is_refused_and_leaves_the_loop_alone(self) -> None:
+        code, out, err = run("""
+            import asyncio, os, fastmq
+            from fastmq import aio
+            async def main():
+                async with aio.open() as client, await client.subscribe("a") as subscription:
+                    child = os.fork()
+                    if child == 0:
+                        code = 1
+                        try:
+                            await subscription.receive(timeout=1)
+                        except fastmq.Misuse as error:
+                            await client.close()
+                            code = 0 if "forked child" in str(error) else 2
+                        finally:
+                            os._exit(code)
+                    _, status = os.waitpid(child, 0)
+                    waiting = asyncio.create_task(subscription.receive(timeout=10))
+                    await asyncio.sleep(0)
+                    client.publish("a", b"x")
+                    print(os.waitstatus_to_exitcode(status), (await waiting).payloads())
+            asyncio.run(main())
+        """)
+        self.assertEqual((code, out, err), (0, "0 [b'x']\n", ""))
 
     def test_an_event_loop_that_is_closed_under_a_client(self) -> None:
         async def opened() -> tuple[aio.Client, aio.Subscription]:

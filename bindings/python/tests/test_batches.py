@@ -280,6 +280,17 @@ class Claims(Broker):
         self.assertRaises(fastmq.Closed, claim.commit, 16)
         claim.abandon()
 
+    def test_a_claim_that_is_forgotten_is_abandoned(self) -> None:
+        self.publisher.claim(16).view[:4] = b"lost"
+        collect()
+        self.publisher.publish(b"next")
+        self.assertEqual(self.subscription.receive(timeout=SECONDS).payloads(), [b"next"])
+        view = self.publisher.claim(16).view
+        collect()
+        self.assertRaises(fastmq.Misuse, self.publisher.publish, b"x")
+        view.release()
+        self.publisher.publish(b"last")
+
     def test_a_closed_publisher_has_ended_its_claim(self) -> None:
         claim = self.publisher.claim(16)
         self.publisher.close()

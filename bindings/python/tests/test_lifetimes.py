@@ -218,6 +218,29 @@ class Signals(Broker):
         with self.doubler():
             self.assertEqual(self.client.request("double", b"x").payload, b"xx")
 
+    def test_an_interrupt_ends_a_drain_which_goes_on_when_asked_again(self) -> None:
+        subscription = self.client.subscribe("a")
+        self.client.publish("a", b"x")
+        # Closing ends a drain that nothing else does.
+        failsafe = threading.Timer(SECONDS, self.client.close)
+        failsafe.start()
+        self.interrupt(self.client.drain)
+        with self.assertRaisesRegex(fastmq.Timeout, "1 messages still wait in 1 queues"):
+            self.client.drain(0.06)
+        self.assertEqual(subscription.receive().payloads(), [b"x"])
+        self.client.drain()
+        failsafe.cancel()
+
+    def test_an_interrupt_in_a_handler_ends_the_program(self) -> None:
+        def raising(_message: fastmq.Message) -> None:
+            raise KeyboardInterrupt
+
+        for delivery in (Delivery.INLINE, Delivery.DISPATCH):
+            with self.client.subscribe("a", delivery=delivery, on_message=raising):
+                with self.assertRaises(KeyboardInterrupt):
+                    self.client.publish("a", b"")
+                    self.client.dispatch()
+
     def test_an_interrupt_takes_no_message(self) -> None:
         subscription = self.client.subscribe("a")
         self.interrupt(subscription.receive)
@@ -317,6 +340,25 @@ class Processes(unittest.TestCase):
             print("ending")
         """)
         self.assertEqual((code, out, err), (0, "ending\n", ""))
+
+    def test_a_subinterpreter_is_refused(self) -> None:
+        code, out, err = run("""
+            import importlib
+            for name in ("_xxsubinterpreters", "_interpreters"):
+                try:
+                    interpreters = importlib.import_module(name)
+                except ImportError:
+                    continue
+                failed = interpreters.run_string(interpreters.create(), '''
+            try:
+                import fastmq
+            except ImportError as error:
+                print(error, flush=True)
+            ''')
+                break
+        """)
+        self.assertEqual(code, 0, err)
+        self.assertIn("not in a subinterpreter", out)
 
     def test_two_copies_of_the_library_are_two_libraries(self) -> None:
         library = os.environ.get("FASTMQ_LIBRARY", "")

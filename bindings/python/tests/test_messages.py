@@ -95,6 +95,10 @@ class Messages(Broker):
             fastmq.open(colour="red")  # type: ignore[call-arg]
         with self.assertRaises(BufferError):
             self.client.publish("a", memoryview(b"abcdef")[::2])
+        released = memoryview(b"abcdef")
+        released.release()
+        with self.assertRaisesRegex(ValueError, "released"):
+            self.client.publish("a", released)
 
     def test_wrong_values_are_invalid_and_named(self) -> None:
         subscription = self.client.subscribe("a")

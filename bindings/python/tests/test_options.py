@@ -55,6 +55,12 @@ class Options(Broker):
                 fastmq.open(**options)
         with self.assertRaises(TypeError):
             fastmq.open(payload_max="large")  # type: ignore[arg-type]
+        with self.assertRaisesRegex(TypeError, "threads is a ThreadOptions, not int"):
+            fastmq.open(threads=3)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(TypeError, "on_event is a function, not int"):
+            fastmq.connect("unix:/nobody", on_event=3)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(TypeError, "on_log is a function, not int"):
+            fastmq.set_log(fastmq.LogLevel.INFO, 3)  # type: ignore[arg-type]
 
     def test_a_thread_is_set_up(self) -> None:
         def set_up() -> None:

@@ -518,7 +518,8 @@ class Client:
         Members of a ``group`` share its messages. Messages wait in ``queue``, or in one of the
         subscription's own with ``policy``; or ``on_message`` is called, on the thread that
         ``delivery`` says: THREAD, one of the library; DISPATCH, inside ``Client.dispatch``; INLINE,
-        the one that publishes. What it raises goes to ``sys.unraisablehook``.
+        the one that publishes. What it raises goes to ``sys.unraisablehook``; KeyboardInterrupt to
+        the main thread.
         A client of a server waits for the server's answer for at most ``operation_timeout``.
 
         Raises Invalid, Conflict (the group has another group_mode), Closed, NoMemory, NoSpace,
@@ -620,7 +621,8 @@ class Client:
     def statistics(self) -> ClientStatistics:
         """Figures since the client was opened."""
     def drain(self, timeout: float | None = None) -> None:
-        """Stops taking messages and waits until every queue is empty and no handler runs.
+        """Stops taking messages and waits until every queue is empty and no handler runs, for at
+        most ``timeout`` seconds. Ctrl-C ends it.
 
         Raises Timeout (the sentence says what still waits), Closed, Misuse.
         """
@@ -680,7 +682,8 @@ class Publisher:
 
 @final
 class Claim:
-    """Room for one payload, written in place. Leaving ``with`` abandons what was not committed."""
+    """Room for one payload, written in place. Leaving ``with`` abandons what was not committed, and
+    so does forgetting it and its views."""
 
     @property
     def view(self) -> memoryview:

@@ -34,6 +34,8 @@ def set_log(
 
         _set_log(level, write)
         return
+    if not callable(on_log):
+        raise TypeError(f"on_log is a function, not {type(on_log).__name__}")
     said = on_log
 
     def say(level: int, target: str, text: str) -> None:

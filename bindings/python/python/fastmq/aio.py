@@ -19,6 +19,7 @@ What never waits is called and not awaited: ``publish``, ``reply``, statistics.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -78,6 +79,7 @@ class _Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self._process = os.getpid()
         self.alarm = _fastmq.Alarm()
         self.waiting: dict[int, Callable[[], None]] = {}
         self.is_closed = False
@@ -90,8 +92,20 @@ class _Loop:
 
     def check(self) -> None:
         """Fails elsewhere than in the loop of the client."""
-        if asyncio.get_running_loop() is not self.loop:
+        try:
+            is_here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            if self.is_forked_child():
+                raise fastmq.Misuse(
+                    "this is a forked child; its parent's handles can only be closed here"
+                )
             raise fastmq.Misuse("the client belongs to another event loop; open one in this loop")
+
+    def is_forked_child(self) -> bool:
+        """True where the loop watches the descriptors of the parent, which are left alone."""
+        return os.getpid() != self._process
 
     async def elsewhere(self, call: Callable[[], _R]) -> _R:
         """Runs what blocks on a thread of the loop's own."""
@@ -176,10 +190,11 @@ class _Waiters:
 class _Receiver(Generic[_Source]):
     """What queues and subscriptions have in common."""
 
-    def __init__(self, loop: _Loop, source: _Source) -> None:
+    def __init__(self, loop: _Loop, source: _Source, waiters: _Waiters | None = None) -> None:
         self._loop = loop
         self._source: _Source = source
-        self._waiters = _Waiters(loop, source)
+        # A queue rings for one number, so all that receive from it wait together.
+        self._waiters = _Waiters(loop, source) if waiters is None else waiters
 
     async def receive(self, message_max: int = 0, timeout: float | None = None) -> Batch:
         """Receives up to ``message_max`` messages (0: as many as a batch holds), waiting for the
@@ -563,7 +578,8 @@ class Client:
         )
         # Only a server's answer is waited for.
         subscribed = await self._loop.elsewhere(subscribe) if self._is_remote else subscribe()
-        return Subscription(self._loop, subscribed)
+        waiters = None if queue is None else queue._waiters
+        return Subscription(self._loop, subscribed, waiters)
 
     def _ask(self) -> _Asker:
         if self._asker is None:
@@ -669,12 +685,18 @@ class Client:
         return self._client.closed
 
     async def close(self) -> None:
-        """Closes the client; tasks that wait find it closed. Does nothing the second time."""
+        """Closes the client; tasks that wait find it closed. Does nothing the second time.
+        Cancelling it stops the waiting, not the closing."""
+        if self._loop.is_forked_child():
+            return
         if self._loop.loop.is_closed():
             # Closed under us: nobody is left who would be kept waiting.
             self._client.close()
         elif not self._client.closed:
-            await self._loop.elsewhere(self._client.close)
+            self._loop.check()
+            closing = self._loop.loop.run_in_executor(None, self._client.close)
+            closing.add_done_callback(lambda _: self._loop.close())
+            await asyncio.shield(closing)
         self._loop.close()
 
     async def __aenter__(self) -> Self:
@@ -698,12 +720,28 @@ class _Opening:
         self._client: Client | None = None
 
     async def _open(self) -> Client:
-        if self._is_remote:
-            loop = asyncio.get_running_loop()
-            client = await loop.run_in_executor(None, self._make)
-        else:
-            client = self._make()
+        client = await self._connect() if self._is_remote else self._make()
         return Client(client, is_remote=self._is_remote)
+
+    async def _connect(self) -> _fastmq.Client:
+        connected: list[_fastmq.Client] = []
+        is_left = False
+
+        def connect() -> _fastmq.Client:
+            client = self._make()
+            connected.append(client)
+            if is_left:
+                client.close()
+            return client
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, connect)
+        except asyncio.CancelledError:
+            # Nobody gets what comes of it: whoever is later, that thread or we, closes it.
+            is_left = True
+            for client in connected:
+                client.close()
+            raise
 
     def __await__(self) -> Generator[object, None, Client]:
         return self._open().__await__()
