@@ -285,3 +285,15 @@ test('handles of one client all hear of room, on one thread and on two', async (
   const [, , [code]] = await Promise.all(all);
   assert.equal(code, 0);
 });
+
+test('a callback that unsubscribes is not called again', async (t) => {
+  const client = opened(t);
+  let calls = 0;
+  const subscription = client.subscribe('a', () => {
+    calls += 1;
+    subscription.unsubscribe();
+  });
+  client.publishBatch([{ subject: 'a' }, { subject: 'a' }]);
+  await subscription.done;
+  assert.equal(calls, 1);
+});

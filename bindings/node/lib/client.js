@@ -264,8 +264,11 @@ class Client {
       throw invalid('a subscription with onMessage has a queue of its own; leave queue out');
     }
     const max = countOf(from.max, 'max', 4096) ?? BATCH_MAX;
-    const each = onMessage === undefined ? undefined : eachMessage(onMessage, from.onError);
+    functionOf(from.onError, 'onError');
     const subscription = this.#subscribe(pattern, from);
+    const isEnded = () => Subscription.isEnded(subscription);
+    const each = onMessage === undefined
+      ? undefined : eachMessage(onMessage, from.onError, isEnded);
     if (each !== undefined) Subscription.consume(subscription, max, each);
     return subscription;
   }

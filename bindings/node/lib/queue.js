@@ -279,6 +279,11 @@ class Subscription {
     subscription.#consuming = consume(subscription.#queue, max, onBatch);
   }
 
+  /** Whether somebody has ended it. */
+  static isEnded(subscription) {
+    return subscription.#isEnded;
+  }
+
   /** Settles when what it consumes has ended, and its last callback. */
   get done() {
     return this.#consuming ?? Promise.resolve();
@@ -338,12 +343,16 @@ function reporting(onError) {
   };
 }
 
-/** Calls `onMessage` with each message; the next batch waits for promises that it gives. */
-function eachMessage(onMessage, onError) {
+/**
+ * Calls `onMessage` with each message until `isEnded`; the next batch waits for promises that it
+ * gives.
+ */
+function eachMessage(onMessage, onError, isEnded) {
   const report = reporting(functionOf(onError, 'onError') ?? uncaught);
   return (batch) => {
     let waiting;
     for (const message of batch) {
+      if (isEnded()) break;
       try {
         const result = onMessage(message);
         if (typeof result?.then === 'function') {
