@@ -35,9 +35,9 @@ use super::{CONNECTIONS_REFUSED_MAX, Changes, LINGER_NS, ServerOptions, TURN_SES
 
 /// Entries of the list of times beyond four for each connection before it is swept.
 const TIMES_SPARE: usize = 64;
-/// Connections that are looked at in a turn, up to which each sends by a call: who asks and who
-/// answers.
+/// Connections of a turn, and bytes, up to which each sends by a call: who asks and who answers.
 const ALONE_MAX: usize = 2;
+const ALONE_BYTES_MAX: usize = 1024;
 
 /// A shard. Made and used by one thread.
 pub struct Shard {
@@ -215,14 +215,10 @@ impl Shard {
         self.take_times();
         // What is touched meanwhile is behind them.
         let count = self.parts.touched.len().min(TURN_SESSIONS);
-        // What is alone leaves by a call of its own: it has no completion to deal with afterwards.
-        let mode = match count <= ALONE_MAX {
-            true => SendMode::Direct,
-            false => SendMode::Batched,
-        };
+        let is_alone = count <= ALONE_MAX;
         for at in 0..count {
             self.parts.expect_next(at);
-            self.serve(self.parts.touched[at], mode);
+            self.serve(self.parts.touched[at], is_alone);
         }
         self.parts.touched.drain(..count);
         self.parts.wake_waiting();
@@ -502,15 +498,15 @@ impl Shard {
     }
 
     /// Takes what the queues of a connection have, and sends.
-    fn serve(&mut self, index: u32, mode: SendMode) {
+    fn serve(&mut self, index: u32, is_alone: bool) {
         if let Some(mut session) = self.parts.take_session(index) {
             session.is_touched = false;
-            self.serve_session(index, &mut session, mode);
+            self.serve_session(index, &mut session, is_alone);
             self.parts.put_back(session);
         }
     }
 
-    fn serve_session(&mut self, index: u32, session: &mut Session, mode: SendMode) {
+    fn serve_session(&mut self, index: u32, session: &mut Session, is_alone: bool) {
         let Some(Some(known)) = self.connections.get_mut(index as usize) else {
             return;
         };
@@ -523,6 +519,10 @@ impl Shard {
             let mut bytes = std::mem::take(session.outgoing());
             session.traffic.sent_bytes += bytes.len() as u64;
             session.taken();
+            // A word by a call has no completion. Much goes by the ring: meanwhile more comes, and
+            // rounds are fewer and larger.
+            let is_word = is_alone && bytes.len() <= ALONE_BYTES_MAX;
+            let mode = [SendMode::Batched, SendMode::Direct][usize::from(is_word)];
             let sockets = &mut *self.sockets;
             let sending = self.rings.send(sockets, known.id, &mut bytes, mode);
             match sending {
