@@ -477,7 +477,10 @@ impl Session {
                 )));
             }
         }
-        let nothing_open = || self.uplink.state().asked.count() == 0;
+        let nothing_open = || {
+            let state = self.uplink.state();
+            state.asked.count() == 0 && !state.tokens.is_owing()
+        };
         if self.leave_ns != FOREVER_NS && (now_ns >= self.leave_ns || nothing_open()) {
             self.say_goodbye(now_ns + HANDSHAKE_NS);
         }

@@ -58,6 +58,12 @@ impl Tokens {
         (slot.number == number && number != 0).then_some(slot.token)
     }
 
+    /// Whether one who answers has not answered all: who never answers may only listen.
+    pub(super) fn is_owing(&self) -> bool {
+        let open = self.slots.iter().filter(|slot| slot.number != 0).count() as u64;
+        open > 0 && open < self.last
+    }
+
     /// None of our tokens that is older means something.
     pub(super) fn oldest(&self) -> u64 {
         // A number that comes as many later has its slot, or has had more made.
@@ -126,9 +132,12 @@ mod tests {
         let mut tokens = Tokens::default();
         let (first, second) = (tokens.give(70).unwrap(), tokens.give(80).unwrap());
         assert_eq!((tokens.get(second), tokens.oldest()), (Some(80), first));
+        assert!(!tokens.is_owing(), "it has not answered yet");
         assert_eq!(tokens.take(second), Some(80));
+        assert!(tokens.is_owing());
         assert_eq!((tokens.take(second), tokens.get(second)), (None, None));
         assert_eq!(tokens.take(first), Some(70));
+        assert!(!tokens.is_owing());
         let old = tokens.give(90).unwrap();
         tokens.forget();
         let new = tokens.give(91).unwrap();

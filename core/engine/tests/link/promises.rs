@@ -682,6 +682,33 @@ fn a_draining_server_is_left_when_nothing_is_open() {
 }
 
 #[test]
+fn a_draining_server_is_left_when_all_is_answered() {
+    let mut world = World::connected(26);
+    let broker = world.broker.clone();
+    let asked = subscribe(&broker, "ask");
+    world.settle();
+    for token in 1..=2 {
+        let question = Draft::question(asked.id(), Subject::Text(b"ask"), token, b"?");
+        assert!(world.peer().send(&question));
+    }
+    world.settle();
+    let seen = take_all(&broker, queue_of(&asked));
+    let answer = |token| client(&broker, |client| client.writer.reply(token, 0, b"!", b""));
+    answer(seen[0].token).unwrap();
+    world.peer().manners.ignores_close = true;
+    world.peer().say(|out| {
+        let draft = ControlDraft::pair(out, Kind::Drain, 0, 0).unwrap();
+        draft.number(Field::DeadlineNs, 100 * SECOND).unwrap();
+    });
+    world.pass(50 * SECOND);
+    assert_eq!(world.peers[0].closes, 0, "it owes an answer");
+    answer(seen[1].token).unwrap();
+    world.until("said goodbye", |world| world.peers[0].closes == 1);
+    let tokens: Vec<u64> = world.peer().replies.iter().map(|it| it.0).collect();
+    assert_eq!(tokens, [1, 2]);
+}
+
+#[test]
 fn closing_sends_what_was_accepted_and_says_goodbye() {
     let mut world = World::connected(16);
     let broker = world.broker.clone();
