@@ -418,7 +418,7 @@ export class Subscription implements Receiver, AsyncDisposable {
   [Symbol.asyncIterator](): AsyncIterableIterator<Message>;
   /** Settles when the subscription has ended and its last callback has settled. */
   readonly done: Promise<void>;
-  /** Figures since it was made. */
+  /** Figures since it was made; 0 once it has ended. */
   statistics(): { id: number; delivered: number; dropped: number };
   /** As {@link Queue.ref}, of its queue. */
   ref(): this;
@@ -808,7 +808,7 @@ export class Client implements Disposable, AsyncDisposable {
    */
   listen(urls: string | string[], options?: ListenOptions): Server;
 
-  /** Figures of the client. */
+  /** Figures of the client; of one that is closed the last ones. */
   statistics(): Statistics;
   /**
    * A descriptor for another event loop, readable exactly while {@link dispatch} has something to

@@ -362,7 +362,7 @@ class Client {
   }
 
   share() {
-    const key = this.#native.share();
+    const key = call(() => this.#native.share());
     this.#keys.push(key);
     return key;
   }
@@ -370,7 +370,7 @@ class Client {
   async drain(options) {
     const from = known(options, ['timeout'], 'drain');
     const timeout = timeOf(from.timeout, 'timeout') ?? TIMEOUT_MS;
-    checkTask(await this.#native.drain(timeout));
+    checkTask(await call(() => this.#native.drain(timeout)));
   }
 
   #end() {
@@ -387,6 +387,7 @@ class Client {
     this.#tellEvents();
     waiters.delete(this.#number);
     this.#hold.release();
+    this.#native.letGo();
   }
 
   close() {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
@@ -11,6 +12,7 @@ use napi::bindgen_prelude::AsyncTask;
 use napi_derive::napi;
 
 use crate::error::{Thrown, failed, thrown, told};
+use crate::held::{Handles, Held, LetGo};
 use crate::hub::{Hub, Notes, Waiter, lock};
 use crate::options::{
     ClientChoices, ConnectChoices, ListenChoices, QueueChoices, SubscribeChoices, ms, ns,
@@ -69,7 +71,11 @@ impl Listeners {
 pub struct NativeClient {
     // Before the client, whose descriptor it watches.
     watch: RefCell<Option<Watch>>,
-    client: Client,
+    client: Held<Client>,
+    /// What else of it JavaScript holds.
+    handles: Rc<Handles>,
+    /// The last figures of one that is closed.
+    figures: RefCell<Vec<f64>>,
     events: Option<Arc<Notes<ToldEvent>>>,
     number: Number,
     listener: Arc<Listener>,
@@ -108,7 +114,14 @@ impl Outgoing {
     }
 }
 
+const CLOSED: &Fault = &Fault(Status::Closed, "the client is closed");
+
 impl NativeClient {
+    /// The client, for as long as a call needs it.
+    fn client(&self) -> fastmq::Result<Client> {
+        self.client.with(|client| Ok(client.clone()))
+    }
+
     fn new(
         hub: &Hub,
         number: u32,
@@ -120,7 +133,9 @@ impl NativeClient {
             watch: RefCell::default(),
             events,
             number: Number::open(Port::Client(client.clone()), hub.scratch.clone()),
-            client,
+            client: Held::new(client, CLOSED),
+            handles: Rc::default(),
+            figures: RefCell::default(),
             listener: Arc::new(Listener {
                 found: AtomicU32::new(0),
                 waiter: Waiter::new(hub, number),
@@ -194,7 +209,7 @@ impl NativeClient {
     /// Publishes a payload that is no small one.
     #[napi]
     pub fn publish_bytes(&self, subject: String, payload: &[u8]) -> u32 {
-        told(&self.client.publish(subject, payload))
+        told(&self.client.with(|client| client.publish(subject, payload)))
     }
 
     /// Publishes a message with all its fields.
@@ -208,20 +223,27 @@ impl NativeClient {
         with: Outgoing,
     ) -> u32 {
         let message = with.message(subject.as_bytes(), payload, key, headers);
-        told(&self.client.publish_message(&message))
+        told(&self.client.with(|client| client.publish_message(&message)))
     }
 
     /// Opens a publisher.
     #[napi]
     pub fn publisher(&self, subject: String) -> Result<NativePublisher, Thrown> {
-        let publisher = self.client.publisher(subject).map_err(thrown)?;
-        Ok(NativePublisher::new(publisher, self.scratch.clone()))
+        let publisher = self
+            .client
+            .with(|client| client.publisher(subject))
+            .map_err(thrown)?;
+        Ok(NativePublisher::new(
+            publisher,
+            self.scratch.clone(),
+            &self.handles,
+        ))
     }
 
     /// Forgets the last value of a subject.
     #[napi]
     pub fn forget_last(&self, subject: String) -> u32 {
-        told(&self.client.forget_last(subject))
+        told(&self.client.with(|client| client.forget_last(subject)))
     }
 
     /// Opens a queue.
@@ -232,8 +254,11 @@ impl NativeClient {
         number: u32,
         choices: QueueChoices,
     ) -> Result<NativeQueue, Thrown> {
-        let queue = self.client.queue(choices.options()).map_err(thrown)?;
-        Ok(NativeQueue::new(hub, number, queue, true))
+        let queue = self
+            .client
+            .with(|client| client.queue(choices.options()))
+            .map_err(thrown)?;
+        Ok(NativeQueue::new(hub, number, queue, true, &self.handles))
     }
 
     /// Subscribes with a queue of its own.
@@ -243,8 +268,12 @@ impl NativeClient {
         pattern: String,
         choices: SubscribeChoices,
     ) -> Result<NativeSubscription, Thrown> {
-        let subscribed = self.client.subscribe_with(pattern, choices.options());
-        subscribed.map(NativeSubscription::new).map_err(thrown)
+        let options = choices.options();
+        let subscribed = self
+            .client
+            .with(|client| client.subscribe_with(pattern, options));
+        let subscription = subscribed.map_err(thrown)?;
+        Ok(NativeSubscription::new(subscription, &self.handles))
     }
 
     /// Subscribes with a queue that others may feed, too.
@@ -260,8 +289,11 @@ impl NativeClient {
             queue: Some(&queue),
             ..choices.options()
         };
-        let subscribed = self.client.subscribe_with(pattern, options);
-        subscribed.map(NativeSubscription::new).map_err(thrown)
+        let subscribed = self
+            .client
+            .with(|client| client.subscribe_with(pattern, options));
+        let subscription = subscribed.map_err(thrown)?;
+        Ok(NativeSubscription::new(subscription, &self.handles))
     }
 
     /// Opens a requester; without a subject each request names its own.
@@ -273,7 +305,10 @@ impl NativeClient {
         subject: String,
         in_flight_max: u32,
     ) -> Result<NativeRequester, Thrown> {
-        NativeRequester::open(hub, number, &self.client, &subject, in_flight_max).map_err(thrown)
+        let open = |client: &mut Client| {
+            NativeRequester::open(hub, number, client, &subject, in_flight_max, &self.handles)
+        };
+        self.client.with(open).map_err(thrown)
     }
 
     /// Answers a request with a payload, headers and a status.
@@ -288,7 +323,9 @@ impl NativeClient {
     ) -> u32 {
         let token = wide(token_low, token_high);
         let status = Status::from_number(status).unwrap_or(Status::Internal);
-        told(&self.client.reply_with(token, status, payload, headers))
+        let replied =
+            (self.client).with(|client| client.reply_with(token, status, payload, headers));
+        told(&replied)
     }
 
     /// Answers several requests in order, up to the first answer that is refused; gives their
@@ -307,8 +344,8 @@ impl NativeClient {
                 break;
             };
             rest = after;
-            let replied = self.client.reply(wide(answer[0], answer[1]), payload);
-            if told(&replied) != 0 {
+            let token = wide(answer[0], answer[1]);
+            if told(&self.client.with(|client| client.reply(token, payload))) != 0 {
                 break;
             }
             done += 1;
@@ -323,8 +360,12 @@ impl NativeClient {
         token_low: u32,
         token_high: u32,
     ) -> Result<NativeReplyStream, Thrown> {
-        let stream = self.client.reply_stream(wide(token_low, token_high));
-        stream.map(NativeReplyStream::new).map_err(thrown)
+        let token = wide(token_low, token_high);
+        let stream = self
+            .client
+            .with(|client| client.reply_stream(token))
+            .map_err(thrown)?;
+        Ok(NativeReplyStream::new(stream, &self.handles))
     }
 
     /// Has the loop watch the client's descriptor: from now on the waiter hears of room, and a
@@ -334,9 +375,10 @@ impl NativeClient {
         if self.watch.borrow().is_some() {
             return Ok(());
         }
-        let fd = self.client.fd().map_err(thrown)?;
+        let client = self.client().map_err(thrown)?;
+        let fd = client.fd().map_err(thrown)?;
         self.listeners.add(&self.listener);
-        let (client, listeners) = (self.client.clone(), self.listeners.clone());
+        let listeners = self.listeners.clone();
         let on_readable = move || {
             let found = client.dispatch(0, 0);
             // Whoever waits for room of a client that was closed hears so when he tries.
@@ -364,7 +406,10 @@ impl NativeClient {
     /// Calls what is to be called now and says what else is ready; -status on failure.
     #[napi]
     pub fn dispatch(&self, message_max: u32, budget_ms: f64) -> i32 {
-        match self.client.dispatch(message_max, ns(budget_ms)) {
+        match self
+            .client
+            .with(|client| client.dispatch(message_max, ns(budget_ms)))
+        {
             Ok(bits) => {
                 self.listeners.tell(bits);
                 bits as i32
@@ -376,13 +421,14 @@ impl NativeClient {
     /// The client's descriptor.
     #[napi]
     pub fn fd(&self) -> Result<i32, Thrown> {
-        self.client.fd().map_err(thrown)
+        self.client.with(|client| client.fd()).map_err(thrown)
     }
 
     /// Milliseconds until something times out.
     #[napi]
     pub fn next_deadline(&self) -> f64 {
-        ms(self.client.next_deadline())
+        let next = self.client.with(|client| Ok(ms(client.next_deadline())));
+        next.unwrap_or(f64::INFINITY)
     }
 
     /// Listens for other processes.
@@ -393,36 +439,53 @@ impl NativeClient {
         choices: ListenChoices,
     ) -> Result<NativeServer, Thrown> {
         let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-        let server = self.client.listen(&urls, choices.options());
+        let server = self
+            .client
+            .with(|client| client.listen(&urls, choices.options()));
         server.map(NativeServer::new).map_err(thrown)
     }
 
     /// Stops taking messages and waits until every queue is empty, on a thread that may wait.
     #[napi]
-    pub fn drain(&self, timeout: f64) -> AsyncTask<Draining> {
-        AsyncTask::new(Draining::new(self.client.clone(), ns(timeout)))
+    pub fn drain(&self, timeout: f64) -> Result<AsyncTask<Draining>, Thrown> {
+        let client = self.client().map_err(thrown)?;
+        Ok(AsyncTask::new(Draining::new(client, ns(timeout))))
     }
 
     /// Ends the broker.
     #[napi]
     pub fn close(&self) {
         *self.watch.borrow_mut() = None;
-        self.client.close();
+        let _ = self.client.with(|client| {
+            client.close();
+            Ok(())
+        });
     }
 
     /// The same on a thread that may wait.
     #[napi]
-    pub fn close_later(&self) -> AsyncTask<Closing> {
+    pub fn close_later(&self) -> Result<AsyncTask<Closing>, Thrown> {
         *self.watch.borrow_mut() = None;
-        AsyncTask::new(Closing::new(self.client.clone()))
+        let client = self.client().map_err(thrown)?;
+        Ok(AsyncTask::new(Closing::new(client)))
+    }
+
+    /// Lets go of what a client that is closed still holds, and all its handles.
+    #[napi]
+    pub fn let_go(&self) {
+        *self.figures.borrow_mut() = self.statistics();
+        self.handles.let_go();
+        self.number.end();
+        self.client.let_go();
     }
 
     /// Lets other threads of this process attach to this client under the key that it gives.
     #[napi]
-    pub fn share(&self) -> u32 {
+    pub fn share(&self) -> Result<u32, Thrown> {
+        let client = self.client().map_err(thrown)?;
         let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
-        lock(&SHARED).insert(key, (self.client.clone(), self.listeners.clone()));
-        key
+        lock(&SHARED).insert(key, (client, self.listeners.clone()));
+        Ok(key)
     }
 
     /// Ends what `share` began.
@@ -443,7 +506,9 @@ impl NativeClient {
     /// The figures of the client, in the order of `fastmq_client_statistics`.
     #[napi]
     pub fn statistics(&self) -> Vec<f64> {
-        let of = self.client.statistics();
+        let Ok(of) = self.client.with(|client| Ok(client.statistics())) else {
+            return self.figures.borrow().clone();
+        };
         let wide = [
             of.published,
             of.delivered,

@@ -12,6 +12,7 @@ mod client;
 mod copy;
 mod error;
 mod headers;
+mod held;
 mod hub;
 mod options;
 mod ports;

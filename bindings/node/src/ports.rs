@@ -13,12 +13,13 @@ use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 
 use crate::error::{failed, told};
+use crate::held::{CLIENT_CLOSED, Held};
 use crate::hub::lock;
 use crate::options::ns;
 use crate::view::SharedPublisher;
 
-/// A requester; without one inside once it is closed.
-pub(crate) type SharedRequester = Rc<RefCell<Option<Requester>>>;
+/// A requester, until it is closed.
+pub(crate) type SharedRequester = Rc<Held<Requester>>;
 
 /// What a number stands for.
 pub(crate) enum Port {
@@ -28,6 +29,8 @@ pub(crate) enum Port {
     Publisher(SharedPublisher),
     /// To ask.
     Requester(SharedRequester),
+    /// Nothing more: its client was closed.
+    Ended,
 }
 
 /// Where the JavaScript of one hub writes what calls by number take.
@@ -68,6 +71,16 @@ impl Number {
 
     pub(crate) fn get(&self) -> u32 {
         self.0
+    }
+
+    /// Lets go of what it stood for, and stays nobody else's.
+    pub(crate) fn end(&self) {
+        let ended = PORTS.with_borrow_mut(|ports| match &mut ports.open[self.0 as usize - 1] {
+            Some(open) => Some(std::mem::replace(&mut open.port, Port::Ended)),
+            None => None,
+        });
+        // What it closes may come back here.
+        drop(ended);
     }
 }
 
@@ -121,6 +134,7 @@ pub fn publish(number: u32, subject_size: u32, payload_size: u32) -> u32 {
             Port::Client(client) => client.publish(subject, payload),
             Port::Publisher(publisher) => lock(publisher).publish(payload),
             Port::Requester(_) => Err(NOBODY),
+            Port::Ended => Err(CLIENT_CLOSED),
         },
     )
 }
@@ -137,12 +151,10 @@ pub fn submit(number: u32, subject_size: u32, payload_size: u32, token: u32, tim
             let Port::Requester(requester) = port else {
                 return Err(NOBODY);
             };
-            let mut requester = requester.borrow_mut();
-            let requester = requester.as_mut().ok_or(CLOSED)?;
-            match subject {
+            requester.with(|requester| match subject {
                 [] => requester.submit(payload, u64::from(token), ns(timeout)),
                 subject => requester.submit_to(subject, payload, u64::from(token), ns(timeout)),
-            }
+            })
         },
     )
 }
@@ -152,6 +164,7 @@ pub fn submit(number: u32, subject_size: u32, payload_size: u32, token: u32, tim
 pub fn reply(number: u32, token_low: u32, token_high: u32, payload_size: u32) -> u32 {
     call(number, 0, payload_size, |port, _, payload| match port {
         Port::Client(client) => client.reply(wide(token_low, token_high), payload),
+        Port::Ended => Err(CLIENT_CLOSED),
         _ => Err(NOBODY),
     })
 }
@@ -163,4 +176,4 @@ pub(crate) fn wide(low: u32, high: u32) -> u64 {
 }
 
 /// What a requester says that was closed.
-pub(crate) const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the requester is closed"));
+pub(crate) const CLOSED: &Fault = &Fault(Status::Misuse, "the requester is closed");

@@ -1,5 +1,6 @@
 //! A publisher as JavaScript holds it.
 
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use fastmq::{Error, Fault, Publisher, Status};
@@ -9,6 +10,7 @@ use napi_derive::napi;
 
 use crate::client::Outgoing;
 use crate::error::{Thrown, failed, thrown, told};
+use crate::held::{Handles, Held, LetGo};
 use crate::hub::lock;
 use crate::ports::{Number, Port, Scratch};
 use crate::view::{SharedPublisher, claimed};
@@ -23,45 +25,50 @@ const MOVED: Error = Error::new(&Fault(
     "the claim's bytes were transferred or detached; this publisher cannot be used any more",
 ));
 
-/// A publisher; without one inside once it is closed.
+const CLOSED: &Fault = &Fault(Status::Misuse, "the publisher is closed");
+
+struct Open {
+    publisher: Held<SharedPublisher>,
+    number: Number,
+}
+
+impl LetGo for Open {
+    fn let_go(&self) {
+        self.number.end();
+        self.publisher.let_go();
+    }
+}
+
+/// A publisher.
 #[napi]
 pub struct NativePublisher {
-    publisher: Option<(SharedPublisher, Number)>,
+    open: Rc<Open>,
 }
 
 impl NativePublisher {
-    pub(crate) fn new(publisher: Publisher, scratch: Scratch) -> Self {
+    pub(crate) fn new(publisher: Publisher, scratch: Scratch, handles: &Handles) -> Self {
         // A lock, as bytes that it has lent may be dropped on another thread.
         let publisher = Arc::new(Mutex::new(publisher));
-        let number = Number::open(Port::Publisher(publisher.clone()), scratch);
-        Self {
-            publisher: Some((publisher, number)),
-        }
-    }
-
-    fn publisher(&self) -> Result<&SharedPublisher, Error> {
-        const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the publisher is closed"));
-        let open = self.publisher.as_ref();
-        open.map(|(publisher, _)| publisher).ok_or(CLOSED)
+        let open = Rc::new(Open {
+            number: Number::open(Port::Publisher(publisher.clone()), scratch),
+            publisher: Held::new(publisher, CLOSED),
+        });
+        handles.add(&open);
+        Self { open }
     }
 
     /// Runs `body`; the number of its result.
     fn with(&self, body: impl FnOnce(&mut Publisher) -> fastmq::Result<()>) -> u32 {
-        match self.publisher() {
-            Ok(publisher) => told(&body(&mut lock(publisher))),
-            Err(error) => failed(&error),
-        }
+        told(&(self.open.publisher).with(|publisher| body(&mut lock(publisher))))
     }
 }
 
 #[napi]
 impl NativePublisher {
-    /// What calls by number call it; 0: it is closed.
+    /// What calls by number call it.
     #[napi]
     pub fn number(&self) -> u32 {
-        self.publisher
-            .as_ref()
-            .map_or(0, |(_, number)| number.get())
+        self.open.number.get()
     }
 
     /// Publishes a payload that is no small one.
@@ -88,7 +95,6 @@ impl NativePublisher {
     /// `last_error` tell.
     #[napi]
     pub fn publish_batch(&self, data: &[u8], offsets: &[u32]) -> Result<u32, Thrown> {
-        let publisher = self.publisher().map_err(thrown)?;
         let is_inside = offsets.windows(2).all(|bounds| bounds[0] <= bounds[1])
             && offsets.last().is_none_or(|end| *end as usize <= data.len());
         if !is_inside {
@@ -100,7 +106,10 @@ impl NativePublisher {
         let payloads = offsets
             .windows(2)
             .map(|bounds| &data[bounds[0] as usize..bounds[1] as usize]);
-        let (accepted, result) = lock(publisher).publish_batch(payloads);
+        let publishing = (self.open.publisher)
+            .with(|publisher| Ok(lock(publisher).publish_batch(payloads)))
+            .map_err(thrown)?;
+        let (accepted, result) = publishing;
         told(&result);
         Ok(accepted as u32)
     }
@@ -108,8 +117,9 @@ impl NativePublisher {
     /// Claims `size` bytes, which are lent to JavaScript.
     #[napi]
     pub fn claim<'e>(&self, env: &'e Env, size: u32) -> Result<ArrayBuffer<'e>, Thrown> {
-        let publisher = self.publisher().map_err(thrown)?;
-        match claimed::lend(env, publisher, size as usize) {
+        let lent =
+            (self.open.publisher).with(|publisher| claimed::lend(env, publisher, size as usize));
+        match lent {
             Ok(Some(lent)) => Ok(lent),
             Ok(None) => Err(thrown(NO_LOAN)),
             Err(error) => Err(thrown(error)),
@@ -145,7 +155,8 @@ impl NativePublisher {
 
     /// Closes it. JavaScript has ended an open claim before.
     #[napi]
-    pub fn close(&mut self) {
-        self.publisher = None;
+    pub fn close(&self) {
+        self.open.number.end();
+        drop(self.open.publisher.close());
     }
 }

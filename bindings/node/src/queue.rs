@@ -1,7 +1,7 @@
 //! Queues and subscriptions as JavaScript holds them.
 
-use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -11,16 +11,17 @@ use napi_derive::napi;
 
 use crate::copy;
 use crate::error::{Thrown, failed, thrown};
+use crate::held::{Handles, Held};
 use crate::hub::{Hub, Waiter};
 use crate::view::Reading;
 
 /// What `receive` says when the slab is too small: `needed` says how large it must be.
 pub(crate) const TOO_SMALL: i32 = -1000;
 
-/// A queue; without one inside once it is closed.
+/// A queue.
 #[napi]
 pub struct NativeQueue {
-    reading: RefCell<Option<Reading>>,
+    reading: Rc<Held<Reading>>,
     waker: Waker,
     /// Nobody else closes it: it goes when JavaScript lets go of it.
     is_own: bool,
@@ -34,23 +35,28 @@ impl Drop for NativeQueue {
     }
 }
 
-const CLOSED: Error = Error::new(&Fault(Status::Closed, "the queue is closed"));
+const CLOSED: &Fault = &Fault(Status::Closed, "the queue is closed");
 
 impl NativeQueue {
-    pub(crate) fn new(hub: &Hub, number: u32, queue: Queue, is_own: bool) -> Self {
+    pub(crate) fn new(
+        hub: &Hub,
+        number: u32,
+        queue: Queue,
+        is_own: bool,
+        handles: &Handles,
+    ) -> Self {
         let waiter: Arc<Waiter> = Waiter::new(hub, number);
+        let reading = Rc::new(Held::new(Reading::new(queue), CLOSED));
+        handles.add(&reading);
         Self {
-            reading: RefCell::new(Some(Reading::new(queue))),
+            reading,
             waker: waiter.into(),
             is_own,
         }
     }
 
     pub(crate) fn queue(&self) -> fastmq::Result<Queue> {
-        match &*self.reading.borrow() {
-            Some(reading) => Ok(reading.queue().clone()),
-            None => Err(CLOSED),
-        }
+        self.reading.with(|reading| Ok(reading.queue().clone()))
     }
 
     /// Whether a receive has something to say; if not, the waiter will hear when it may have.
@@ -70,50 +76,49 @@ impl NativeQueue {
     /// there is more after FASTMQ_AGAIN.
     #[napi]
     pub fn receive(&self, mut slab: BufferSlice<'_>, at: u32, message_max: u32, arm: bool) -> i32 {
-        let mut reading = self.reading.borrow_mut();
-        let Some(reading) = &mut *reading else {
-            return -(failed(&CLOSED) as i32);
-        };
         let limit = limit_of(message_max);
-        let mut received = reading.receive(limit);
-        // Looks again only if something came while it armed.
-        while arm
-            && let Err(error) = &received
-            && error.status() == Status::Again
-            && self.is_ready(reading.queue())
-        {
-            received = reading.receive(limit);
-        }
-        match received {
-            Ok(()) => write(reading, &mut slab, at),
-            Err(error) => -(failed(&ended(reading.queue(), error)) as i32),
-        }
+        let written = self.reading.with(|reading| {
+            let mut received = reading.receive(limit);
+            // Looks again only if something came while it armed.
+            while arm
+                && let Err(error) = &received
+                && error.status() == Status::Again
+                && self.is_ready(reading.queue())
+            {
+                received = reading.receive(limit);
+            }
+            match received {
+                Ok(()) => Ok(write(reading, &mut slab, at)),
+                Err(error) => Err(ended(reading.queue(), error)),
+            }
+        });
+        written.unwrap_or_else(|error| -(failed(&error) as i32))
     }
 
     /// Writes the open batch into another slab.
     #[napi]
     pub fn copy(&self, mut slab: BufferSlice<'_>, at: u32) -> i32 {
-        match &*self.reading.borrow() {
-            Some(reading) => write(reading, &mut slab, at),
-            None => -(failed(&CLOSED) as i32),
-        }
+        let written = self
+            .reading
+            .with(|reading| Ok(write(reading, &mut slab, at)));
+        written.unwrap_or_else(|error| -(failed(&error) as i32))
     }
 
     /// The bytes that the open batch takes in a slab.
     #[napi]
     pub fn needed(&self) -> f64 {
-        match &*self.reading.borrow() {
-            Some(reading) => copy::needed(reading.messages().0) as f64,
-            None => 0.0,
-        }
+        let needed = (self.reading).with(|reading| Ok(copy::needed(reading.messages().0)));
+        needed.map_or(0.0, |needed| needed as f64)
     }
 
     /// Ends the open batch.
     #[napi]
     pub fn release(&self) {
-        if let Some(reading) = &mut *self.reading.borrow_mut() {
+        // One that is closed has none.
+        let _ = self.reading.with(|reading| {
             reading.release();
-        }
+            Ok(())
+        });
     }
 
     /// The queue's own descriptor.
@@ -149,7 +154,7 @@ impl NativeQueue {
     #[napi]
     pub fn close(&self) {
         // The batch that may be open ends with it: JavaScript has a copy.
-        if let Some(mut reading) = self.reading.borrow_mut().take() {
+        if let Some(mut reading) = self.reading.close() {
             reading.release();
             reading.queue().close();
         }
@@ -160,7 +165,7 @@ impl NativeQueue {
 #[cold]
 fn ended(queue: &Queue, error: Error) -> Error {
     if error.status() == Status::End && queue.place().is_closed() {
-        return CLOSED;
+        return Error::new(CLOSED);
     }
     error
 }
@@ -186,12 +191,21 @@ fn write(reading: &Reading, slab: &mut [u8], at: u32) -> i32 {
 /// A subscription.
 #[napi]
 pub struct NativeSubscription {
-    subscription: Subscription,
+    id: u32,
+    subscription: Rc<Held<Subscription>>,
+    handles: Rc<Handles>,
 }
 
 impl NativeSubscription {
-    pub(crate) fn new(subscription: Subscription) -> Self {
-        Self { subscription }
+    pub(crate) fn new(subscription: Subscription, handles: &Rc<Handles>) -> Self {
+        let id = subscription.id();
+        let subscription = Rc::new(Held::new(subscription, CLOSED));
+        handles.add(&subscription);
+        Self {
+            id,
+            subscription,
+            handles: handles.clone(),
+        }
     }
 }
 
@@ -200,28 +214,33 @@ impl NativeSubscription {
     /// The queue that it feeds.
     #[napi]
     pub fn queue(&self, hub: &Hub, number: u32) -> Result<NativeQueue, Thrown> {
-        match self.subscription.queue() {
-            Some(queue) => Ok(NativeQueue::new(hub, number, queue.clone(), false)),
-            None => Err(thrown(CLOSED)),
-        }
+        let queue = (self.subscription)
+            .with(|subscription| subscription.queue().cloned().ok_or(Error::new(CLOSED)))
+            .map_err(thrown)?;
+        Ok(NativeQueue::new(hub, number, queue, false, &self.handles))
     }
 
     /// The number that its messages carry.
     #[napi]
     pub fn id(&self) -> u32 {
-        self.subscription.id()
+        self.id
     }
 
-    /// Messages delivered, and messages dropped for it.
+    /// Messages delivered, and messages dropped for it; 0 once it has ended.
     #[napi]
     pub fn counts(&self) -> Vec<f64> {
-        let (delivered, dropped) = self.subscription.counts();
+        let counts = self
+            .subscription
+            .with(|subscription| Ok(subscription.counts()));
+        let (delivered, dropped) = counts.unwrap_or_default();
         vec![delivered as f64, dropped as f64]
     }
 
     /// Ends it, and its queue if that was made for it.
     #[napi]
     pub fn unsubscribe(&self) {
-        self.subscription.unsubscribe();
+        if let Some(subscription) = self.subscription.close() {
+            subscription.unsubscribe();
+        }
     }
 }

@@ -1,32 +1,30 @@
 //! A responder's stream of replies as JavaScript holds it.
 
-use std::cell::RefCell;
+use std::rc::Rc;
 
-use fastmq::{Error, Fault, ReplyStream, Status};
+use fastmq::{Fault, ReplyStream, Status};
 use napi_derive::napi;
 
 use crate::error::{failed, told};
+use crate::held::{Handles, Held};
 
-/// A reply stream; without one inside once it is closed.
+/// A reply stream.
 #[napi]
 pub struct NativeReplyStream {
-    stream: RefCell<Option<ReplyStream>>,
+    stream: Rc<Held<ReplyStream>>,
 }
 
-const CLOSED: Error = Error::new(&Fault(Status::Misuse, "the reply stream is closed"));
+const CLOSED: &Fault = &Fault(Status::Misuse, "the reply stream is closed");
 
 impl NativeReplyStream {
-    pub(crate) fn new(stream: ReplyStream) -> Self {
-        Self {
-            stream: RefCell::new(Some(stream)),
-        }
+    pub(crate) fn new(stream: ReplyStream, handles: &Handles) -> Self {
+        let stream = Rc::new(Held::new(stream, CLOSED));
+        handles.add(&stream);
+        Self { stream }
     }
 
     fn with(&self, body: impl FnOnce(&mut ReplyStream) -> fastmq::Result<()>) -> u32 {
-        match &mut *self.stream.borrow_mut() {
-            Some(stream) => told(&body(stream)),
-            None => failed(&CLOSED),
-        }
+        told(&self.stream.with(body))
     }
 }
 
@@ -35,9 +33,7 @@ impl NativeReplyStream {
     /// Replies that the asker has granted and that were not sent; -status on failure.
     #[napi]
     pub fn credit(&self) -> f64 {
-        let stream = self.stream.borrow();
-        let credit = stream.as_ref().map_or(Err(CLOSED), ReplyStream::credit);
-        match credit {
+        match self.stream.with(|stream| stream.credit()) {
             Ok(replies) => replies as f64,
             Err(error) => -f64::from(failed(&error)),
         }
@@ -59,6 +55,6 @@ impl NativeReplyStream {
     /// Closes it; one that was not ended ends with FASTMQ_CANCELLED.
     #[napi]
     pub fn close(&self) {
-        *self.stream.borrow_mut() = None;
+        drop(self.stream.close());
     }
 }

@@ -13,12 +13,13 @@ use napi_derive::napi;
 use crate::client::Outgoing;
 use crate::copy;
 use crate::error::{failed, told};
+use crate::held::{Handles, Held};
 use crate::hub::{Hub, Waiter};
 use crate::options::{ManyChoices, ms, ns};
 use crate::ports::{CLOSED, Number, Port, SharedRequester};
 use crate::queue::{TOO_SMALL, limit_of};
 
-/// A requester; without one inside once it is closed.
+/// A requester.
 #[napi]
 pub struct NativeRequester {
     requester: SharedRequester,
@@ -35,6 +36,7 @@ impl NativeRequester {
         client: &Client,
         subject: &str,
         in_flight_max: u32,
+        handles: &Handles,
     ) -> fastmq::Result<Self> {
         let options = RequesterOptions {
             in_flight_max,
@@ -43,7 +45,8 @@ impl NativeRequester {
         };
         let requester = client.requester(options)?;
         let waiter: Arc<Waiter> = Waiter::new(hub, number);
-        let requester: SharedRequester = Rc::new(RefCell::new(Some(requester)));
+        let requester: SharedRequester = Rc::new(Held::new(requester, CLOSED));
+        handles.add(&requester);
         Ok(Self {
             number: Number::open(Port::Requester(requester.clone()), hub.scratch.clone()),
             requester,
@@ -66,10 +69,7 @@ impl NativeRequester {
     }
 
     fn with(&self, body: impl FnOnce(&mut Requester) -> fastmq::Result<()>) -> u32 {
-        match &mut *self.requester.borrow_mut() {
-            Some(requester) => told(&body(requester)),
-            None => failed(&CLOSED),
-        }
+        told(&self.requester.with(body))
     }
 }
 
@@ -154,26 +154,25 @@ impl NativeRequester {
     /// answers are copied, so none stays open.
     #[napi]
     pub fn receive(&self, mut slab: BufferSlice<'_>, at: u32, reply_max: u32, arm: bool) -> i32 {
-        let mut requester = self.requester.borrow_mut();
-        let Some(requester) = &mut *requester else {
-            return -(failed(&CLOSED) as i32);
-        };
-        loop {
-            let error = match requester.receive(limit_of(reply_max), 0) {
-                Ok(batch) => return self.write(&batch, &mut slab, at),
-                Err(error) => error,
-            };
-            // Looks again only if something came while it armed.
-            let mut context = Context::from_waker(&self.waker);
-            if !arm
-                || error.status() != Status::Again
-                || Pin::new(&mut requester.ready())
-                    .poll(&mut context)
-                    .is_pending()
-            {
-                return -(failed(&error) as i32);
+        let received = self.requester.with(|requester| {
+            loop {
+                let error = match requester.receive(limit_of(reply_max), 0) {
+                    Ok(batch) => return Ok(self.write(&batch, &mut slab, at)),
+                    Err(error) => error,
+                };
+                // Looks again only if something came while it armed.
+                let mut context = Context::from_waker(&self.waker);
+                if !arm
+                    || error.status() != Status::Again
+                    || Pin::new(&mut requester.ready())
+                        .poll(&mut context)
+                        .is_pending()
+                {
+                    return Err(error);
+                }
             }
-        }
+        });
+        received.unwrap_or_else(|error| -(failed(&error) as i32))
     }
 
     /// Writes the answers that did not fit into another slab.
@@ -203,24 +202,20 @@ impl NativeRequester {
     /// Requests without a final answer.
     #[napi]
     pub fn in_flight(&self) -> u32 {
-        self.requester
-            .borrow()
-            .as_ref()
-            .map_or(0, Requester::in_flight)
+        let in_flight = self.requester.with(|requester| Ok(requester.in_flight()));
+        in_flight.unwrap_or(0)
     }
 
     /// Milliseconds until a request in flight times out.
     #[napi]
     pub fn next_deadline(&self) -> f64 {
-        match &mut *self.requester.borrow_mut() {
-            Some(requester) => ms(requester.next_deadline()),
-            None => f64::INFINITY,
-        }
+        let next = (self.requester).with(|requester| Ok(ms(requester.next_deadline())));
+        next.unwrap_or(f64::INFINITY)
     }
 
     /// Closes it; requests in flight are given up.
     #[napi]
     pub fn close(&self) {
-        *self.requester.borrow_mut() = None;
+        drop(self.requester.close());
     }
 }

@@ -17,16 +17,22 @@ use crate::told::ToldEvent;
 /// A client that has connected, on its way to the thread of JavaScript that asked for it.
 #[napi]
 pub struct NativeConnected {
-    client: Client,
+    client: Option<Client>,
     events: Arc<Notes<ToldEvent>>,
 }
 
 #[napi]
 impl NativeConnected {
-    /// The client, whose events ring for the waiter with this number.
+    /// The client, once; its events ring for the waiter with this number.
     #[napi]
-    pub fn client(&self, hub: &Hub, number: u32) -> NativeClient {
-        NativeClient::first(hub, number, self.client.clone(), Some(self.events.clone()))
+    pub fn client(&mut self, hub: &Hub, number: u32) -> Option<NativeClient> {
+        let client = self.client.take()?;
+        Some(NativeClient::first(
+            hub,
+            number,
+            client,
+            Some(self.events.clone()),
+        ))
     }
 }
 
@@ -90,7 +96,7 @@ impl Task for Connecting {
     fn resolve(&mut self, _env: Env, output: Self::Output) -> napi::Result<Self::JsValue> {
         Ok(match output {
             Ok(client) => Either::A(NativeConnected {
-                client,
+                client: Some(client),
                 events: self.events.clone(),
             }),
             Err(error) => Either::B(error.into()),
