@@ -242,7 +242,7 @@ impl Writer {
 
     /// A writer that meets ever new queues, each for a short time, must not keep them all until
     /// the next sweep. Called without a pin: giving lanes back takes a while.
-    fn sweep_if_crowded(&self) {
+    pub(crate) fn sweep_if_crowded(&self) {
         let is_crowded = {
             let lanes = self.lanes.borrow();
             lanes.index.len() >= lanes.sweep_at.max(LANES_CROWDED)

@@ -24,6 +24,22 @@ fn reply(broker: &Arc<Broker>, token: u64, payload: &[u8]) -> Result<()> {
     client(broker, |client| client.writer.reply(token, 0, payload, &[]))
 }
 
+#[test]
+fn a_responder_keeps_nothing_of_askers_that_are_gone() {
+    let broker = open();
+    let subscription = subscribe(&broker, "a");
+    let gone = (0..1000).map(|number| {
+        let mut asker = requester(&broker, "a", 1);
+        asker.submit(b"?", number, FOREVER).unwrap();
+        assert_eq!(answer_all(&broker, queue_of(&subscription)), 1);
+        assert_eq!(answers(&mut asker).len(), 1);
+        Arc::downgrade(asker.place())
+    });
+    let gone: Vec<_> = gone.collect();
+    let kept = gone.iter().filter(|place| place.strong_count() > 0).count();
+    assert!(kept < 200, "{kept} queues of answers");
+}
+
 /// However full the asker's queue of answers is, each request ends once.
 #[test]
 fn requests_that_are_cancelled_while_the_asker_has_no_room_still_end() {
