@@ -63,6 +63,28 @@ class Messages(Broker):
         payload.extend(b"!")
         self.assertEqual(subscription.receive(timeout=SECONDS)[0].payload, b"before")
 
+    def test_a_payload_that_changes_while_its_publish_waits(self) -> None:
+        queue = self.client.queue(capacity=4096)
+        held = self.client.subscribe("a", queue=queue)
+        payload = bytearray(b"before" * 100)
+        filled = 0
+        with self.assertRaises(fastmq.Again):
+            while True:
+                self.client.publish("a", payload)
+                filled += 1
+        waiting = threading.Thread(target=self.client.publish_wait, args=("a", payload, SECONDS))
+        parks = self.client.statistics()["parks"]
+        waiting.start()
+        end = time.monotonic() + SECONDS
+        while self.client.statistics()["parks"] == parks:
+            self.assertLess(time.monotonic(), end)
+        payload[:6] = b"behind"
+        payload.extend(b"!")
+        for _ in range(filled + 1):
+            self.assertEqual(next(queue).payload, b"before" * 100)
+        waiting.join(SECONDS)
+        held.unsubscribe()
+
     def test_a_handler_cannot_change_what_is_being_sent(self) -> None:
         payload = bytearray(b"before")
 
