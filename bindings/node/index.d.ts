@@ -393,7 +393,11 @@ export interface SubscribeOptions {
 
 /** How to subscribe with a callback. */
 export interface CallbackOptions extends Omit<SubscribeOptions, 'queue'> {
-  /** Messages that are taken from the queue at once, at most 4,096; 1,024. */
+  /**
+   * Calls whose promises have not settled, at most 4,096; 1,024. With so many under way no message
+   * is taken: those that come wait in the queue, and are refused or dropped, as its policy says,
+   * when that is full. 1: one call after the other.
+   */
   max?: number;
   /**
    * Gets what a callback throws or rejects with, and the message. Without it the error of a
@@ -749,8 +753,9 @@ export class Client implements Disposable, AsyncDisposable {
    */
   subscribe(pattern: string, options?: SubscribeOptions): Subscription;
   /**
-   * Subscribes with a callback. Messages of a batch are given to it one after the other; where it
-   * gives promises, the next batch is taken when they have settled.
+   * Subscribes with a callback, which is called with each message in their order. Where it gives
+   * promises, up to `max` calls are under way at once; a member of a key-shared group takes no
+   * further batch before those of the last one have settled, so that a key stays in order.
    */
   subscribe(pattern: string, onMessage: (message: Message) => unknown): Subscription;
   subscribe(pattern: string, options: CallbackOptions, onMessage: (message: Message) => unknown):
@@ -758,9 +763,9 @@ export class Client implements Disposable, AsyncDisposable {
   /**
    * Answers requests to subjects that match `pattern`. Give members of one service a `group`.
    *
-   * Requests that wait together are answered side by side, and the next ones are taken when those
-   * were answered: one slow answer holds up the requests that come behind it. Where that matters,
-   * `subscribe` and call `message.reply` whenever an answer is there.
+   * Requests are answered side by side: up to `max` answers and streams are under way at once, and
+   * a slow one holds up none of the others. What comes beyond that waits in the queue. Members of
+   * a key-shared group are the exception, as in {@link subscribe}.
    */
   respond(pattern: string, handler: Handler): Subscription;
   respond(pattern: string, options: CallbackOptions, handler: Handler): Subscription;
@@ -827,8 +832,8 @@ export class Client implements Disposable, AsyncDisposable {
   share(): number;
 
   /**
-   * Stops taking messages and resolves when every queue is empty; then receives end. Go on
-   * receiving meanwhile. `timeout` in milliseconds; 5,000.
+   * Stops taking messages and resolves when every queue is empty and every callback and handler
+   * has settled; then receives end. Go on receiving meanwhile. `timeout` in milliseconds; 5,000.
    *
    * @throws FASTMQ_TIMEOUT: the sentence says what still waits. FASTMQ_CLOSED.
    */

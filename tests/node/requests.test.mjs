@@ -26,6 +26,20 @@ test('a request resolves to its answer', async (t) => {
   assert.deepEqual(client.statistics().lateAnswers, 0);
 });
 
+test('a request that ends at once waits for none that is in flight', async (t) => {
+  const client = opened(t);
+  const silent = client.subscribe('silent');
+  client.request('silent', '', { timeout: Infinity }).catch(() => {});
+  while (silent.tryReceive() === null) await turn();
+  for (let turns = 0; turns < 3; turns += 1) await turn();
+  let code = null;
+  client.request('nobody', '', { timeout: Infinity }).catch((error) => {
+    code = error.code;
+  });
+  for (let turns = 0; turns < 3; turns += 1) await turn();
+  assert.equal(code, 'FASTMQ_NO_RESPONDER');
+});
+
 test('what a responder throws is what the request rejects with', async (t) => {
   const client = opened(t);
   const errors = [];

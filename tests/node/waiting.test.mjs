@@ -122,7 +122,7 @@ test('publishes that wait keep their order and end in time', async (t) => {
   assert.deepEqual(texts.slice(full).map((text) => text.trim()), ['late 1', 'late 2', 'late 3']);
 });
 
-test('a callback gets every message, and the next batch waits for its promises', async (t) => {
+test('a callback gets every message, and no more of its promises wait than it says', async (t) => {
   const client = opened(t);
   const got = [];
   let running = 0;

@@ -21,6 +21,8 @@ const { Pending, checkSignal } = require('./wait.js');
 const AGAIN = 1;
 /** Requests of a client that are in flight at most. */
 const IN_FLIGHT_MAX = 65_535;
+/** Calls of a callback that have not settled at most. */
+const CALLS_MAX = 4096;
 /** Bits of what the loop has found. */
 const READY_ROOM = 4;
 
@@ -36,6 +38,13 @@ const dropped = new FinalizationRegistry((how) => {
     'FastmqWarning');
 });
 
+/** How many calls of a callback may be unsettled, and whether batches wait for one another. */
+function limitsOf(from) {
+  const max = (countOf(from.max, 'max', CALLS_MAX) ?? BATCH_MAX) || CALLS_MAX;
+  // What ends a batch hands its keys over to other members.
+  return { max, isInTurn: from.groupMode === 'keyShared' };
+}
+
 class Client {
   #native;
   /** What calls by number call it. */
@@ -49,6 +58,8 @@ class Client {
   #keys = [];
   /** Who waits for room, in their order. */
   #rooms = [];
+  /** What settles when callbacks and handlers have. */
+  #consuming = new Set();
 
   constructor(key, native, number, onEvent) {
     if (key !== made) throw invalid('a client is made by open, connect or attach');
@@ -256,6 +267,13 @@ class Client {
     return new Subscription(this.#native, native, pattern, queue);
   }
 
+  #consume(subscription, limits, onBatch) {
+    Subscription.consume(subscription, limits, onBatch);
+    const { done } = subscription;
+    this.#consuming.add(done);
+    done.finally(() => this.#consuming.delete(done));
+  }
+
   subscribe(pattern, options, onMessage) {
     if (typeof options === 'function') return this.subscribe(pattern, undefined, options);
     const from = known(options, SUBSCRIBE, 'subscribe');
@@ -263,13 +281,13 @@ class Client {
     if (onMessage !== undefined && from.queue !== undefined) {
       throw invalid('a subscription with onMessage has a queue of its own; leave queue out');
     }
-    const max = countOf(from.max, 'max', 4096) ?? BATCH_MAX;
+    const limits = limitsOf(from);
     functionOf(from.onError, 'onError');
     const subscription = this.#subscribe(pattern, from);
     const isEnded = () => Subscription.isEnded(subscription);
     const each = onMessage === undefined
       ? undefined : eachMessage(onMessage, from.onError, isEnded);
-    if (each !== undefined) Subscription.consume(subscription, max, each);
+    if (each !== undefined) this.#consume(subscription, limits, each);
     return subscription;
   }
 
@@ -278,11 +296,11 @@ class Client {
     const from = known(options, SUBSCRIBE, 'respond');
     if (functionOf(handler, 'handler') === undefined) throw invalid('handler is missing');
     if (from.queue !== undefined) throw invalid('a responder has a queue of its own');
-    const max = countOf(from.max, 'max', 4096) ?? BATCH_MAX;
+    const limits = limitsOf(from);
     const report = reporting(functionOf(from.onError, 'onError') ?? (() => {}));
     const subscription = this.#subscribe(pattern, from);
     const responding = new Responding(this, this.#native, handler, report);
-    Subscription.consume(subscription, max, (batch) => responding.batch(batch));
+    this.#consume(subscription, limits, (batch, wait) => responding.batch(batch, wait));
     return subscription;
   }
 
@@ -370,7 +388,19 @@ class Client {
   async drain(options) {
     const from = known(options, ['timeout'], 'drain');
     const timeout = timeOf(from.timeout, 'timeout') ?? TIMEOUT_MS;
+    const until = performance.now() + timeout;
     checkTask(await call(() => this.#native.drain(timeout)));
+    await this.#consumed(until - performance.now());
+  }
+
+  /** Settles when all callbacks have, whose queues have ended. */
+  async #consumed(timeout) {
+    if (this.#consuming.size === 0) return;
+    const late = 'callbacks or handlers have not settled in time';
+    const pending = new Pending({ timeout, late, end: () => this.#hold.release() });
+    this.#hold.take();
+    Promise.all(this.#consuming).then(() => pending.resolve(), (error) => pending.reject(error));
+    await pending.promise;
   }
 
   #end() {

@@ -64,6 +64,16 @@ class Queue {
     queue.#feeding.delete(subscription);
   }
 
+  /** The next batch of a queue, or null: it has ended. */
+  static async next(queue, max) {
+    try {
+      return await queue.#receive(max);
+    } catch (error) {
+      if (isEnd(error)) return null;
+      throw error;
+    }
+  }
+
   /** Takes what an iterator has left, or a new batch; null where there is none. */
   #take(max, arm) {
     if (this.#partly !== null) {
@@ -274,9 +284,9 @@ class Subscription {
     return { id: this.id, delivered, dropped };
   }
 
-  /** Has `onBatch` called with each batch, one after the other. */
-  static consume(subscription, max, onBatch) {
-    subscription.#consuming = consume(subscription.#queue, max, onBatch);
+  /** Has `onBatch` called with each batch, as `consume` says. */
+  static consume(subscription, limits, onBatch) {
+    subscription.#consuming = consume(subscription.#queue, limits, onBatch);
   }
 
   /** Whether somebody has ended it. */
@@ -321,8 +331,39 @@ class Subscription {
   }
 }
 
-async function consume(queue, max, onBatch) {
-  for await (const batch of queue.batches({ max })) await onBatch(batch);
+/**
+ * Calls `onBatch` with each batch of a queue and with a function that takes promises: no more than
+ * `max` of them are unsettled at once, and what comes meanwhile waits in the queue. With `isInTurn`
+ * a batch waits for all promises of the one before it. Settles when the queue has ended, and they.
+ */
+async function consume(queue, { max, isInTurn }, onBatch) {
+  let running = 0;
+  let wake;
+  const settled = () => {
+    running -= 1;
+    wake?.();
+  };
+  const wait = (promise) => {
+    running += 1;
+    promise.then(settled, (error) => {
+      settled();
+      uncaught(error);
+    });
+  };
+  const untilAtMost = async (most) => {
+    while (running > most) {
+      await new Promise((resolve) => {
+        wake = resolve;
+      });
+    }
+  };
+  for (;;) {
+    if (running > 0) await untilAtMost(isInTurn ? 0 : max - 1);
+    const batch = await Queue.next(queue, max - running);
+    if (batch === null) break;
+    onBatch(batch, wait);
+  }
+  await untilAtMost(0);
 }
 
 /** What is thrown where nobody can catch it. */
@@ -343,26 +384,21 @@ function reporting(onError) {
   };
 }
 
-/**
- * Calls `onMessage` with each message until `isEnded`; the next batch waits for promises that it
- * gives.
- */
+/** Calls `onMessage` with each message until `isEnded`, and `wait` with promises that it gives. */
 function eachMessage(onMessage, onError, isEnded) {
   const report = reporting(functionOf(onError, 'onError') ?? uncaught);
-  return (batch) => {
-    let waiting;
+  return (batch, wait) => {
     for (const message of batch) {
       if (isEnded()) break;
       try {
         const result = onMessage(message);
         if (typeof result?.then === 'function') {
-          (waiting ??= []).push(result.then(undefined, (error) => report(error, message)));
+          wait(result.then(undefined, (error) => report(error, message)));
         }
       } catch (error) {
         report(error, message);
       }
     }
-    return waiting === undefined ? undefined : Promise.all(waiting);
   };
 }
 

@@ -237,8 +237,7 @@ class Requester {
   #places = [];
   #free = [];
   #inFlight = 0;
-  /** The native half rings when there is something; else a look is under way or nobody waits. */
-  #isArmed = false;
+  /** A look is under way. Else the native half rings when there is something. */
   #isLooking = false;
   #timer;
   /** How long the timer was set for; at most what any request in flight has left. */
@@ -291,7 +290,8 @@ class Requester {
       const isFirst = this.#timerMs === Infinity;
       this.#setTimer(isFirst ? timeout : Math.min(timeout, this.#native.nextDeadline()));
     }
-    if (!this.#isArmed && !this.#isLooking) {
+    // Of a fate that is known at once nobody rings.
+    if (!this.#isLooking) {
       this.#isLooking = true;
       queueMicrotask(() => this.#look());
     }
@@ -321,7 +321,6 @@ class Requester {
   /** Takes all answers that are there, and has the native half ring for the next. */
   #look() {
     this.#isLooking = true;
-    this.#isArmed = false;
     try {
       for (let batches = 0; this.#inFlight > 0; batches += 1) {
         if (batches === BATCHES_MAX) {
@@ -329,10 +328,7 @@ class Requester {
           return;
         }
         const batch = receive(this.#native, this.#client, 0, true);
-        if (batch === null) {
-          this.#isArmed = true;
-          break;
-        }
+        if (batch === null) break;
         for (const message of batch) this.#answered(message);
       }
     } catch (error) {

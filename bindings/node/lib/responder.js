@@ -95,31 +95,28 @@ class Responding {
     this.#report = report;
   }
 
-  /** Answers the requests of a batch; settles when all were. */
-  async batch(batch) {
-    let waiting;
+  /** Answers the requests of a batch; `wait` gets promises of what is answered later. */
+  batch(batch, wait) {
     for (const message of batch) {
       let result;
       try {
         result = this.#handler(message);
       } catch (error) {
-        (waiting ??= []).push(this.#refuse(message, error));
+        wait(this.#refuse(message, error));
         continue;
       }
       if (typeof result?.then === 'function') {
-        (waiting ??= []).push(result.then(
+        wait(result.then(
           (value) => this.#answer(message, value),
           (error) => this.#refuse(message, error),
         ));
       } else if (isStream(result)) {
-        (waiting ??= []).push(this.#stream(message, result));
+        wait(this.#stream(message, result));
       } else if (!this.#gather(message, result)) {
-        (waiting ??= []).push(this.#answer(message, result));
+        wait(this.#answer(message, result));
       }
     }
-    const later = this.#flush();
-    if (later !== undefined) await Promise.all(later);
-    if (waiting !== undefined) await Promise.all(waiting);
+    this.#flush(wait);
   }
 
   /** Whether this message still wants an answer. */
@@ -140,12 +137,11 @@ class Responding {
     return true;
   }
 
-  /** Sends what was gathered; gives promises for answers that wait for room. */
-  #flush() {
+  /** Sends what was gathered; `wait` gets promises of answers that wait for room. */
+  #flush(wait) {
     const count = this.#count;
     this.#count = 0;
     this.#end = 0;
-    let waiting;
     let done = 0;
     let start = 0;
     while (done < count) {
@@ -157,14 +153,13 @@ class Responding {
       if (library.lastStatus() === AGAIN) {
         // What is gathered next is written over it.
         const payload = Buffer.from(data.subarray(start, start + size));
-        (waiting ??= []).push(this.#later(low, high, payload, 0));
+        wait(this.#later(low, high, payload, 0));
       } else {
         this.#refused(library.lastStatus());
       }
       done += 1;
       start += size;
     }
-    return waiting;
   }
 
   #refused(status) {
