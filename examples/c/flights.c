@@ -461,7 +461,7 @@ static void report(struct delays *all, const struct board *board, struct questio
     printf("checked    every flight counted exactly once, all figures equal to the file's\n");
     printf("\nTo try next:\n"
            "  make run ARGS='--repeat 500'     a longer stream, a steadier rate\n"
-           "  examples/c/pubsub.c              patterns, handles and headers in 100 lines\n"
+           "  examples/c/publish_subscribe.c   patterns, handles and headers in 100 lines\n"
            "  examples/c/request_reply.c       a thousand questions in flight\n"
            "  make bench                       rates and latencies beside the bare machine's\n");
 }

@@ -168,7 +168,7 @@ struct game {
     uint64_t moved, missed, shown;
 };
 
-static void game_tick(struct game *game, uint32_t tick)
+static void game_move(struct game *game)
 {
     fastmq_batch *batch = NULL;
     while (fastmq_receive(game->inputs, 0, 0, &batch) == FASTMQ_OK) {
@@ -188,6 +188,10 @@ static void game_tick(struct game *game, uint32_t tick)
         }
         fastmq_batch_free(batch);
     }
+}
+
+static void game_show(struct game *game, uint32_t tick)
+{
     for (uint32_t room = 0; room < ROOMS; room++) {
         /* Made where it will lie, once for all players of the room: nothing is copied. */
         uint8_t *view = NULL;
@@ -274,7 +278,8 @@ int main(int argc, char **argv)
             sched_yield(); /* nobody waits for a clock, so the game waits for the players */
         }
         uint64_t begun_ns = now_ns();
-        game_tick(&game, tick);
+        game_move(&game);
+        game_show(&game, tick);
         if (tick % BOARD_EVERY == 0) {
             board_look(&board);
         }
@@ -289,7 +294,7 @@ int main(int argc, char **argv)
     double ran_s = (double)(now_ns() - start_ns) / 1e9;
     atomic_store(&tick_now, UINT32_MAX);
     pthread_join(thread, NULL);
-    game_tick(&game, ticks + 1); /* what was pressed at last */
+    game_move(&game); /* what was pressed at last */
     players_look(&players);
     board_look(&board);
 
@@ -303,22 +308,21 @@ int main(int argc, char **argv)
                    && board.updates + board.replaced == game.moved
                    && memcmp(board.place, game.place, sizeof game.place) == 0;
     qsort(took_ns + 1, ticks, sizeof *took_ns, compare);
-    printf("%" PRIu32 " ticks of %d rooms with %d players in %.2f s\n\n", ticks, ROOMS,
-           PLAYERS / ROOMS, ran_s);
+    printf("%" PRIu32 " ticks of %d rooms with %d players\n", ticks, ROOMS, PLAYERS / ROOMS);
     if (!is_check) {
-        printf("  a tick took           %6.0f us (p50), %.0f us (p99), %.0f us (worst); %" PRIu64
-               " began late\n",
+        printf("a tick took %.0f us (p50), %.0f us (p99), %.0f us (worst); %" PRIu64
+               " began late; all took %.2f s\n",
                (double)took_ns[1 + ticks / 2] / 1e3, (double)took_ns[1 + ticks * 99 / 100] / 1e3,
-               (double)took_ns[ticks] / 1e3, late);
+               (double)took_ns[ticks] / 1e3, late, ran_s);
     }
-    printf("  inputs                %6" PRIu64 " handled, %" PRIu64 " dropped as too old\n",
-           game.moved, game.missed);
-    printf("  views of rooms        %6" PRIu64 " seen, %" PRIu64 " dropped as too old\n",
-           players.seen, players.missed);
-    printf("  board                 %6" PRIu64 " looks, %" PRIu64 " places seen, %" PRIu64
+    printf("inputs: %" PRIu64 " handled, %" PRIu64 " dropped as too old\n", game.moved,
+           heard.dropped);
+    printf("views of rooms: %" PRIu64 " seen, %" PRIu64 " dropped as too old\n", players.seen,
+           saw.dropped);
+    printf("board: %" PRIu64 " looks, %" PRIu64 " places seen, %" PRIu64
            " replaced by newer ones\n",
            board.looks, board.updates, board.replaced);
-    printf("  %s\n", is_right ? "every message is accounted for" : "MESSAGES ARE MISSING");
+    printf("%s\n", is_right ? "every message is accounted for" : "MESSAGES ARE MISSING");
 
     for (int player = 0; player < PLAYERS; player++) {
         fastmq_publisher_close(players.hands[player]);

@@ -4,12 +4,15 @@
 #define _POSIX_C_SOURCE 200809L
 #include <fastmq.h>
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SECOND UINT64_C(1000000000)
+
+enum { QUESTIONS = 1000 };
 
 static fastmq_bytes text(const char *string)
 {
@@ -25,13 +28,39 @@ static void must(fastmq_status status, const char *doing)
     }
 }
 
+/* A decimal number of up to 19 digits; 0 if it is none. */
+static int parse(fastmq_bytes digits, uint64_t *number)
+{
+    char string[20] = {0};
+    char *end = string;
+    if (digits.size > 0 && digits.size < sizeof string) {
+        memcpy(string, digits.data, digits.size);
+        *number = strtoull(string, &end, 10);
+    }
+    return end != string && *end == '\0';
+}
+
 struct service {
     fastmq_client *mq;
     fastmq_queue *questions;
 };
 
-/* Answers `math.square` until its queue is drained: the token says whom the answer is for. */
-static void *answer(void *context)
+/* Answers one question: the token says whom the answer is for. */
+static fastmq_status answer(fastmq_client *mq, const fastmq_message *question)
+{
+    uint64_t number = 0;
+    if (!parse(question->payload, &number)) {
+        fastmq_outgoing refusal = {.struct_size = sizeof refusal};
+        refusal.payload = text("not a number");
+        return fastmq_reply_message(mq, question->token, &refusal, FASTMQ_INVALID);
+    }
+    char square[24];
+    snprintf(square, sizeof square, "%" PRIu64, number * number);
+    return fastmq_reply(mq, question->token, text(square));
+}
+
+/* Answers `math.square` until its queue is drained. */
+static void *serve(void *context)
 {
     struct service *service = context;
     fastmq_batch *batch = NULL;
@@ -39,13 +68,7 @@ static void *answer(void *context)
         size_t count = 0;
         const fastmq_message *messages = fastmq_batch_messages(batch, &count);
         for (size_t i = 0; i < count; i++) {
-            uint64_t number = 0;
-            if (messages[i].payload.size == sizeof number) {
-                memcpy(&number, messages[i].payload.data, sizeof number);
-            }
-            number *= number;
-            fastmq_bytes square = {(const uint8_t *)&number, sizeof number};
-            fastmq_reply(service->mq, messages[i].token, square);
+            must(answer(service->mq, &messages[i]), "answer");
         }
         fastmq_batch_free(batch);
     }
@@ -53,19 +76,19 @@ static void *answer(void *context)
 }
 
 /* Asks a thousand questions without waiting in between; the answers come in batches. */
-static uint64_t ask_many(fastmq_client *mq)
+static int ask_many(fastmq_client *mq)
 {
-    enum { QUESTIONS = 1000 };
     fastmq_requester_options options = {.struct_size = sizeof options};
     fastmq_requester *requester = NULL;
-    uint64_t sum = 0, answers = 0;
+    int right = 0;
     options.subject = text("math.square");
     must(fastmq_requester_open(mq, &options, &requester), "open a requester");
-    for (uint64_t number = 1; number <= QUESTIONS; number++) {
-        fastmq_bytes question = {(const uint8_t *)&number, sizeof number};
-        must(fastmq_requester_submit(requester, question, number, 5 * SECOND), "submit");
+    for (uint64_t number = 0; number < QUESTIONS; number++) {
+        char question[24];
+        snprintf(question, sizeof question, "%" PRIu64, number);
+        must(fastmq_requester_submit(requester, text(question), number, 5 * SECOND), "submit");
     }
-    while (answers < QUESTIONS) {
+    while (fastmq_requester_in_flight(requester) > 0) {
         fastmq_batch *batch = NULL;
         size_t count = 0;
         must(fastmq_requester_receive(requester, 64, FASTMQ_FOREVER, &batch), "receive answers");
@@ -73,15 +96,13 @@ static uint64_t ask_many(fastmq_client *mq)
         for (size_t i = 0; i < count; i++) {
             uint64_t square = 0;
             /* The token is the one given with the question; the status says how it ended. */
-            must(messages[i].status, "an answer");
-            memcpy(&square, messages[i].payload.data, sizeof square);
-            sum += square == messages[i].token * messages[i].token;
+            right += messages[i].status == FASTMQ_OK && parse(messages[i].payload, &square)
+                && square == messages[i].token * messages[i].token;
         }
-        answers += count;
         fastmq_batch_free(batch);
     }
     fastmq_requester_close(requester);
-    return sum;
+    return right;
 }
 
 int main(void)
@@ -92,30 +113,35 @@ int main(void)
     must(fastmq_open(NULL, &service.mq), "open");
     must(fastmq_subscribe(service.mq, text("math.square"), NULL, &responder), "subscribe");
     service.questions = fastmq_subscription_queue(responder);
-    if (pthread_create(&thread, NULL, answer, &service) != 0) {
+    if (pthread_create(&thread, NULL, serve, &service) != 0) {
         fprintf(stderr, "request_reply: cannot start a thread\n");
         return 1;
     }
 
-    uint64_t number = 12, square = 0;
+    /* The answer is copied to where it is wanted. */
+    char reply[64];
     size_t size = 0;
-    fastmq_bytes question = {(const uint8_t *)&number, sizeof number};
-    must(fastmq_request_into(service.mq, text("math.square"), question, 5 * SECOND, &square,
-                             sizeof square, &size), "ask");
-    printf("12 squared is %llu\n", (unsigned long long)square);
+    must(fastmq_request_into(service.mq, text("math.square"), text("12"), 5 * SECOND, reply,
+                             sizeof reply, &size), "ask");
+    printf("12 squared is %.*s\n", (int)size, reply);
 
-    uint64_t right = ask_many(service.mq);
-    printf("%llu of 1000 answers are right\n", (unsigned long long)right);
+    int right = ask_many(service.mq);
+    printf("%d of %d answers are right\n", right, QUESTIONS);
+
+    /* The responder may refuse: its status and its words are in the answer. */
+    fastmq_status refused = fastmq_request_into(service.mq, text("math.square"), text("twelve"),
+                                                5 * SECOND, reply, sizeof reply, &size);
+    printf("math.square of twelve: %s, %.*s\n", fastmq_status_name(refused), (int)size, reply);
 
     /* Nobody listens: the engine says so at once, whatever the time-out. */
-    fastmq_status nobody = fastmq_request_into(service.mq, text("math.cube"), question,
-                                               FASTMQ_FOREVER, &square, sizeof square, &size);
-    printf("math.cube: %s\n", fastmq_status_text(nobody));
+    fastmq_status nobody = fastmq_request_into(service.mq, text("math.cube"), text("12"),
+                                               FASTMQ_FOREVER, reply, sizeof reply, &size);
+    printf("math.cube: %s\n", fastmq_status_name(nobody));
 
     /* Drain ends the responder's loop: its receive returns FASTMQ_END. */
     must(fastmq_drain(service.mq, 5 * SECOND), "drain");
     pthread_join(thread, NULL);
     fastmq_unsubscribe(responder);
     fastmq_close(service.mq);
-    return square == 144 && right == 1000 && nobody == FASTMQ_NO_RESPONDER ? 0 : 1;
+    return right == QUESTIONS && refused == FASTMQ_INVALID && nobody == FASTMQ_NO_RESPONDER ? 0 : 1;
 }

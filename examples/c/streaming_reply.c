@@ -53,7 +53,8 @@ static void stream_primes(fastmq_client *mq, uint64_t token, uint64_t end)
         fastmq_bytes prime = {(const uint8_t *)&number, sizeof number};
         fastmq_status sent = fastmq_reply_stream_send_wait(stream, prime, FASTMQ_FOREVER);
         if (sent == FASTMQ_CANCELLED) {
-            break; /* Nobody wants more. */
+            printf("the search has stopped\n"); /* Nobody wants more. */
+            break;
         }
         must(sent, "send a reply");
     }
@@ -98,20 +99,21 @@ static uint64_t take_primes(fastmq_requester *requester, uint64_t end, uint64_t 
         const fastmq_message *messages = fastmq_batch_messages(batch, &count);
         for (size_t i = 0; i < count; i++) {
             if ((messages[i].flags & FASTMQ_MESSAGE_END) != 0) {
-                printf("%llu primes below %llu, the last is %llu: %s\n",
-                       (unsigned long long)primes, (unsigned long long)end,
-                       (unsigned long long)last, fastmq_status_name(messages[i].status));
                 is_over = 1;
             } else if (primes < wanted) {
                 memcpy(&last, messages[i].payload.data, sizeof last);
-                primes++;
+                if (++primes == wanted) {
+                    printf("%llu primes are enough, the last is %llu\n",
+                           (unsigned long long)primes, (unsigned long long)last);
+                    must(fastmq_requester_cancel(requester, end), "cancel");
+                }
             }
         }
         fastmq_batch_free(batch);
-        if (primes == wanted && !is_over) {
-            /* Once; then what was cancelled is not in flight any more. */
-            fastmq_requester_cancel(requester, end);
-        }
+    }
+    if (primes < wanted) {
+        printf("%llu primes below %llu, the last is %llu\n", (unsigned long long)primes,
+               (unsigned long long)end, (unsigned long long)last);
     }
     return primes;
 }

@@ -15,7 +15,7 @@ using namespace std::chrono_literals;
 constexpr std::uint64_t tag_kitchen = 1, tag_alarm = 2;
 
 struct seen {
-    int for_kitchen = 0, for_alarm = 0, with_unit = 0, published = 0;
+    int for_kitchen = 0, for_alarm = 0, with_unit = 0, in_house = 0;
 };
 
 // Calls throw fastmq::error when they fail; handles close themselves.
@@ -36,7 +36,7 @@ static seen run()
 
     // A callback instead of a queue: any callable, here on the publishing thread.
     auto counter = mq.subscribe("house.>", fastmq::delivery::inline_,
-                                [&](fastmq::message) { counts.published++; });
+                                [&](fastmq::message) { counts.in_house++; });
 
     // By subject: right for subjects that change from message to message.
     mq.publish("house.kitchen.light", "on");
@@ -69,6 +69,7 @@ static seen run()
             counts.with_unit += unit.has_value();
         }
     }
+    std::cout << counts.in_house << " messages in the house\n";
     return counts;
 }
 
@@ -76,14 +77,9 @@ int main()
 try {
     const seen counts = run();
     // kitchen.smoke matches both patterns, so each of the two subscriptions has it.
-    if (counts.for_kitchen != 3 || counts.for_alarm != 1 || counts.with_unit != 1
-        || counts.published != 4) {
-        std::cerr << "publish_subscribe: got " << counts.for_kitchen << ", " << counts.for_alarm
-                  << ", " << counts.with_unit << " and " << counts.published
-                  << " messages, expected 3, 1, 1 and 4\n";
-        return 1;
-    }
-    return 0;
+    const bool is_right = counts.for_kitchen == 3 && counts.for_alarm == 1
+        && counts.with_unit == 1 && counts.in_house == 4;
+    return is_right ? 0 : 1;
 } catch (const fastmq::error &failure) {
     std::cerr << "publish_subscribe: " << failure.what() << " (" << failure.code() << ")\n";
     return 1;

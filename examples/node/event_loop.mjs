@@ -1,40 +1,37 @@
-// The event loop: messages of another thread, beside a timer, and a process that ends by itself
-// when nothing is awaited any more. There is no thread for a subscription.
+// The event loop: it waits for a timer, messages, questions and answers on one thread. No
+// subscription has a thread, and an idle process ends by itself.
 
-import { Worker, isMainThread, workerData } from 'node:worker_threads';
-import { attach, open } from 'libfastmq';
+import { setInterval } from 'node:timers/promises';
+import { open } from 'libfastmq';
 
-const READINGS = 1000;
+const READINGS = 5;
+const mq = open();
+const readings = mq.subscribe('sensor.*');
+let newest = '';
 
-if (isMainThread) {
-  const mq = open();
-  const readings = mq.subscribe('sensor.*');
-  let ticks = 0;
-  const timer = setInterval(() => {
-    ticks += 1;
-  }, 2);
+// Answers questions with the newest reading. It does not keep the process alive.
+mq.respond('temperature', () => newest).unref();
 
-  const worker = new Worker(new URL(import.meta.url), { workerData: mq.share() });
-  const signal = AbortSignal.timeout(10_000);
-  let received = 0;
-  for await (const batch of readings.batches({ max: 64, signal })) {
-    for (const reading of batch) received += reading.payload.readUInt32LE() < READINGS ? 1 : 0;
-    if (received === READINGS) break;
-  }
-  await new Promise((resolve) => {
-    worker.on('exit', resolve);
-  });
-  console.log(`one loop saw ${received} messages, and ${ticks > 0 ? 'some' : 'no'} ticks`);
-  clearInterval(timer);
-  // Nothing is closed here: an idle process ends.
-  process.exitCode = received === READINGS ? 0 : 1;
-} else {
-  const mq = attach(workerData);
-  const sensor = mq.publisher('sensor.reading');
-  for (let index = 0; index < READINGS; index += 1) {
-    await sensor.publishWait(new Uint32Array([index]));
-    if (index % 100 === 0) await new Promise((resolve) => {
-      setTimeout(resolve, 1);
-    });
+/** The sensors: each tick of a timer is a reading. */
+async function measure() {
+  let published = 0;
+  for await (const _ of setInterval(2)) {
+    mq.publish(`sensor.${published % 2}`, String(20 + published));
+    published += 1;
+    if (published === READINGS) return;
   }
 }
+
+const sensors = measure();
+let seen = 0;
+for await (const reading of readings) {
+  newest = reading.text();
+  console.log(`${reading.subject}: ${newest} degrees`);
+  seen += 1;
+  if (seen === READINGS) break;
+}
+await sensors;
+const reply = await mq.request('temperature', '', { timeout: 5000 });
+console.log(`it is ${reply.text()} degrees now`);
+// Nothing is closed here: nothing is awaited any more, so the process ends.
+process.exitCode = reply.text() === '24' ? 0 : 1;

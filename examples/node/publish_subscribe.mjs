@@ -1,21 +1,48 @@
-// Publish and subscribe in one process: a departure board that follows some flights.
+// Publish and subscribe: patterns, a shared queue, a publisher handle, headers and a callback.
 
+import { once } from 'node:events';
 import { open } from 'libfastmq';
 
+const KITCHEN = 1;
+const ALARM = 2;
 const mq = open();
-const board = mq.subscribe('flight.*.JFK');
 
-mq.publish('flight.LAX.JFK', 'on time');
-mq.publish('flight.LAX.SFO', 'nobody here wants this one');
-mq.publish('flight.BOS.JFK', JSON.stringify({ delayed: 12 }), { headers: { Unit: 'minutes' } });
-setTimeout(() => mq.publish('flight.ORD.JFK', 'landed'), 10);
+// One queue for two subscriptions, so that one loop reads both. The tag comes back with each
+// message and says which of the two it is for: no subject needs to be looked at again.
+const queue = mq.queue();
+mq.subscribe('house.kitchen.*', { queue, tag: KITCHEN });
+mq.subscribe('house.*.smoke', { queue, tag: ALARM });
 
-let seen = 0;
-for await (const flight of board) {
-  const unit = flight.header('unit');
-  console.log(flight.subject, flight.text(), unit === undefined ? '' : unit.toString());
-  seen += 1;
-  if (flight.text() === 'landed') break;
+// A callback instead of a queue: it is called in a later turn of the event loop.
+const house = new EventTarget();
+let inHouse = 0;
+mq.subscribe('house.>', () => {
+  inHouse += 1;
+  if (inHouse === 4) house.dispatchEvent(new Event('quiet'));
+});
+const quiet = once(house, 'quiet');
+
+// By subject: right for subjects that change from message to message.
+mq.publish('house.kitchen.light', 'on');
+mq.publish('house.cellar.light', 'nobody listens');
+
+// By handle: the subject is checked and routed once, each publish is cheaper.
+const smoke = mq.publisher('house.kitchen.smoke');
+smoke.publish('none');
+
+// A message with more to it than a payload.
+mq.publish('house.kitchen.temperature', '21.5', { headers: { unit: 'celsius' } });
+
+const seen = { kitchen: 0, alarm: 0 };
+for await (const message of queue) {
+  const whose = message.tag === ALARM ? 'alarm' : 'kitchen';
+  const unit = message.header('unit')?.toString() ?? '';
+  console.log(`${whose.padEnd(8)} ${message.subject}: ${message.text()} ${unit}`.trimEnd());
+  seen[whose] += 1;
+  if (seen.kitchen + seen.alarm === 4) break;
 }
+await quiet;
+console.log(`${inHouse} messages in the house`);
 mq.close();
-process.exitCode = seen === 3 ? 0 : 1;
+// kitchen.smoke matches both patterns, so each of the two subscriptions has it.
+process.exitCode = seen.kitchen === 3 && seen.alarm === 1 ? 0 : 1;

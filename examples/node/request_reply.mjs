@@ -1,29 +1,37 @@
-// Requests: one that is awaited, many in flight, one that fails, and one that is given up.
+// Request and reply: a responder, one question at a time, many at a time, and the ways in which a
+// question ends without an answer.
 
 import { open, FastmqError } from 'libfastmq';
 
+const QUESTIONS = 1000;
 const mq = open();
-const service = mq.respond('square', async (request) => {
-  const number = Number(request.text());
-  if (Number.isNaN(number)) throw new FastmqError('FASTMQ_INVALID', 'that is no number');
+
+// What it returns, or resolves to, is the answer; what it throws refuses the question.
+mq.respond('math.square', async (question) => {
+  const number = Number(question.text());
+  if (Number.isNaN(number)) throw new FastmqError('FASTMQ_INVALID', 'not a number');
   return String(number ** 2);
 });
 
-console.log('7 squared is', (await mq.request('square', '7')).text());
+console.log('12 squared is', (await mq.request('math.square', '12', { timeout: 5000 })).text());
 
-const numbers = Array.from({ length: 1000 }, (_, index) => String(index));
-const answers = await Promise.all(numbers.map((number) => mq.request('square', number)));
-console.log(answers.length, 'answers, the last is', answers.at(-1).text());
+// A thousand questions without waiting in between.
+const numbers = Array.from({ length: QUESTIONS }, (_, number) => number);
+const answers = await Promise.all(
+  numbers.map((number) => mq.request('math.square', String(number), { timeout: 5000 })),
+);
+const right = numbers.filter((number) => Number(answers[number].text()) === number ** 2).length;
+console.log(`${right} of ${QUESTIONS} answers are right`);
 
-const failed = await mq.request('square', 'seven').catch((error) => error);
-console.log(failed.code, failed.message);
+// The responder may refuse: its code and its words are in the error.
+const refused = await mq.request('math.square', 'twelve').catch((error) => error);
+console.log(`math.square of twelve: ${refused.code}, ${refused.reply?.text()}`);
 
-const silent = mq.subscribe('silent'); // It listens, but never answers.
-const late = await mq.request('silent', '', { signal: AbortSignal.timeout(20) })
-  .catch((error) => error);
-console.log(late.name, 'because of', late.cause.name);
+// Nobody listens: the engine says so at once, whatever the time-out.
+const nobody = await mq.request('math.cube', '12', { timeout: Infinity }).catch((error) => error);
+console.log('math.cube:', nobody.code);
 
-silent.unsubscribe();
-service.unsubscribe();
 mq.close();
-process.exitCode = answers.at(-1).text() === '998001' && failed.code === 'FASTMQ_INVALID' ? 0 : 1;
+const isRight = right === QUESTIONS && refused.code === 'FASTMQ_INVALID'
+  && nobody.code === 'FASTMQ_NO_RESPONDER';
+process.exitCode = isRight ? 0 : 1;

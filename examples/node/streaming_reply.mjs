@@ -10,29 +10,46 @@ function isPrime(number) {
   return number > 1;
 }
 
-// What a generator gives is a stream; it goes no further than the asker's credit.
-mq.respond('primes', async function* primes(request) {
-  const end = request.text() === '' ? Infinity : Number(request.text());
-  for (let number = 2; number < end; number += 1) if (isPrime(number)) yield String(number);
-});
-for (const city of ['Oslo', 'Lima', 'Kyoto']) mq.respond('census', () => `${city} is here`);
-
-const here = await mq.requestMany('census');
-console.log(here.map((answer) => answer.text()).sort().join(', '));
-
-const below100 = [];
-for await (const prime of mq.requestStream('primes', '100', { credit: 16 })) {
-  below100.push(Number(prime.text()));
-}
-console.log(below100.length, 'primes below 100, the last is', below100.at(-1));
-
-let taken = 0;
-for await (const prime of mq.requestStream('primes')) {
-  taken += 1;
-  if (taken === 1000) {
-    console.log('the 1000th prime is', prime.text());
-    break; // Nobody wants more: the generator ends.
+/** Asks for the primes below `end` and takes `wanted` of them at most; how many came. */
+async function takePrimes(end, wanted) {
+  let count = 0;
+  let last = 0;
+  // As far as the credit may the search be ahead.
+  for await (const prime of mq.requestStream('primes', end, { credit: 16 })) {
+    last = Number(prime.text());
+    count += 1;
+    if (count === wanted) {
+      console.log(`${count} primes are enough, the last is ${last}`);
+      return count; // Nobody wants more: the generator ends.
+    }
   }
+  console.log(`${count} primes below ${end}, the last is ${last}`);
+  return count;
 }
+
+// Everybody who listens gets the question; one call waits for the answers of all.
+for (let member = 0; member < 3; member += 1) mq.respond('census', () => 'here');
+const members = await mq.requestMany('census', '', { timeout: 1000 });
+console.log(`${members.length} members are here`);
+
+// What a generator gives is a stream. It waits while the asker is behind.
+let stopped;
+const hasStopped = new Promise((resolve) => { stopped = resolve; });
+mq.respond('primes', async function* primes(question) {
+  const end = Number(question.text() || Infinity);
+  let number = 2;
+  try {
+    for (; number < end; number += 1) if (isPrime(number)) yield String(number);
+  } finally {
+    if (number < end) {
+      console.log('the search has stopped');
+      stopped();
+    }
+  }
+});
+// A stream to its end, and one that is left when there is enough.
+const below = await takePrimes('1000', Infinity);
+const some = await takePrimes('', 5000);
+await hasStopped;
 mq.close();
-process.exitCode = here.length === 3 && below100.length === 25 && taken === 1000 ? 0 : 1;
+process.exitCode = members.length === 3 && below === 168 && some === 5000 ? 0 : 1;

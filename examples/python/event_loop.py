@@ -1,44 +1,45 @@
-"""An event loop: asyncio waits for messages, answers and other things on one descriptor."""
+"""An event loop: asyncio waits for a timer, messages, questions and answers on one thread.
+
+By one descriptor for all that concerns a client; no subscription has a thread.
+"""
 
 import asyncio
 
 from fastmq import aio
 
+READINGS = 5
 
-async def sensors(client: aio.Client) -> None:
-    """Another thing that happens in the loop."""
-    for number in range(5):
+
+async def measure(client: aio.Client) -> None:
+    """The sensors: each tick of a timer is a reading."""
+    for number in range(READINGS):
+        await asyncio.sleep(0.002)
         client.publish(f"sensor.{number % 2}", str(20 + number))
-        await asyncio.sleep(0.001)
-    client.publish("sensor.end", b"")
-
-
-async def thermometer(client: aio.Client, requests: aio.Subscription) -> None:
-    """Answers requests with the newest temperature."""
-    async with await client.subscribe("sensor.*") as readings:
-        newest = b""
-
-        async def read() -> None:
-            nonlocal newest
-            async for reading in readings:
-                if reading.subject == "sensor.end":
-                    return
-                newest = reading.payload
-                print(f"{reading.subject}: {newest.decode()} degrees")
-
-        await asyncio.gather(read(), sensors(client))
-        async for request in requests:
-            client.reply(request, newest)
 
 
 async def main() -> None:
-    async with aio.open() as client, await client.subscribe("temperature") as requests:
-        task = asyncio.create_task(thermometer(client, requests))
-        reply = await client.request("temperature", b"", timeout=5)
-        print("it is", reply.payload.decode(), "degrees now")
-        assert reply.payload == b"24"
-        requests.unsubscribe()
-        await task
+    newest = b""
+    async with (
+        aio.open() as client,
+        await client.subscribe("sensor.*") as readings,
+        await client.subscribe("temperature") as questions,
+    ):
+
+        async def answer() -> None:
+            async for question in questions:
+                client.reply(question, newest)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(measure(client))
+            thermometer = tasks.create_task(answer())
+            for _ in range(READINGS):
+                reading = await anext(readings)
+                newest = reading.payload
+                print(f"{reading.subject}: {newest.decode()} degrees")
+            reply = await client.request("temperature", b"", timeout=5)
+            print("it is", reply.payload.decode(), "degrees now")
+            thermometer.cancel()
+    assert reply.payload == b"24"
 
 
 if __name__ == "__main__":

@@ -1,53 +1,64 @@
-"""Requests and replies, between two clients of a server: one at a time, then many in flight."""
+"""Request and reply: a responder on its own thread, one question at a time, many at a time, and the
+ways in which a question ends without an answer."""
 
-import tempfile
 import threading
 
 import fastmq
 from fastmq import Status
 
+QUESTIONS = 1000
 
-def answer(url: str, ready: threading.Event) -> None:
-    """A responder: it squares numbers until the server is gone."""
-    with fastmq.connect(url) as client, client.subscribe("square") as requests:
-        ready.set()
-        for request in requests:
-            try:
-                client.reply(request, str(int(request.payload) ** 2))
-            except ValueError:
-                client.reply(request, b"not a number", status=Status.INVALID)
+
+def serve(client: fastmq.Client, questions: fastmq.Subscription) -> None:
+    """Answers until the broker is drained."""
+    for question in questions:
+        try:
+            client.reply(question, str(int(question.payload) ** 2))
+        except ValueError:
+            client.reply(question, b"not a number", status=Status.INVALID)
+
+
+def ask_many(client: fastmq.Client) -> int:
+    """Asks without waiting in between; the answers come in batches."""
+    right = 0
+    with client.requester("math.square") as requester:
+        for number in range(QUESTIONS):
+            requester.submit(str(number), token=number, timeout=5)
+        while requester.in_flight():
+            for answer in requester.receive(timeout=5):
+                # The token is the one given with the question; the status says how it ended.
+                right += (
+                    answer.status is Status.OK and int(answer.payload) == answer.token**2
+                )
+    return right
 
 
 def main() -> None:
-    directory = tempfile.TemporaryDirectory(prefix="fastmq-")
-    with directory, fastmq.open() as broker:
-        server = broker.listen(f"unix:{directory.name}/example")
-        ready = threading.Event()
-        responder = threading.Thread(target=answer, args=(server.urls[0], ready), daemon=True)
+    with fastmq.open() as client, client.subscribe("math.square") as questions:
+        responder = threading.Thread(target=serve, args=(client, questions))
         responder.start()
-        ready.wait()
 
-        with fastmq.connect(server.urls[0]) as client:
-            print("7 * 7 =", client.request("square", b"7", timeout=5).payload.decode())
+        print("12 squared is", client.request("math.square", b"12", timeout=5).payload.decode())
 
-            refused = client.request("square", b"seven", timeout=5)
-            print("seven:", refused.status.name, refused.payload.decode())
-            assert refused.status is Status.INVALID
+        right = ask_many(client)
+        print(f"{right} of {QUESTIONS} answers are right")
 
-            try:
-                client.request("cube", b"7", timeout=5)
-            except fastmq.NoResponder as error:
-                print("cube:", error)
+        # The responder may refuse: its status and its words are in the answer.
+        refused = client.request("math.square", b"twelve", timeout=5)
+        words = refused.payload.decode()
+        print(f"math.square of twelve: FASTMQ_{refused.status.name}, {words}")
 
-            with client.requester("square") as asker:
-                for number in range(100):
-                    asker.submit(str(number), token=number)
-                squares: dict[int, int] = {}
-                while asker.in_flight():
-                    for reply in asker.receive(timeout=5):
-                        squares[reply.token] = int(reply.payload)
-            assert squares == {number: number**2 for number in range(100)}
-            print("100 squares, the largest is", max(squares.values()))
+        # Nobody listens: the engine says so at once, whatever the time-out.
+        try:
+            client.request("math.cube", b"12", timeout=None)
+            raise AssertionError("somebody has answered")
+        except fastmq.NoResponder as error:
+            print("math.cube:", error.code)
+
+        # Drain ends the responder's loop.
+        client.drain(timeout=5)
+        responder.join()
+        assert right == QUESTIONS and refused.status is Status.INVALID
 
 
 if __name__ == "__main__":

@@ -69,5 +69,5 @@ for file in $(files "$package"/tests/test_*.py); do
 done
 
 for example in $(files examples/python/*.py); do
-    check "$example" timeout --kill-after=10 60 "$python" -W error "$example" </dev/null
+    example "$example" "$python" -W error "$example"
 done

@@ -64,11 +64,8 @@ export FASTMQ_NODE=$installed
 TAP_SECONDS=170 tap "Node" node --expose-gc --test --test-reporter tap tests/node/*.test.mjs
 
 cp -r examples/node "$work/empty/examples"
-for example in "$work"/empty/examples/*.mjs; do
-    arguments=()
-    grep -q -e '--check' "$example" && arguments=(--check)
-    check "examples/node/$(basename "$example") ${arguments[*]:-}" \
-        timeout --kill-after=10 60 node "$example" "${arguments[@]}" </dev/null
+for source in $(files examples/node/*.mjs); do
+    example "$source" node "$work/empty/examples/$(basename "$source")"
 done
 
 check "the first program prints what it should" test "$(timeout 60 node \
@@ -96,6 +93,6 @@ compiles() {
 }
 check "the types fit those who use them, strictly" \
     compiles --strict --exactOptionalPropertyTypes types.mts types.cts
-for example in event_loop publish_subscribe request_reply streaming_reply; do
-    check "and examples/node/$example.mjs" compiles --allowJs --checkJs "$example.mjs"
+for name in event_loop publish_subscribe request_reply streaming_reply; do
+    check "and examples/node/$name.mjs" compiles --allowJs --checkJs "$name.mjs"
 done

@@ -68,6 +68,30 @@ files() {
     return 0
 }
 
+# example SOURCE COMMAND...: runs an example, with --check where its text has that word (a short run
+# without endless loops). One whose output is in examples/output, which is the same in every
+# language, must print that.
+example() {
+    local source=$1 printed
+    shift
+    grep -q -e '--check' "$source" && set -- "$@" --check
+    printed=examples/output/$(basename "${source%.*}").txt
+    if [ -e "$printed" ]; then
+        check "$source prints $printed" prints "$printed" "$@"
+    else
+        check "$source" timeout --kill-after=10 60 "$@" </dev/null
+    fi
+}
+
+# prints FILE COMMAND...: it ends with 0 and its output is what the file has.
+prints() {
+    local out code=1
+    out=$(mktemp)
+    timeout --kill-after=10 60 "${@:2}" </dev/null >"$out" && diff "$1" "$out" && code=0
+    rm -f "$out"
+    return $code
+}
+
 # market CLIENT: examples/c/market_server and a client of it; true if both end with 0.
 market() {
     local url client=1 server=1

@@ -75,6 +75,7 @@ pub use fastmq_engine::headers::{self, Headers};
 pub use fastmq_engine::link::{ConnectOptions, Event, OnEvent};
 pub use fastmq_engine::log;
 pub use fastmq_engine::memory::queue::QueueStatistics;
+pub use fastmq_engine::memory::view::view_flag;
 pub use fastmq_engine::memory::{Batch, Detached, Policy, ReplyBuffer, View};
 pub use fastmq_engine::presence::{HEADER_SUBSCRIPTION, SUBJECT_JOINED, SUBJECT_LEFT};
 pub use fastmq_engine::server::{
