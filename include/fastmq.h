@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The ABI that this header describes, major << 16 | minor. A library fits whose fastmq_abi() has the
+ * same major number and no lower minor one. */
+#define FASTMQ_ABI UINT32_C(1)
+
 /* A time-out that never comes. */
 #define FASTMQ_FOREVER UINT64_MAX
 

@@ -38,6 +38,7 @@
 #include "fastmq/connect.hpp"
 #include "fastmq/duration.hpp"
 #include "fastmq/headers.hpp"
+#include "fastmq/library.hpp"
 #include "fastmq/log.hpp"
 #include "fastmq/message.hpp"
 #include "fastmq/options.hpp"

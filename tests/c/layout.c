@@ -178,7 +178,7 @@ int main(void)
     check_begin();
     CHECK(1, "every struct has the size and the offsets that docs/formats.md freezes");
     CHECK(FASTMQ_FOREVER == UINT64_MAX, "FASTMQ_FOREVER is the largest 64-bit number");
-    CHECK(fastmq_abi() != 0, "the library says which ABI it has: major << 16 | minor");
+    CHECK(fastmq_abi() == FASTMQ_ABI, "the library has the ABI of its header");
     CHECK(fastmq_version()[0] >= '0' && fastmq_version()[0] <= '9', "the version is a number");
     return check_end();
 }

@@ -7,6 +7,7 @@
 #include "callback.hpp"
 #include "duration.hpp"
 #include "handle.hpp"
+#include "library.hpp"
 #include "message.hpp"
 #include "options.hpp"
 #include "publisher.hpp"
@@ -566,10 +567,13 @@ private:
 /// Opens a broker in this process; starts no thread and opens no descriptor. Options of library
 /// threads are tried on a thread that has ended when this returns.
 /// Statuses: ok, invalid, denied (the right to the options of library threads, or to lock so much
-/// memory, is missing; the sentence names the cure), unsupported (no thread can be started, or there
-/// are no huge pages), io, no_memory.
+/// memory, is missing; the sentence names the cure), unsupported (no thread can be started, there
+/// are no huge pages, or library_fault has a sentence), io, no_memory.
 inline result<client> try_open(const options &with = {})
 {
+    if (library_fault() != nullptr) {
+        return status::unsupported;
+    }
     const auto threads = detail::to_raw(with.threads);
     const auto wanted = detail::to_raw(with, threads);
     fastmq_client *raw = nullptr;
@@ -582,7 +586,11 @@ inline result<client> try_open(const options &with = {})
 
 #if FASTMQ_HAS_EXCEPTIONS
 /// As try_open; throws error.
-[[nodiscard]] inline client open(const options &with = {}) { return try_open(with).value(); }
+[[nodiscard]] inline client open(const options &with = {})
+{
+    detail::check_library();
+    return try_open(with).value();
+}
 #endif
 
 } // namespace fastmq

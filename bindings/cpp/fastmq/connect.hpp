@@ -6,6 +6,7 @@
 #include "callback.hpp"
 #include "client.hpp"
 #include "duration.hpp"
+#include "library.hpp"
 #include "message.hpp"
 #include "status.hpp"
 
@@ -164,6 +165,12 @@ private:
 inline result<client> connect_by(const char *urls, const connect_options &with,
                                  fastmq_on_event on_event, void *context, callback *called)
 {
+    if (library_fault() != nullptr) {
+        if (called != nullptr) {
+            called->end();
+        }
+        return status::unsupported;
+    }
     fastmq_connect_options wanted{};
     wanted.struct_size = sizeof wanted;
     wanted.flags = (with.later ? FASTMQ_CONNECT_LATER : 0U)
@@ -207,7 +214,8 @@ inline result<client> connect_by(const char *urls, const connect_options &with,
 /// subscribe there (misuse). Not there yet: latest queues, last values, listening (unsupported).
 ///
 /// Statuses: ok, invalid (a URL or an option), unavailable, denied, or what else the last server
-/// said once all were tried; timeout, unsupported (no thread can be started), io, no_memory, misuse.
+/// said once all were tried; timeout, unsupported (no thread can be started, or library_fault has a
+/// sentence), io, no_memory, misuse.
 inline result<client> try_connect(const char *urls, const connect_options &with = {})
 {
     return detail::connect_by(urls, with, nullptr, nullptr, nullptr);
@@ -236,6 +244,7 @@ result<client> try_connect(const char *urls, const connect_options &with, Functi
 /// As try_connect; throws error.
 [[nodiscard]] inline client connect(const char *urls, const connect_options &with = {})
 {
+    detail::check_library();
     return try_connect(urls, with).value();
 }
 
@@ -243,6 +252,7 @@ result<client> try_connect(const char *urls, const connect_options &with, Functi
 template <class Function>
 [[nodiscard]] client connect(const char *urls, const connect_options &with, Function &&on_event)
 {
+    detail::check_library();
     return try_connect(urls, with, std::forward<Function>(on_event)).value();
 }
 #endif
