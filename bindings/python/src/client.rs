@@ -548,12 +548,17 @@ impl Drop for Client {
             return;
         }
         Python::attach(|py| {
+            // It may be dropped while an exception is on its way, which goes on afterwards.
+            let pending = PyErr::take(py);
             let category = py.get_type::<PyResourceWarning>();
             let text = c"a fastmq.Client was not closed; use `with`, or call close()";
             if let Err(error) = PyErr::warn(py, &category, text, 1) {
                 error.write_unraisable(py, None);
             }
             py.detach(|| self.shared.close());
+            if let Some(pending) = pending {
+                pending.restore(py);
+            }
         });
     }
 }

@@ -364,3 +364,45 @@ class Processes(unittest.TestCase):
             library,
         )
         self.assertEqual((code, out, err), (0, "[b'python']\n", ""))
+
+    def test_two_copies_of_the_package_are_two_libraries(self) -> None:
+        code, out, err = run("""
+            import os, shutil, sys, tempfile
+            import fastmq as ours
+            with tempfile.TemporaryDirectory() as other:
+                shutil.copytree(os.path.dirname(ours.__file__), other + "/fastmq")
+                for name in [name for name in sys.modules if name.split(".")[0] == "fastmq"]:
+                    del sys.modules[name]
+                sys.path.insert(0, other)
+                import fastmq as theirs
+                assert theirs.Client is not ours.Client
+                with ours.open() as broker, theirs.open() as apart:
+                    server = broker.listen(f"unix:{other}/socket")
+                    answer = lambda request: broker.reply(request, request.payload + b" answered")
+                    echo = broker.subscribe("a", delivery=ours.Delivery.THREAD, on_message=answer)
+                    with theirs.connect(server.urls[0]) as client:
+                        print(client.request("a", b"asked", timeout=5).payload)
+                    try:
+                        apart.request("a", b"asked", timeout=5)
+                    except theirs.NoResponder:
+                        print("apart")
+                    try:
+                        apart.subscribe("a", queue=broker.queue())
+                    except TypeError:
+                        print("refused")
+                    echo.unsubscribe()
+        """)
+        self.assertEqual((code, out, err), (0, "b'asked answered'\napart\nrefused\n", ""))
+
+    def test_a_forgotten_client_leaves_the_exception_on_its_way(self) -> None:
+        code, out, err = run("""
+            import warnings, fastmq
+            warnings.simplefilter("always", ResourceWarning)
+            try:
+                int(fastmq.open())
+            except TypeError as error:
+                print(error)
+        """)
+        self.assertEqual(code, 0, err)
+        self.assertIn("not 'fastmq.Client'", out)
+        self.assertIn("ResourceWarning", err)
