@@ -267,7 +267,10 @@ impl<P: Poller> ReadinessSockets<P> {
             && self.connections.count() == 1
             && self.listeners.count() == 0
             && !self.glances.is_multiple_of(GLANCES_PER_POLL);
-        let key = self.connections.keys().next().filter(|_| is_alone);
+        if !is_alone {
+            return false;
+        }
+        let key = self.connections.keys().next();
         let Some((key, connection)) = key.and_then(|key| Some((key, self.connections.get(key)?)))
         else {
             return false;
@@ -280,12 +283,28 @@ impl<P: Poller> ReadinessSockets<P> {
             return false;
         }
         match socket::receive(&connection.fd, &mut self.buffer) {
-            Ok(count) if count > 0 => self.read = Some((ConnectionId(key), count)),
+            // The poller tells of the end, too, and then it is dealt with.
+            Ok(0) => return false,
+            Ok(count) => self.read = Some((ConnectionId(key), count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // The poller tells of it, too, and then it is dealt with.
-            _ => return false,
+            // The kernel says it once.
+            Err(error) => self.end_receiving(key, error),
         }
         true
+    }
+
+    /// A read has failed.
+    #[cold]
+    fn end_receiving(&mut self, key: Key, error: io::Error) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.has_ended = true;
+        }
+        self.done.push_back(Completion::Ended {
+            connection: ConnectionId(key),
+            error: Some(error),
+        });
+        // It watches less.
+        let _ = self.rewatch(key);
     }
 
     fn wake_listeners(&mut self) {

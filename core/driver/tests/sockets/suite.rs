@@ -99,7 +99,11 @@ pub(crate) fn a_half_closed_peer_gets_its_answer(kind: Kind) {
 }
 
 pub(crate) fn a_reset_is_an_error_and_not_the_end_of_the_process(kind: Kind) {
-    for family in [Family::Unix, Family::Tcp] {
+    let families = [Family::Unix, Family::Tcp];
+    for (family, is_alone) in families
+        .into_iter()
+        .flat_map(|it| [(it, false), (it, true)])
+    {
         let Some(mut world) = World::new(kind, family) else {
             return;
         };
@@ -111,7 +115,7 @@ pub(crate) fn a_reset_is_an_error_and_not_the_end_of_the_process(kind: Kind) {
                 world.close(Side::Client, client);
                 server
             }
-            false => reset_by_a_plain_client(&mut world),
+            false => reset_by_a_plain_client(&mut world, is_alone),
         };
         let ended = world.until(|_, happened| matches!(happened, Happened::Ended(..)));
         let Happened::Ended(id, error) = ended else {
@@ -139,9 +143,10 @@ pub(crate) fn a_reset_is_an_error_and_not_the_end_of_the_process(kind: Kind) {
     }
 }
 
-/// A client that closes while bytes wait unread, as a process does that is killed.
-fn reset_by_a_plain_client(world: &mut World) -> ConnectionId {
-    let (_, address) = world.listen();
+/// A client that closes while bytes wait unread, as a process does that is killed. `is_alone`: the
+/// server's socket is the only one that it has.
+fn reset_by_a_plain_client(world: &mut World, is_alone: bool) -> ConnectionId {
+    let (listener, address) = world.listen();
     let mut client: Box<dyn Read> = match &address {
         Address::Unix(path) => Box::new(UnixStream::connect(path).unwrap()),
         Address::Tcp(address) => Box::new(TcpStream::connect(address).unwrap()),
@@ -151,6 +156,10 @@ fn reset_by_a_plain_client(world: &mut World) -> ConnectionId {
         panic!("{accepted:?}");
     };
     let server = world.server.adopt(socket, PLAIN).unwrap();
+    if is_alone {
+        world.server.close_listener(listener);
+        world.until(|_, happened| matches!(happened, Happened::ListenerClosed));
+    }
     world.send(Side::Server, server, b"unread");
     // The first byte says that the others are there.
     client.read_exact(&mut [0]).unwrap();
