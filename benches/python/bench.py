@@ -120,6 +120,19 @@ def singles(seconds: float) -> float:
         return rate(seconds, some)
 
 
+@row("embedded: one message at a time through a publisher, one way")
+def singles_by_handle(seconds: float) -> float:
+    with fastmq.open() as client, client.subscribe("a") as reader, client.publisher("a") as writer:
+
+        def some() -> int:
+            for _ in range(1000):
+                writer.publish(PAYLOAD)
+                next(reader)
+            return 1000
+
+        return rate(seconds, some)
+
+
 @row("request-reply: many in flight, by columns")
 def many_in_flight(seconds: float) -> float:
     count = 1000
@@ -200,7 +213,60 @@ def responder(url: str) -> Iterator[None]:
         process.wait()
 
 
-@row("request-reply: one awaited at a time, to another process")
+SERVING = """
+import sys, fastmq
+from fastmq import Delivery
+with fastmq.open() as client:
+    answer = lambda request: client.reply(request, request.payload)
+    with client.subscribe("a", delivery=Delivery.INLINE, on_message=answer):
+        with client.listen(sys.argv[1]) as server:
+            print(server.urls[0], flush=True)
+            sys.stdin.read()
+"""
+
+
+@contextmanager
+def serving(scheme: str) -> Iterator[str]:
+    """A process that listens and answers; its URL."""
+    with tempfile.TemporaryDirectory() as directory:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVING, f"{scheme}:{directory}/s"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.communicate()
+
+
+def of_a_server(scheme: str) -> Row:
+    """One awaited at a time by a client of the process that answers."""
+
+    async def ask(url: str, seconds: float) -> float:
+        async with aio.connect(url) as client:
+
+            async def some() -> int:
+                for _ in range(200):
+                    await client.request("a", PAYLOAD)
+                return 200
+
+            return await rate_of(seconds, some)
+
+    def measure(seconds: float) -> float:
+        with serving(scheme) as url:
+            return asyncio.run(ask(url, seconds))
+
+    return measure
+
+
+row("request-reply: one awaited at a time, to a server, unix")(of_a_server("unix"))
+row("request-reply: one awaited at a time, to a server, shm")(of_a_server("shm"))
+
+
+@row("request-reply: one awaited at a time, to a client of ours")
 def one_away(seconds: float) -> float:
     async def ask(url: str) -> float:
         async with aio.open() as client, await client.subscribe("ready") as ready:
@@ -219,7 +285,7 @@ def one_away(seconds: float) -> float:
         return asyncio.run(ask(f"unix:{directory}/s"))
 
 
-@row("request-reply: one at a time, to another process")
+@row("request-reply: one at a time, to a client of ours")
 def one_away_sync(seconds: float) -> float:
     with tempfile.TemporaryDirectory() as directory:
         with fastmq.open() as client, client.subscribe("ready") as ready:

@@ -198,6 +198,28 @@ impl Requester {
             .transpose()
     }
 
+    /// As `_receive_now`, waiting for a moment: at most `timeout` seconds.
+    fn _receive_soon(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Batch>> {
+        let timeout_ns = nanoseconds("timeout", timeout)?;
+        self.state.settle()?;
+        let received = self.with(|requester| {
+            let queue = self.state.queue();
+            let look = || InPlace::receive_answers(requester, queue, usize::MAX, timeout_ns);
+            match py.detach(look) {
+                Ok(received) => Ok(Some(received)),
+                Err(error) if error.status() == fastmq::Status::Timeout => {
+                    // The loop sleeps elsewhere: somebody has to see to the connection.
+                    queue.client().broker().hand_over();
+                    Ok(None)
+                }
+                Err(error) => Err(raise(error)),
+            }
+        })?;
+        received
+            .map(|received| self.state.opened(received))
+            .transpose()
+    }
+
     fn _poll_ready(&self, alarm: &Alarm, number: u64) -> PyResult<bool> {
         self.state.poll_ready(alarm, number)
     }

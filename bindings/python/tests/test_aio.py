@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import tempfile
 import threading
 import time
@@ -115,6 +116,27 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
             asked = (self.client.request("double", str(n), SECONDS) for n in range(1000))
             answers = await asyncio.gather(*asked)
             self.assertEqual([m.payload for m in answers], [f"{n}{n}".encode() for n in range(1000)])
+
+    async def test_late_answers_hold_nobody_up(self) -> None:
+        held: queue.Queue[fastmq.Message] = queue.Queue()
+        with tempfile.TemporaryDirectory(prefix="fastmq-") as directory:
+            server = await self.client.listen(f"unix:{directory}/s")
+            late = await self.client.subscribe("late", delivery=Delivery.THREAD, on_message=held.put)
+            async with aio.connect(server.urls[0]) as remote, responder(self.client, "soon"):
+                for client in (remote, self.client):
+                    for number in range(20):
+                        asking = asyncio.create_task(client.request("late", str(number), SECONDS))
+                        request = await asyncio.to_thread(held.get, timeout=SECONDS)
+                        # The loop goes on although nobody answers.
+                        soon = await client.request("soon", b"x", SECONDS)
+                        self.assertEqual((soon.payload, asking.done()), (b"xx", False))
+                        self.client.reply(request, request.payload)
+                        self.assertEqual((await asking).payload, str(number).encode())
+            late.unsubscribe()
+
+    async def test_a_polled_connection_is_refused(self) -> None:
+        with self.assertRaisesRegex(fastmq.Unsupported, "polled"):
+            aio.connect("unix:/nobody", polled=True)
 
     async def test_each_fate_is_an_error_of_its_own(self) -> None:
         with self.assertRaisesRegex(fastmq.NoResponder, "^nobody answers nobody now$"):

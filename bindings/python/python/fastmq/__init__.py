@@ -21,48 +21,6 @@ from __future__ import annotations
 
 import atexit as _atexit
 
-from ._constants import (
-    Credit,
-    Delivery,
-    EventFlag,
-    EventKind,
-    GroupMode,
-    LogLevel,
-    Memory,
-    MessageFlag,
-    Policy,
-    Ready,
-    Scheduling,
-    Status,
-    Timestamps,
-    Wait,
-)
-from ._errors import (
-    Again,
-    Busy,
-    Cancelled,
-    Closed,
-    Conflict,
-    Corrupt,
-    Denied,
-    Disconnected,
-    End,
-    Error,
-    Exists,
-    Internal,
-    Invalid,
-    Io,
-    Misuse,
-    NoMemory,
-    NoResponder,
-    NoSpace,
-    NotFound,
-    SlowConsumer,
-    Timeout,
-    TooLarge,
-    Unavailable,
-    Unsupported,
-)
 from ._fastmq import (
     Batch,
     Claim,
@@ -87,8 +45,6 @@ from ._fastmq import (
     wait_any,
 )
 from ._fastmq import VERSION as __version__
-from ._log import set_log
-from ._options import ThreadOptions
 from ._subjects import (
     ANSWERS_ALL,
     HEADER_BROKEN,
@@ -100,6 +56,55 @@ from ._subjects import (
     SUBJECT_LEFT,
     SUBJECT_STATS,
 )
+
+# Not of `typing`, which takes a while to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import aio
+    from ._constants import (
+        Credit,
+        Delivery,
+        EventFlag,
+        EventKind,
+        GroupMode,
+        LogLevel,
+        Memory,
+        MessageFlag,
+        Policy,
+        Ready,
+        Scheduling,
+        Status,
+        Timestamps,
+        Wait,
+    )
+    from ._errors import (
+        Again,
+        Busy,
+        Cancelled,
+        Closed,
+        Conflict,
+        Corrupt,
+        Denied,
+        Disconnected,
+        End,
+        Error,
+        Exists,
+        Internal,
+        Invalid,
+        Io,
+        Misuse,
+        NoMemory,
+        NoResponder,
+        NoSpace,
+        NotFound,
+        SlowConsumer,
+        Timeout,
+        TooLarge,
+        Unavailable,
+        Unsupported,
+    )
+    from ._log import set_log
+    from ._options import ThreadOptions
 
 __all__ = [
     "ANSWERS_ALL",
@@ -176,3 +181,39 @@ __all__ = [
 
 # Threads of the library call into the interpreter: they must end before it does.
 _atexit.register(_close_all)
+
+
+if not TYPE_CHECKING:
+    # Most programs that are short use none of them, and the module `enum` alone takes longer to
+    # import than all else here.
+    _LATER = {
+        name: module
+        for module, names in {
+            "_constants": """
+                Credit Delivery EventFlag EventKind GroupMode LogLevel Memory MessageFlag
+                Policy Ready Scheduling Status Timestamps Wait
+            """,
+            "_errors": """
+                Again Busy Cancelled Closed Conflict Corrupt Denied Disconnected End Error
+                Exists Internal Invalid Io Misuse NoMemory NoResponder NoSpace NotFound
+                SlowConsumer Timeout TooLarge Unavailable Unsupported
+            """,
+            "_log": "set_log",
+            "_options": "ThreadOptions",
+        }.items()
+        for name in names.split()
+    }
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name == "aio":
+            return import_module(".aio", __name__)
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_LATER, "aio"})

@@ -70,8 +70,14 @@ _ROOM_SECONDS: Final = 0.001
 """How often whoever waits for room looks again."""
 
 
-_LOOK_SECONDS: Final = 0.000_1
-"""How long who waits for one answer looks for it before the loop sleeps."""
+_LOOK_SECONDS: Final = 0.000_2
+"""How long who waits for a single answer waits for it in place before the loop sleeps."""
+
+_TURN_SECONDS: Final = 0.000_03
+"""A turn of the loop that takes longer has served others, who are not to wait."""
+
+_MISSED_MAX: Final = 6
+"""After so many looks in vain it looks for one request of 64."""
 
 
 class _Loop:
@@ -379,6 +385,8 @@ class _Asker:
         self._open: dict[int, tuple[list[Message], asyncio.Future[None]]] = {}
         self._is_armed = False
         self._timer: asyncio.TimerHandle | None = None
+        # Looks in vain, one after another, and how many requests do without one now.
+        self._missed = self._unlooked = 0
 
     async def ask(self, submit: Callable[[int], None], limit: float | None) -> list[Message]:
         """Submits with a token and waits for all that comes of it, or for a fate by `limit`."""
@@ -406,13 +414,21 @@ class _Asker:
         return answers
 
     async def _look(self, future: asyncio.Future[None]) -> None:
-        """Looks for the answer now and then for a moment, while the loop does what else it has: to
-        sleep and be woken takes longer than many an answer. For one request at a time."""
+        """Waits for the answer in place for a moment, if the loop has nothing else to do and the
+        last answers came so soon: to sleep and be woken takes longer than many an answer."""
+        if self._unlooked > 0:
+            self._unlooked -= 1
+            return
         loop = self._loop.loop
-        end = loop.time() + _LOOK_SECONDS
-        while not future.done() and loop.time() < end:
-            await asyncio.sleep(0)
-            self._collect()
+        begin = loop.time()
+        # The others first.
+        await asyncio.sleep(0)
+        self._collect()
+        if future.done() or loop.time() - begin > _TURN_SECONDS:
+            return
+        self._collect(_LOOK_SECONDS)
+        self._missed = 0 if future.done() else min(self._missed + 1, _MISSED_MAX)
+        self._unlooked = (1 << self._missed) - 1
 
     def _turn(self) -> None:
         """Hands over what has come, and sees to it that the loop hears of the rest."""
@@ -423,12 +439,15 @@ class _Asker:
             except fastmq.Error as error:
                 self._fail(error)
 
-    def _collect(self) -> None:
-        """Hands over what has come."""
+    def _collect(self, seconds: float = 0) -> None:
+        """Hands over what has come, or comes within so many seconds."""
+        requester = self.requester
         try:
-            while batch := self.requester._receive_now():
+            batch = requester._receive_soon(seconds) if seconds else requester._receive_now()
+            while batch:
                 for answer in batch.messages():
                     self._answered(answer)
+                batch = requester._receive_now()
         except fastmq.Error as error:
             self._fail(error)
 
@@ -763,5 +782,8 @@ def open(**options: Unpack[OpenOptions]) -> _Opening:
 
 def connect(urls: str, **options: Unpack[ConnectOptions]) -> _Opening:
     """Connects to a server: ``async with aio.connect(url) as client``, or
-    ``client = await aio.connect(url)``. Options and errors are those of ``fastmq.connect``."""
+    ``client = await aio.connect(url)``. Options and errors are those of ``fastmq.connect``, but
+    for ``polled`` (Unsupported): an event loop does not drive the connection."""
+    if options.get("polled"):
+        raise fastmq.Unsupported("an event loop does not drive a connection; leave out polled")
     return _Opening(partial(fastmq.connect, urls, **options), is_remote=True)

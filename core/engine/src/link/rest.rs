@@ -6,6 +6,7 @@ use fastmq_driver::FOREVER_NS;
 use fastmq_memory::sync::try_lock;
 
 use super::uplink::Uplink;
+use crate::broker::Broker;
 
 /// How soon the link's thread looks whether anybody drives: after twice as long each time while
 /// somebody does, as each look may take the core away from him, up to [`REST_NS_MAX`]. A publish
@@ -27,6 +28,17 @@ const NAPS: u8 = 1;
 const NAPS_ON: u8 = 2;
 /// Until whoever drives lets go.
 const SLEEPS: u8 = 3;
+
+impl Broker {
+    /// Says that whoever has waited here will not again for a while: the link's thread drives at
+    /// once, and not when it would have looked. Does not block.
+    pub fn hand_over(&self) {
+        if let Some(uplink) = &self.uplink {
+            uplink.helm.turned_ns.store(0, Ordering::SeqCst);
+            uplink.wake_resting();
+        }
+    }
+}
 
 impl Uplink {
     /// Until nobody drives any more.
