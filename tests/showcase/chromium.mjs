@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const PATIENCE_MS = 30_000;
+const COMPLAINTS = ['error', 'warning'];
 
 export class Chromium {
   #process;
@@ -98,9 +99,9 @@ export class Page {
   take(method, params) {
     if (method === 'Runtime.exceptionThrown') {
       this.complaints.push(params.exceptionDetails.exception?.description ?? 'an exception');
-    } else if (method === 'Runtime.consoleAPICalled' && ['error', 'warning'].includes(params.type)) {
+    } else if (method === 'Runtime.consoleAPICalled' && COMPLAINTS.includes(params.type)) {
       this.complaints.push(params.args.map((value) => value.value ?? value.description).join(' '));
-    } else if (method === 'Log.entryAdded' && ['error', 'warning'].includes(params.entry.level)) {
+    } else if (method === 'Log.entryAdded' && COMPLAINTS.includes(params.entry.level)) {
       this.complaints.push(`${params.entry.text} ${params.entry.url ?? ''}`);
     }
   }

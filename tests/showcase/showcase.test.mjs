@@ -1,5 +1,5 @@
-// Both showcases against one `fastmq serve`: the pipeline in Python publishes, the board in Node shows
-// what it publishes, in a real browser. What they say is compared with the file.
+// Both showcases against one `fastmq serve`: the board in Node shows what the pipeline in Python
+// publishes, a real browser shows the board. What they say is compared with the file.
 //
 // SHOWCASE is a folder with `data` and `showcase`, where `libfastmq` is found; FASTMQ the command.
 // PYTHON, with `fastmq` and `rich`, and CHROMIUM may be missing: then their tests are skipped.
@@ -11,18 +11,20 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, get } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { Chromium } from './chromium.mjs';
 
 const { SHOWCASE, FASTMQ, PYTHON, CHROMIUM, SCREENSHOTS } = process.env;
 const NODE = join(SHOWCASE, 'showcase/node-departures');
+const REPLAY = join(NODE, 'replay.mjs');
 const PIPELINE = join(SHOWCASE, 'showcase/python-flights/flights.py');
+const FLIGHTS = join(SHOWCASE, 'data/flights.csv');
 const { Browser } = await import(pathToFileURL(join(NODE, 'browser.mjs')));
 const { Departures } = await import(pathToFileURL(join(NODE, 'departures.mjs')));
 
-const flights = readFileSync(join(SHOWCASE, 'data/flights.csv'), 'ascii').trim().split('\n').slice(1)
+const flights = readFileSync(FLIGHTS, 'ascii').trim().split('\n').slice(1)
   .map((line) => line.split(','))
   .map(([time, delay, miles, from, to]) => ({
     time, delay: Number(delay), miles: Number(miles), from, to,
@@ -36,6 +38,7 @@ for (const { from, time, to, delay, miles } of flights) {
 
 const work = mkdtempSync(join(tmpdir(), 'showcase-'));
 const url = `unix:${join(work, 'mq.sock')}`;
+const svg = join(work, 'flights.svg');
 const children = new Set();
 let chromium;
 
@@ -140,7 +143,7 @@ async function picture(page, name) {
   if (SCREENSHOTS) await page.screenshot(join(SCREENSHOTS, `${name}.png`));
 }
 
-async function checkPipeline(output) {
+function checkPipeline(output) {
   const airports = new Map();
   for (const { from, delay } of flights) {
     const at = airports.get(from) ?? { flights: 0, late: 0, sum: 0, worst: -Infinity };
@@ -166,27 +169,62 @@ async function checkPipeline(output) {
   assert.match(output, /all flights .* 20000\/20000/);
 }
 
-test('the board shows what the pipeline publishes, in a browser', async (t) => {
+test('the pipeline says what is in the file, and the board shows what it publishes', async (t) => {
   if (!PYTHON) return t.skip('the Python package, or rich, is not there');
+  const board = await startBoard();
+  const all = untilCounted(board.url, flights.length);
+  const pipeline = start(PYTHON, '-W', 'error', PIPELINE, '--url', url, '--plot', svg,
+    '--file', FLIGHTS, '--seconds', '1');
+  assert.equal(await pipeline.ended, 0);
+  checkPipeline(pipeline.out);
+  assert.deepEqual(await all, newest);
+  assert.equal(await stop(board), 0);
+});
+
+test('the pipeline finds what would be wrong', async (t) => {
+  if (!PYTHON) return t.skip('the Python package, or rich, is not there');
+  const program = `
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from flights import check
+from tally import read
+flights = read(pathlib.Path(sys.argv[2]))
+of_one = [number for number, flight in enumerate(flights) if flight.origin == flights[0].origin]
+def handled(numbers, name="a"):
+    return {"name": name, "handled": list(enumerate(numbers))}
+everything = list(range(len(flights)))
+def told(results, words):
+    wrong = check(results, flights)
+    assert words in " ".join(wrong) if words else not wrong, (words, wrong[:3])
+told([handled(everything)], "")
+told([handled(everything[:-1])], "19999 flights were handled, 19999 different ones")
+told([handled(everything + everything[-1:])], "20001 flights were handled, 20000 different ones")
+first, second = of_one[:2]
+everything[first], everything[second] = second, first
+told([handled(everything)], f"flight {first} from {flights[0].origin} was handled after flight")
+told([handled(range(second)), {"name": "b", "handled": [(n, n) for n in range(second, 20000)]}],
+     f"flights from {flights[0].origin} were handled by a and b")
+`;
+  const python = start(PYTHON, '-W', 'error', '-c', program, dirname(PIPELINE), FLIGHTS);
+  assert.equal(await python.ended, 0);
+  const lost = start(PYTHON, PIPELINE, '--url', `unix:${work}/nobody.sock`, '--file', FLIGHTS);
+  assert.equal(await lost.ended, 2, 'there is no server');
+});
+
+test('a browser shows what is published, late and on a narrow page, too', async (t) => {
   if (!CHROMIUM) return t.skip('Chromium is not there');
   const board = await startBoard();
   const page = await chromium.open(board.url, 1280, 860);
   await page.until(`document.getElementById('link').textContent === 'waiting for departures'`);
   assert.deepEqual(await page.evaluate(SHOWN), {}, 'nothing has departed');
   await picture(page, 'empty');
-
-  const svg = join(work, 'flights.svg');
-  const pipeline = start(PYTHON, '-W', 'error', PIPELINE, '--url', url, '--plot', svg,
-    '--file', join(SHOWCASE, 'data/flights.csv'), '--seconds', '1');
-  const all = untilCounted(board.url, flights.length);
-  assert.equal(await pipeline.ended, 0);
-  checkPipeline(pipeline.out);
-  assert.deepEqual(await all, newest);
+  const replay = start(process.execPath, REPLAY, '--url', url, '--seconds', '1');
 
   const sum = `['seen', 'replaced'].map((id) => document.getElementById(id).textContent)
     .map((text) => Number(text.replaceAll(',', ''))).reduce((one, two) => one + two)`;
   await page.until(`${sum} === ${flights.length} && moving.size === 0`);
   assert.deepEqual(await page.evaluate(SHOWN), expected);
+  assert.equal(await replay.ended, 0);
   const rows = `[...document.querySelectorAll('tbody tr')].filter((row) => row.checkVisibility())
     .map((row) => row.dataset.airport)`;
   assert.equal((await page.evaluate(rows)).length, 20);
@@ -225,7 +263,10 @@ test('the board shows what the pipeline publishes, in a browser', async (t) => {
       return again;
     }));
   await late.close();
+});
 
+test('a browser shows the plot', async (t) => {
+  if (!PYTHON || !CHROMIUM) return t.skip('Chromium, or what draws the plot, is not there');
   const plot = await chromium.open(pathToFileURL(svg).href, 960, 440);
   await plot.until(`document.querySelectorAll('.airport').length === 12`);
   const title = `[...document.querySelectorAll('.hour')].at(-1).textContent`;
@@ -239,7 +280,7 @@ test('the board shows what the pipeline publishes, in a browser', async (t) => {
 
 test('the replay feeds it too, and who looks late sees it at once', async () => {
   const board = await startBoard();
-  const replay = start(process.execPath, join(NODE, 'replay.mjs'), '--url', url, '--seconds', '0');
+  const replay = start(process.execPath, REPLAY, '--url', url, '--seconds', '0');
   const all = untilCounted(board.url, flights.length);
   assert.equal(await replay.ended, 0);
   assert.deepEqual(await all, newest);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The showcases against one server: the pipeline in Python, and what it publishes on the board in
-# Node, in a real browser. With the packages that the stages python and node have built.
+# The showcases against one server: the pipeline in Python, the board in Node that shows what it
+# publishes, and the board in a real browser. With the packages that the stages python and node have
+# built.
 # budget: bindings
 source "$(dirname "$0")/lib.sh"
 
