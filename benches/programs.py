@@ -2,13 +2,16 @@
 
 A floor or a C program prints one line, `program,case,param,unit,value[,p50,p99,p999]`; `fastmq
 bench` prints JSON; other servers are started here and loaded by `fastmq bench`, so that every
-server meets the same client (peers.py). Not here: what is measured (rows.py, server_rows.py).
+server meets the same client (peers.py). Not here: what is measured (rows.py, server_rows.py,
+binding_rows.py), the programs of the bindings (languages.py).
 """
 
 import json
 import subprocess
 from pathlib import Path
 
+import binding_rows
+import languages
 import life
 import peers
 from rows import CROSSBEAM, FASTMQ, FLOOR, ZMQ
@@ -16,7 +19,7 @@ from rows import CROSSBEAM, FASTMQ, FLOOR, ZMQ
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "benches"
 COMMAND = ROOT / "build" / "bin" / "fastmq"
-PROGRAMS = (FLOOR, CROSSBEAM, FASTMQ, ZMQ, *peers.NAMES)
+PROGRAMS = (FLOOR, CROSSBEAM, FASTMQ, ZMQ, *peers.NAMES, *binding_rows.PEERS)
 RUN_SECONDS_MAX = 120
 # A game needs some ticks, and latencies some thousand of them, to have a 99th percentile.
 GAME_SECONDS, LATENCY_SECONDS = 2.0, 0.5
@@ -24,6 +27,7 @@ MISSING = {
     FASTMQ: "build/lib is not built; run `make build`, then `make -C benches`",
     ZMQ: "libzmq was not there (Debian: libzmq3-dev, pkg-config); then `make -C benches`",
     **{name: f"not installed (Debian: {name.package})" for name in peers.NAMES},
+    **languages.MISSING,
 }
 
 
@@ -38,6 +42,8 @@ def command_of(program, words, options):
 
 
 def is_here(program, words):
+    if words and words[0] in languages.NAMES:
+        return languages.is_here(program, words[0])
     if program in peers.NAMES:
         return peers.path_of(program) is not None
     if words and words[0] in ("bench", "life"):
@@ -50,22 +56,30 @@ def left_out(programs, rows):
     lines = []
     for program in programs:
         wanted = [row.commands[program] for row in rows if program in row.commands]
-        if any(not is_here(program, words) for words in wanted):
-            lines.append(f"left out: {program}: {MISSING.get(program, 'run `make -C benches`')}")
-    return lines
+        for words in wanted:
+            if not is_here(program, words):
+                of_language = program == FASTMQ and words[0] in languages.NAMES
+                reason = MISSING.get(words[0] if of_language else program)
+                lines.append(f"left out: {program}: {reason or 'run `make -C benches`'}")
+    return list(dict.fromkeys(lines))
 
 
-def run(command):
+def run(command, environment=None):
     """What a command prints, or the reason why there is nothing."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS_MAX,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         return None, f"no answer within {RUN_SECONDS_MAX} s"
     if done.returncode != 0:
-        error = done.stderr.strip().splitlines()
-        return None, error[-1] if error else f"ended with {done.returncode}"
+        lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        return None, next((line for line in lines[::-1] if "Error" in line), lines[-1])
     return done.stdout, None
 
 
@@ -95,6 +109,8 @@ def measure(program, words, ms):
     if not is_here(program, words):
         return None
     try:
+        if words[0] in languages.NAMES:
+            return languages.measure(program, words, ms, run)
         if program in peers.NAMES:
             if words[0] == "life":
                 return life.measure(program, words[1])

@@ -3,8 +3,8 @@
 
 Every round runs, for each row, floor, FAST MQ and its peers one after the other, so that each
 comparison is between neighbours in time, and a short cache-line ping-pong before and after. One
-run at a time on a machine: a lock file. Not here: what is measured (rows.py, server_rows.py), how
-(programs.py, floor/, c/), building (benches/Makefile).
+run at a time on a machine: a lock file. Not here: what is measured (rows.py, server_rows.py,
+binding_rows.py), how (programs.py, languages.py, floor/, c/), building (benches/Makefile).
 """
 
 import argparse
@@ -20,13 +20,14 @@ import sys
 from pathlib import Path
 
 import peers
+from binding_rows import BINDING_ROWS
 from programs import BUILD, PROGRAMS, ROOT, left_out, measure, ping_pong
 from rows import FASTMQ, FLOOR, ROWS
 from server_rows import SERVER_ROWS
 
 LOCK_FILE = "/tmp/fastmq-bench.lock"
 NEAR_NS_MAX = 130
-SETS = {"engine": ROWS, "server": SERVER_ROWS}
+SETS = {"engine": ROWS, "server": SERVER_ROWS, "bindings": BINDING_ROWS}
 
 
 class Results:
@@ -205,7 +206,7 @@ def parse_arguments():
     parser.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--ms", type=int, help="length of one run (default 300, quick 100)")
     parser.add_argument("--quick", action="store_true", help="few rows, short runs, 3 rounds")
-    parser.add_argument("--set", choices=SETS, help="the rows of the engine, or of the server")
+    parser.add_argument("--set", choices=SETS, help="rows of the engine, server or bindings")
     parser.add_argument("--only", type=re.compile, help="rows whose name matches this expression")
     parser.add_argument(
         "--patience", type=int, default=5, help="ping-pongs to wait for near before a row (5)"
@@ -273,7 +274,7 @@ def main():
     if arguments.only:
         rows = [r for r in rows if arguments.only.search(r.name)]
     if not rows:
-        sys.exit("run.py: no row matches; the names are in benches/rows.py and server_rows.py")
+        sys.exit("run.py: no row matches; the names are in benches/*rows.py")
     if not (BUILD / "fastmq-floor").exists():
         sys.exit("run.py: build/benches/fastmq-floor is missing; run `make -C benches`")
     is_part = arguments.only or arguments.set or len(programs) < len(PROGRAMS)

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """What the Python package does in a second, beside its peers: one line a row.
 
-    bench.py [--seconds S] [--runs N] [--only REGEX]
+    bench.py [--seconds S] [--runs N] [--only REGEX] [--json]
 
 Payloads have 16 bytes. A row is the median of its runs; each is given per second, and messages
 count once, sent and received. Peers that are not installed (pyzmq, nats-py and a nats-server) are
-left out, and the line says so.
+left out, and the line says so. Rows over TCP use the servers of FASTMQ_URL and NATS_URL; without
+them, one of this process and one that is started. `make bench ARGS="--set bindings"` does all that.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import re
 import shutil
 import socket
@@ -304,7 +307,8 @@ def one_away_sync(seconds: float) -> float:
 @row("over TCP to a server: publish and receive")
 def over_tcp(seconds: float) -> float:
     with fastmq.open() as broker, broker.listen("tcp://127.0.0.1:0") as server:
-        with fastmq.connect(server.urls[0]) as client, client.subscribe("a") as reader:
+        url = os.environ.get("FASTMQ_URL", server.urls[0])
+        with fastmq.connect(url) as client, client.subscribe("a") as reader:
             payloads = [PAYLOAD] * 1000
             with client.publisher("a") as writer:
 
@@ -340,9 +344,12 @@ def zmq_inproc(seconds: float) -> float:
         context.destroy(0)
 
 
-@row("peer: nats-py over TCP to nats-server, publish and receive")
-def nats_tcp(seconds: float) -> float:
-    nats = import_module("nats")
+@contextmanager
+def nats_server() -> Iterator[str]:
+    """The server of NATS_URL, or one that runs until the end."""
+    if url := os.environ.get("NATS_URL"):
+        yield url
+        return
     command = shutil.which("nats-server")
     if command is None:
         raise ImportError("nats-server")
@@ -352,12 +359,21 @@ def nats_tcp(seconds: float) -> float:
     server = subprocess.Popen(
         [command, "-a", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
     )
+    try:
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.01)
+        yield f"nats://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
-    while socket.socket().connect_ex(("127.0.0.1", port)):
-        time.sleep(0.01)
 
-    async def main() -> float:
-        client = await nats.connect(f"nats://127.0.0.1:{port}")
+@row("peer: nats-py over TCP to nats-server, publish and receive")
+def nats_tcp(seconds: float) -> float:
+    nats = import_module("nats")
+
+    async def main(url: str) -> float:
+        client = await nats.connect(url)
         reader = await client.subscribe("a")
 
         async def some() -> int:
@@ -372,11 +388,8 @@ def nats_tcp(seconds: float) -> float:
         finally:
             await client.close()
 
-    try:
-        return asyncio.run(main())
-    finally:
-        server.terminate()
-        server.wait()
+    with nats_server() as url:
+        return asyncio.run(main(url))
 
 
 def start_ms(program: str) -> float:
@@ -403,9 +416,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default="")
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    print(f"Python {sys.version.split()[0]}, fastmq {fastmq.__version__}, "
-          f"{threading.active_count()} thread, medians of {arguments.runs}")
+    if not arguments.json:
+        print(f"Python {sys.version.split()[0]}, fastmq {fastmq.__version__}, "
+              f"{threading.active_count()} thread, medians of {arguments.runs}")
     for name, function in ROWS.items():
         if not re.search(arguments.only, name):
             continue
@@ -413,6 +428,11 @@ def main() -> None:
             figures = [function(arguments.seconds) for _ in range(arguments.runs)]
         except ImportError as missing:
             print(f"{name:62} left out: no {missing.name or missing}")
+            continue
+        if arguments.json:
+            unit = "ms" if name.endswith(", ms") else "1/s"
+            line = {"name": name, "unit": unit, "median": statistics.median(figures)}
+            print(json.dumps(line), flush=True)
             continue
         print(f"{name:62} {statistics.median(figures):14,.1f}", flush=True)
 
