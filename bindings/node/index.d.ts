@@ -244,8 +244,8 @@ export class Message {
   /**
    * Answers the request that this is.
    *
-   * @throws FASTMQ_NOT_FOUND: the asker is gone, or this is no request. FASTMQ_AGAIN: the asker has
-   * no room. FASTMQ_TOO_LARGE, FASTMQ_CLOSED.
+   * @throws FASTMQ_NOT_FOUND: the asker is gone. FASTMQ_INVALID: this is no request.
+   * FASTMQ_AGAIN: the asker has no room. FASTMQ_TOO_LARGE, FASTMQ_CLOSED.
    */
   reply(payload?: Payload, options?: ReplyOptions): void;
 }
@@ -799,7 +799,8 @@ export class Client implements Disposable, AsyncDisposable {
   /**
    * Opens the reply stream of a request.
    *
-   * @throws FASTMQ_NOT_FOUND: nobody waits. FASTMQ_UNSUPPORTED: the asker takes no stream.
+   * @throws FASTMQ_NOT_FOUND: nobody waits. FASTMQ_INVALID: this is no request.
+   * FASTMQ_UNSUPPORTED: the asker takes no stream.
    * FASTMQ_EXISTS: it was opened before. FASTMQ_CANCELLED: the subscription has ended.
    */
   replyStream(request: Message): ReplyStream;

@@ -227,8 +227,8 @@ test('a message that is no request has no answer', async (t) => {
   client.publish('a', '1');
   while (calls === 0) await turn();
   const message = all.tryReceive().at(0);
-  await fails(assert, 'FASTMQ_NOT_FOUND', () => message.reply('x'));
-  await fails(assert, 'FASTMQ_NOT_FOUND', () => client.replyStream(message));
+  await fails(assert, 'FASTMQ_INVALID', () => message.reply('x'));
+  await fails(assert, 'FASTMQ_INVALID', () => client.replyStream(message));
   await fails(assert, 'FASTMQ_INVALID', () => message.reply('x', { code: 'FASTMQ_FINE' }));
   assert.equal(client.statistics().answers, 0);
 });

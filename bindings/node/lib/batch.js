@@ -204,10 +204,19 @@ class Message {
     return this.#wider(23);
   }
 
-  /** Answers the request that this is. */
-  reply(payload, options) {
+  /** Both halves of the token of the request that this is. */
+  #request() {
     const { words } = this.#slab;
     const [low, high] = [words[this.#at + 14], words[this.#at + 15]];
+    if (low === 0 && high === 0) {
+      throw invalid('token is 0; the message to answer is not a request');
+    }
+    return [low, high];
+  }
+
+  /** Answers the request that this is. */
+  reply(payload, options) {
+    const [low, high] = this.#request();
     const size = options === undefined ? putPayload(payload, 0) : -1;
     if (size >= 0) {
       check(native.reply(this.#client.number(), low, high, size));
@@ -223,9 +232,8 @@ class Message {
 
   /** Opens the native reply stream of the request that this is. */
   static openStream(message) {
-    const { words } = message.#slab;
-    const at = message.#at;
-    const stream = call(() => message.#client.replyStream(words[at + 14], words[at + 15]));
+    const [low, high] = message.#request();
+    const stream = call(() => message.#client.replyStream(low, high));
     message.#isAnswered = true;
     return stream;
   }
