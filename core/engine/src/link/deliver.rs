@@ -569,6 +569,11 @@ fn deliver(
     };
     let sent = writer.send_any::<Group>(&[target], &[], &crate::Message::default(), &draft);
     match sent {
+        // Its queue was closed before: nobody empties it once more.
+        Ok(sent) if token != 0 && sent.reached + sent.held == 0 => {
+            let _ = uplink.reply(token, Status::Cancelled as u32, &[], &[]);
+            Ok(Outcome::Done)
+        }
         Ok(_) => Ok(Outcome::Done),
         Err(error) if error.status() == Status::Again && kind == Kind::Message => Ok(Outcome::Full),
         Err(error) => {

@@ -1,13 +1,16 @@
 //! Frames that come one behind the other and are dealt with together: order, fates, and cuts.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
-use fastmq_engine::Status;
 use fastmq_engine::driver::sockets::Faults;
 use fastmq_engine::memory::Policy;
+use fastmq_engine::{Delivery, Status};
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Subject};
 
-use crate::steps::{Seen, check, client, queue, queue_of, subscribe, subscribe_on, take_all, wide};
+use crate::steps::{
+    Seen, check, client, handle, queue, queue_of, subscribe, subscribe_on, take_all, wide,
+};
 use crate::world::{World, options};
 
 /// Bytes that one receive sees at most.
@@ -213,4 +216,37 @@ fn requests_in_a_queue_that_closes_are_answered_cancelled() {
     }
     tokens.sort_unstable();
     assert!(tokens.into_iter().eq(0..200));
+}
+
+#[test]
+fn a_question_behind_the_end_of_its_subscription_is_answered_cancelled() {
+    // As above, but the subscription ends in the middle of a turn of the link.
+    let mut world = world(8, usize::MAX);
+    let broker = world.broker.clone();
+    let asked = Arc::new(Mutex::new(Some(subscribe(&broker, "s.t"))));
+    let id = asked.lock().unwrap().as_ref().unwrap().id();
+    let ends = asked.clone();
+    let ender = handle(&broker, "end", Delivery::Inline, move |_| {
+        if let Some(asked) = ends.lock().unwrap().take() {
+            asked.unsubscribe();
+        }
+    });
+    world.until("subscribed", |world| {
+        world.peer().number_of("s.t").is_some() && world.peer().number_of("end").is_some()
+    });
+    let ask = |world: &mut World, token: u64| {
+        let question = Draft::question(id, Subject::Alias(0), token, b"?");
+        assert!(world.peer().send(&question));
+    };
+    ask(&mut world, 1);
+    world.settle();
+    ask(&mut world, 2);
+    assert!(world.peer().deliver(ender.id(), "end", b""));
+    ask(&mut world, 3);
+    ask(&mut world, 4);
+    world.settle();
+    let mut replies = world.peer().replies.clone();
+    replies.sort_unstable();
+    let cancelled = |token| (token, Status::Cancelled as u8, Vec::new());
+    assert_eq!(replies, [1, 2, 3, 4].map(cancelled));
 }
