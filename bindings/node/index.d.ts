@@ -553,7 +553,8 @@ export class Requester implements Disposable {
   /**
    * Asks its own subject once for each payload, with as many in flight as may be, and gives the
    * answers in the order of the payloads. An answer whose `code` is not FASTMQ_OK stands among
-   * them; the promise rejects for what could not be sent.
+   * them; the promise rejects for what could not be sent. Payloads beyond `inFlightMax` are read
+   * when answers have made room for them: leave those as they are until then.
    */
   requestBatch(payloads: Iterable<Payload>, options?: { timeout?: number }): Promise<Message[]>;
   /** As {@link Client.requestStream}, to its own subject. */

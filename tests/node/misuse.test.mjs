@@ -116,8 +116,12 @@ test('a closed client says so to all its handles', async (t) => {
   for (const promise of asking) promise.catch(() => {});
   while (responder.statistics().delivered < asking.length) await turn();
   const key = client.share();
+  const claims = [1, 2, 3].map(() => client.publisher('a').claim(10));
   client.close();
   client.close();
+  await fails(assert, 'FASTMQ_CLOSED', () => claims[0].commit());
+  claims[1].abandon();
+  claims[2].bytes.fill(1);
   await fails(assert, 'FASTMQ_CLOSED', () => waiting);
   for (const promise of asking) await fails(assert, 'FASTMQ_CLOSED', () => promise);
   for (const body of [
@@ -173,6 +177,50 @@ test('a payload that is changed after the call was copied', (t) => {
     bytes.fill(2);
     assert.deepEqual(all.tryReceive().at(0).payload, Buffer.alloc(size, 1));
   }
+});
+
+test('a payload that is changed while its publish waits for room was copied', async (t) => {
+  const client = opened(t);
+  const queue = client.queue({ capacity: 4096 });
+  client.subscribe('a', { queue });
+  while (client.tryPublish('a', Buffer.alloc(100)));
+  const bytes = Buffer.alloc(100, 1);
+  const headers = new fastmq.Headers({ name: bytes });
+  const options = { key: bytes, headers };
+  const publisher = client.publisher('a');
+  const waiting = [
+    client.publishWait('a', bytes, options), client.publishWait('a', bytes.buffer, options),
+    publisher.publishWait(bytes, options),
+  ];
+  bytes.fill(2);
+  headers.clear();
+  let batch = queue.tryReceive();
+  const got = [];
+  while (got.length < waiting.length) {
+    for (const message of batch ?? []) {
+      if (message.key.length > 0) got.push([message.key, message.payload, message.header('name')]);
+    }
+    await turn();
+    batch = queue.tryReceive();
+  }
+  await Promise.all(waiting);
+  const ones = Buffer.alloc(100, 1);
+  assert.deepEqual(got.map(([key, , header]) => [key, header]), Array(3).fill([ones, ones]));
+  assert.ok(got.every(([, payload]) => payload.includes(ones)));
+});
+
+test('bytes that another thread writes meanwhile are copied first', (t) => {
+  const client = opened(t);
+  const all = client.subscribe('a');
+  const shared = new Uint8Array(new SharedArrayBuffer(1000)).fill(1);
+  client.publish('a', shared);
+  client.publisher('a').publishBatch([shared, shared.buffer]);
+  shared.fill(2);
+  const payloads = [];
+  while (payloads.length < 3) {
+    payloads.push(...all.tryReceive().messages.map((message) => message.payload));
+  }
+  assert.deepEqual(payloads, Array(3).fill(Buffer.alloc(1000, 1)));
 });
 
 test('what a detached or empty buffer has is nothing', (t) => {

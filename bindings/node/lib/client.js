@@ -7,7 +7,7 @@ const { Hold, hub, native: library, newNumber, waiters } = require('./hub.js');
 const { SUBSCRIBE, TIMEOUT_MS, connectChoices, countOf, functionOf, known, listenChoices,
   openChoices, queueChoices, signalOf, smallOf, subscribeChoices, timeOf, urlsOf } =
   require('./options.js');
-const { FIELDS, outgoing } = require('./outgoing.js');
+const { FIELDS, lastingBytes, lastingOptions, outgoing } = require('./outgoing.js');
 const { Message } = require('./batch.js');
 const { Publisher } = require('./publisher.js');
 const { BATCH_MAX, Queue, Subscription, eachMessage, reporting, uncaught } =
@@ -135,15 +135,21 @@ class Client {
   }
 
   /**
-   * Calls `send`, which gives a status, until it is not refused for want of room. What one
-   * `sender` sends so keeps its order.
+   * Calls `send` with a payload and options until the status that it gives is not a refusal for
+   * want of room. What one `sender` sends so keeps its order.
    */
-  async whenRoom(sender, send, timeout, signal) {
+  async whenRoom(sender, send, payload, options, until = {}) {
+    const timeout = timeOf(until.timeout, 'timeout');
+    const signal = signalOf(until.signal);
     checkSignal(signal);
     const isBehind = this.#rooms.some((room) => room.sender === sender);
-    const status = isBehind ? AGAIN : send();
+    const status = isBehind ? AGAIN : send(payload, options);
     if (status === AGAIN && timeout === 0) throw errorOf('FASTMQ_AGAIN');
-    if (status === AGAIN) return this.#wait(sender, send, timeout, signal, isBehind);
+    if (status === AGAIN) {
+      // Whoever sends may change his bytes from now on.
+      const kept = [lastingBytes(payload), lastingOptions(options)];
+      return this.#wait(sender, () => send(...kept), timeout, signal, isBehind);
+    }
     if (status !== 0) throw failure(status);
     return undefined;
   }
@@ -211,8 +217,8 @@ class Client {
   async publishWait(subject, payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     const fields = Object.keys(rest).length === 0 ? undefined : rest;
-    const send = () => this.#send(subject, payload, fields);
-    return this.whenRoom(this, send, timeOf(timeout, 'timeout'), signalOf(signal));
+    const send = (...message) => this.#send(subject, ...message);
+    return this.whenRoom(this, send, payload, fields, { timeout, signal });
   }
 
   publishBatch(messages) {

@@ -20,4 +20,18 @@ function outgoing(options) {
   };
 }
 
-module.exports = { FIELDS, outgoing };
+/** A payload that stays what it is, whatever happens to the memory that it came from. */
+function lastingBytes(payload) {
+  return typeof payload === 'string' ? payload : Buffer.from(bytesOf(payload, 'payload'));
+}
+
+/** The same of options. */
+function lastingOptions(options) {
+  if (options === undefined) return undefined;
+  const lasting = { ...options };
+  if (options.key !== undefined) lasting.key = Buffer.from(bytesOf(options.key, 'key'));
+  if (options.headers !== undefined) lasting.headers = new Headers(options.headers);
+  return lasting;
+}
+
+module.exports = { FIELDS, lastingBytes, lastingOptions, outgoing };

@@ -4,7 +4,7 @@
 const { SMALL_BYTES, bytesOf, describe, isShared, putPayload } = require('./bytes.js');
 const { call, check, failure, invalid, misuse } = require('./errors.js');
 const { native: library } = require('./hub.js');
-const { known, signalOf, timeOf, countOf } = require('./options.js');
+const { known, countOf } = require('./options.js');
 const { FIELDS, outgoing } = require('./outgoing.js');
 const { dispose } = require('./symbols.js');
 const { markAsUntransferable } = require('node:worker_threads');
@@ -172,8 +172,8 @@ class Publisher {
   async publishWait(payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
     const fields = Object.keys(rest).length === 0 ? undefined : rest;
-    const send = () => this.#send(payload, fields);
-    return this.#client.whenRoom(this, send, timeOf(timeout, 'timeout'), signalOf(signal));
+    const send = (...message) => this.#send(...message);
+    return this.#client.whenRoom(this, send, payload, fields, { timeout, signal });
   }
 
   claim(size) {

@@ -7,7 +7,7 @@ const { EMPTY, bytesOf, putPayload } = require('./bytes.js');
 const { FastmqError, check, codeOf, failure, numbers } = require('./errors.js');
 const { native: library } = require('./hub.js');
 const { Headers } = require('./headers.js');
-const { known, signalOf, timeOf } = require('./options.js');
+const { known } = require('./options.js');
 const { asyncDispose, dispose } = require('./symbols.js');
 
 const AGAIN = 1;
@@ -51,8 +51,8 @@ class ReplyStream {
 
   async send(payload, options) {
     const { timeout, signal, ...rest } = options ?? {};
-    return this.#client.whenRoom(this, () => this.#send(payload, rest), timeOf(timeout, 'timeout'),
-      signalOf(signal));
+    const send = (...reply) => this.#send(...reply);
+    return this.#client.whenRoom(this, send, payload, rest, { timeout, signal });
   }
 
   end(code) {
@@ -170,10 +170,8 @@ class Responding {
   /** Sends an answer as soon as there is room for it. */
   async #later(low, high, payload, status) {
     try {
-      await this.#client.whenRoom(
-        {},
-        () => this.#native.replyMessage(low, high, payload, EMPTY, status),
-      );
+      const send = (bytes) => this.#native.replyMessage(low, high, bytes, EMPTY, status);
+      await this.#client.whenRoom({}, send, payload);
     } catch (error) {
       if (error.code !== 'FASTMQ_NOT_FOUND') this.#report(error);
     }

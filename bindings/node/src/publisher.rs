@@ -147,10 +147,12 @@ impl NativePublisher {
         if !claimed::take_back(env, &lent, claimed as usize) {
             return failed(&MOVED);
         }
-        self.with(|publisher| {
-            publisher.abandon();
+        // Without a publisher there is no claim either.
+        let _ = (self.open.publisher).with(|publisher| {
+            lock(publisher).abandon();
             Ok(())
-        })
+        });
+        0
     }
 
     /// Closes it. JavaScript has ended an open claim before.
