@@ -41,7 +41,7 @@ impl Wake for Rope {
     }
 }
 
-/// Wakes a loop that watches `fileno()`.
+#[doc = doc!("Alarm")]
 #[pyclass(frozen, module = "fastmq._fastmq")]
 pub(crate) struct Alarm {
     bell: Arc<Bell>,
@@ -72,12 +72,12 @@ impl Alarm {
         })
     }
 
-    /// The descriptor: readable while `take` has something.
+    #[doc = doc!("Alarm.fileno")]
     fn fileno(&self) -> i32 {
         self.receiver.as_raw_fd()
     }
 
-    /// The numbers that have rung since the last call.
+    #[doc = doc!("Alarm.take")]
     fn take(&self) -> Vec<u64> {
         let mut bytes = [0; 16];
         // Read first: what rings after the numbers are taken writes anew.

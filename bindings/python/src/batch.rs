@@ -58,7 +58,7 @@ impl BatchState {
     }
 }
 
-/// Received messages.
+#[doc = doc!("Batch")]
 #[pyclass(frozen, sequence, module = "fastmq")]
 pub(crate) struct Batch {
     state: Arc<BatchState>,
@@ -104,6 +104,7 @@ impl Batch {
         Ok(self.messages(py)?.try_iter()?.into_any())
     }
 
+    #[doc = doc!("Batch.messages")]
     fn messages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         check_process()?;
         let messages = self.state.open()?;
@@ -112,6 +113,7 @@ impl Batch {
         PyList::new(py, views.map(|view| Message::copy(py, view, &mut subjects)))
     }
 
+    #[doc = doc!("Batch.payloads")]
     fn payloads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         check_process()?;
         let messages = self.state.open()?;
@@ -119,6 +121,7 @@ impl Batch {
         PyList::new(py, views.map(|view| PyBytes::new(py, view.payload())))
     }
 
+    #[doc = doc!("Batch.subjects")]
     fn subjects<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         check_process()?;
         let messages = self.state.open()?;
@@ -127,6 +130,7 @@ impl Batch {
         PyList::new(py, views.map(|view| subjects.text(py, view.subject())))
     }
 
+    #[doc = doc!("Batch.view")]
     fn view<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyMemoryView>> {
         check_process()?;
         if !self.state.is_held.load(Ordering::Relaxed) {
@@ -141,22 +145,26 @@ impl Batch {
         Ok(view)
     }
 
+    #[doc = doc!("Batch.columns")]
     fn columns(&self, py: Python<'_>) -> PyResult<Columns> {
         check_process()?;
         Columns::copy(py, self.state.open()?.views())
     }
 
+    #[doc = doc!("Batch.received_ns")]
     #[getter]
     fn received_ns(&self) -> PyResult<u64> {
         check_process()?;
         Ok(self.state.open()?.received_ns())
     }
 
+    #[doc = doc!("Batch.closed")]
     #[getter]
     fn closed(&self) -> bool {
         lock(&self.state.messages).is_none()
     }
 
+    #[doc = doc!("Batch.close")]
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let views = std::mem::take(&mut *lock(&self.views));
         for view in views {
@@ -193,28 +201,38 @@ impl Batch {
     }
 }
 
-/// Messages by columns, with memory of their own.
+#[doc = doc!("Columns")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Columns {
     count: usize,
+    #[doc = doc!("Columns.data")]
     #[pyo3(get)]
     data: Py<PyMemoryView>,
+    #[doc = doc!("Columns.offsets")]
     #[pyo3(get)]
     offsets: Py<PyMemoryView>,
+    #[doc = doc!("Columns.subject_data")]
     #[pyo3(get)]
     subject_data: Py<PyMemoryView>,
+    #[doc = doc!("Columns.subject_offsets")]
     #[pyo3(get)]
     subject_offsets: Py<PyMemoryView>,
+    #[doc = doc!("Columns.tokens")]
     #[pyo3(get)]
     tokens: Py<PyMemoryView>,
+    #[doc = doc!("Columns.tags")]
     #[pyo3(get)]
     tags: Py<PyMemoryView>,
+    #[doc = doc!("Columns.sequences")]
     #[pyo3(get)]
     sequences: Py<PyMemoryView>,
+    #[doc = doc!("Columns.timestamps_ns")]
     #[pyo3(get)]
     timestamps_ns: Py<PyMemoryView>,
+    #[doc = doc!("Columns.statuses")]
     #[pyo3(get)]
     statuses: Py<PyMemoryView>,
+    #[doc = doc!("Columns.subscription_ids")]
     #[pyo3(get)]
     subscription_ids: Py<PyMemoryView>,
 }

@@ -15,7 +15,7 @@ use crate::convert::{
     Keywords, Payload, Rows, each_accepted, function, headers as headers_of, nanoseconds, numbers,
     one_of, optional_text, text, timeout_ns, wrong_type,
 };
-use crate::errors::{Raise, check_process, fate, invalid, misuse};
+use crate::errors::{Raise, check_process, fate, invalid, misuse, raise_text};
 use crate::lifetime::{Kept, Shared, enter, lock};
 use crate::message::Message;
 use crate::publisher::Publisher;
@@ -23,6 +23,7 @@ use crate::queue::{Queue, Subscription, in_slices, wait};
 use crate::reply_stream::{ReplyStream, status_of};
 use crate::requester::{Requester, many_options};
 use crate::server::Server;
+use crate::view::Room;
 use crate::{hooks, options, statistics};
 
 const POLICIES: [Policy; 4] = [
@@ -39,33 +40,33 @@ const DELIVERIES: [Delivery; 4] = [
 ];
 const GROUP_MODES: [GroupMode; 2] = [GroupMode::Balanced, GroupMode::KeyShared];
 
-/// A client. Used from any thread at the same time.
+#[doc = doc!("Client")]
 #[pyclass(frozen, weakref, module = "fastmq")]
 pub(crate) struct Client {
     shared: Arc<Shared>,
 }
 
-/// Opens a broker in this process.
+#[doc = doc!("open")]
 #[pyfunction]
-#[pyo3(signature = (**keywords))]
-pub(crate) fn open(py: Python<'_>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Client> {
+#[pyo3(signature = (**options))]
+pub(crate) fn open(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Client> {
     check_process()?;
-    let options = options::of_broker(keywords)?;
+    let options = options::of_broker(options)?;
     Ok(Client::new(
         py.detach(|| EngineClient::open(options)).raised()?,
     ))
 }
 
-/// Connects to the first of the servers that answers.
+#[doc = doc!("connect")]
 #[pyfunction]
-#[pyo3(signature = (urls, **keywords))]
+#[pyo3(signature = (urls, **options))]
 pub(crate) fn connect(
     py: Python<'_>,
     urls: &str,
-    keywords: Option<&Bound<'_, PyDict>>,
+    options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Client> {
     check_process()?;
-    let options = options::of_connection(keywords)?;
+    let options = options::of_connection(options)?;
     let connected = py.detach(|| EngineClient::connect(urls, options));
     Ok(Client::new(connected.raised()?))
 }
@@ -128,6 +129,7 @@ fn token_of(request: &Bound<'_, PyAny>) -> PyResult<u64> {
 
 #[pymethods]
 impl Client {
+    #[doc = doc!("Client.publish")]
     #[pyo3(signature = (
         subject, payload, *, headers = None, key = None, reply_to = None, ttl = None,
         keep_last = false
@@ -166,6 +168,7 @@ impl Client {
         }
     }
 
+    #[doc = doc!("Client.publish_wait")]
     #[pyo3(signature = (
         subject, payload, timeout = None, *, headers = None, key = None, reply_to = None,
         ttl = None, keep_last = false
@@ -201,6 +204,7 @@ impl Client {
         })
     }
 
+    #[doc = doc!("Client.publish_batch")]
     fn publish_batch(&self, messages: &Bound<'_, PyAny>) -> PyResult<usize> {
         let engine = self.engine()?;
         let mut count = 0;
@@ -215,6 +219,7 @@ impl Client {
         Ok(count)
     }
 
+    #[doc = doc!("Client.publish_columns")]
     fn publish_columns(
         &self,
         subject_data: &Bound<'_, PyAny>,
@@ -236,11 +241,13 @@ impl Client {
         each_accepted(rows, |(subject, payload)| engine.publish(subject, payload))
     }
 
+    #[doc = doc!("Client.forget_last")]
     fn forget_last(&self, py: Python<'_>, subject: &Bound<'_, PyAny>) -> PyResult<()> {
         let (engine, subject) = (self.engine()?, text("subject", subject)?);
         py.detach(|| engine.forget_last(subject)).raised()
     }
 
+    #[doc = doc!("Client.publisher")]
     fn publisher(&self, py: Python<'_>, subject: &Bound<'_, PyAny>) -> PyResult<Publisher> {
         let (engine, subject) = (self.engine()?, text("subject", subject)?);
         Ok(Publisher::new(
@@ -248,6 +255,7 @@ impl Client {
         ))
     }
 
+    #[doc = doc!("Client.queue")]
     #[pyo3(signature = (*, policy = 0, capacity = 0, wait = 0))]
     fn queue(&self, py: Python<'_>, policy: u32, capacity: u64, wait: u32) -> PyResult<Queue> {
         let engine = self.engine()?;
@@ -259,6 +267,7 @@ impl Client {
         Ok(Queue::new(py.detach(|| engine.queue(options)).raised()?))
     }
 
+    #[doc = doc!("Client.subscribe")]
     #[pyo3(signature = (
         pattern, *, group = None, group_mode = 0, weight = 0, delivery = 0, queue = None,
         policy = 0, replay_last = false, tag = 0, on_message = None
@@ -309,6 +318,7 @@ impl Client {
         Ok(Subscription::new(slf.clone().unbind(), subscribed, state))
     }
 
+    #[doc = doc!("Client.request")]
     #[pyo3(signature = (
         subject, payload, timeout = Some(5.0), *, headers = None, key = None, ttl = None
     ))]
@@ -344,6 +354,34 @@ impl Client {
         Ok(answer)
     }
 
+    #[doc = doc!("Client.request_into")]
+    #[pyo3(signature = (
+        subject, payload, into, timeout = Some(5.0), *, headers = None, key = None, ttl = None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments")]
+    fn request_into(
+        &self,
+        py: Python<'_>,
+        subject: &Bound<'_, PyAny>,
+        payload: &Bound<'_, PyAny>,
+        into: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        headers: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+        ttl: Option<f64>,
+    ) -> PyResult<usize> {
+        let room = Room::of(into)?;
+        let answer = self.request(py, subject, payload, timeout, headers, key, ttl)?;
+        match answer.status_number() {
+            0 => room.put(answer.payload(py)),
+            status => Err(raise_text(
+                Status::from_number(status).unwrap_or(Status::Internal),
+                "the responder answered with this status; `request` gives what it said",
+            )),
+        }
+    }
+
+    #[doc = doc!("Client.request_many")]
     #[pyo3(signature = (
         subject, payload, timeout = Some(5.0), *, answers_max = u32::MAX, gap = None,
         headers = None, key = None, ttl = None
@@ -392,6 +430,7 @@ impl Client {
         }
     }
 
+    #[doc = doc!("Client.reply")]
     #[pyo3(signature = (request, payload, *, status = 0, headers = None))]
     fn reply(
         &self,
@@ -411,6 +450,7 @@ impl Client {
             .raised()
     }
 
+    #[doc = doc!("Client.reply_columns")]
     fn reply_columns(
         &self,
         tokens: &Bound<'_, PyAny>,
@@ -430,11 +470,13 @@ impl Client {
         each_accepted(rows, |(token, payload)| engine.reply(token, payload))
     }
 
+    #[doc = doc!("Client.reply_stream")]
     fn reply_stream(&self, request: &Bound<'_, PyAny>) -> PyResult<ReplyStream> {
         let (engine, token) = (self.engine()?, token_of(request)?);
         Ok(ReplyStream::new(engine.reply_stream(token).raised()?))
     }
 
+    #[doc = doc!("Client.requester")]
     #[pyo3(signature = (subject = None, *, in_flight_max = 0, wait = 0))]
     fn requester(
         &self,
@@ -453,16 +495,20 @@ impl Client {
         Ok(Requester::new(engine, requester))
     }
 
-    #[pyo3(signature = (urls, **keywords))]
+    #[doc = doc!("Client.listen")]
+    #[pyo3(signature = (urls = None, **options))]
     fn listen(
         slf: Bound<'_, Self>,
         py: Python<'_>,
-        urls: &str,
-        keywords: Option<&Bound<'_, PyDict>>,
+        urls: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Server> {
         let client = slf.get();
-        let (engine, options) = (client.engine()?, options::of_listener(keywords)?);
-        let urls: Vec<&str> = urls.split(',').collect();
+        let (engine, options) = (client.engine()?, options::of_listener(options)?);
+        if urls.is_none() && options.sockets.is_empty() {
+            return Err(invalid("there are neither urls nor sockets to listen at"));
+        }
+        let urls: Vec<&str> = urls.map_or_else(Vec::new, |urls| urls.split(',').collect());
         let server = py.detach(|| engine.listen(&urls, options)).raised()?;
         let (server, slot) = Server::new(slf.clone().unbind(), server);
         let mut servers = lock(&client.shared.servers);
@@ -472,6 +518,7 @@ impl Client {
         Ok(server)
     }
 
+    #[doc = doc!("Client.dispatch")]
     #[pyo3(signature = (message_max = 0, budget = 0.0))]
     fn dispatch(&self, py: Python<'_>, message_max: u32, budget: f64) -> PyResult<u32> {
         let (engine, budget_ns) = (self.engine()?, nanoseconds("budget", budget)?);
@@ -479,19 +526,23 @@ impl Client {
             .raised()
     }
 
+    #[doc = doc!("Client.fd")]
     fn fd(&self) -> PyResult<i32> {
         self.engine()?.fd().raised()
     }
 
+    #[doc = doc!("Client.next_deadline")]
     fn next_deadline(&self) -> PyResult<Option<f64>> {
         let left_ns = self.engine()?.next_deadline();
         Ok((left_ns != FOREVER_NS).then_some(left_ns as f64 / 1e9))
     }
 
+    #[doc = doc!("Client.statistics")]
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         statistics::of_client(py, self.engine()?)
     }
 
+    #[doc = doc!("Client.drain")]
     #[pyo3(signature = (timeout = None))]
     fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let (engine, timeout_ns) = (self.engine()?, timeout_ns(timeout)?);
@@ -499,11 +550,13 @@ impl Client {
         in_slices(py, timeout_ns, |slice_ns| engine.drain(slice_ns))
     }
 
+    #[doc = doc!("Client.closed")]
     #[getter]
     fn closed(&self) -> bool {
         self.shared.client.broker().is_closed()
     }
 
+    #[doc = doc!("Client.close")]
     fn close(&self, py: Python<'_>) {
         if !is_forked_child() {
             py.detach(|| self.shared.close());

@@ -46,21 +46,26 @@ fn interrupt_main(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// What has happened to a client's connection.
+#[doc = doc!("Event")]
 #[pyclass(frozen, name = "Event", module = "fastmq")]
 #[derive(Default)]
 pub(crate) struct Happened {
     kind: u32,
     flags: u32,
     status: u32,
+    #[doc = doc!("Event.subscription_id")]
     #[pyo3(get)]
     subscription_id: u32,
+    #[doc = doc!("Event.count")]
     #[pyo3(get)]
     count: u64,
+    #[doc = doc!("Event.server")]
     #[pyo3(get)]
     server: String,
+    #[doc = doc!("Event.subject")]
     #[pyo3(get)]
     subject: String,
+    #[doc = doc!("Event.detail")]
     #[pyo3(get)]
     detail: String,
 }
@@ -153,18 +158,21 @@ impl Happened {
 
 #[pymethods]
 impl Happened {
+    #[doc = doc!("Event.kind")]
     #[getter]
     fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static KIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         constant(py, &KIND, "EventKind", self.kind)
     }
 
+    #[doc = doc!("Event.flags")]
     #[getter]
     fn flags<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static FLAG: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         constant(py, &FLAG, "EventFlag", self.flags)
     }
 
+    #[doc = doc!("Event.status")]
     #[getter]
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         status(py, self.status)

@@ -9,6 +9,13 @@
 
 #![cfg_attr(not(doc), deny(unsafe_code))]
 
+/// What the stub says about a name, cut out by `build.rs`: `help` shows it, too.
+macro_rules! doc {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $name))
+    };
+}
+
 mod alarm;
 mod batch;
 mod client;
@@ -33,13 +40,13 @@ use pyo3::prelude::*;
 #[global_allocator]
 static ALLOCATOR: fastmq::border::Allocator = fastmq::border::Allocator::new();
 
-/// The number of the C ABI that this version has.
+#[doc = doc!("abi")]
 #[pyfunction]
 fn abi() -> u32 {
     fastmq::ABI
 }
 
-/// One line about a status for people.
+#[doc = doc!("status_text")]
 #[pyfunction]
 fn status_text(status: u32) -> String {
     let status = fastmq::Status::from_number(status);

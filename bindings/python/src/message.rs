@@ -13,29 +13,40 @@ const MORE: u32 = 2;
 const END: u32 = 4;
 const REQUEST: u32 = 8;
 
-/// A received message, with bytes of its own.
+#[doc = doc!("Message")]
 #[pyclass(frozen, freelist = 512, module = "fastmq")]
 pub(crate) struct Message {
+    #[doc = doc!("Message.subject")]
     #[pyo3(get)]
     subject: Py<PyString>,
+    #[doc = doc!("Message.payload")]
     #[pyo3(get)]
     payload: Py<PyBytes>,
+    #[doc = doc!("Message.sequence")]
     #[pyo3(get)]
     sequence: u64,
+    #[doc = doc!("Message.publisher")]
     #[pyo3(get)]
     publisher: u64,
+    #[doc = doc!("Message.timestamp_ns")]
     #[pyo3(get)]
     timestamp_ns: u64,
+    #[doc = doc!("Message.token")]
     #[pyo3(get)]
     pub(crate) token: u64,
+    #[doc = doc!("Message.tag")]
     #[pyo3(get)]
     tag: u64,
+    #[doc = doc!("Message.delivery_count")]
     #[pyo3(get)]
     delivery_count: u32,
+    #[doc = doc!("Message.lost_before")]
     #[pyo3(get)]
     lost_before: u32,
+    #[doc = doc!("Message.subscription_id")]
     #[pyo3(get)]
     subscription_id: u32,
+    #[doc = doc!("Message.flags")]
     #[pyo3(get)]
     flags: u32,
     status: u32,
@@ -142,6 +153,11 @@ impl Message {
         self.subscription_id == 0
     }
 
+    /// The payload.
+    pub(crate) fn payload<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyBytes> {
+        self.payload.bind(py)
+    }
+
     /// The status as a number.
     pub(crate) fn status_number(&self) -> u32 {
         self.status
@@ -150,27 +166,32 @@ impl Message {
 
 #[pymethods]
 impl Message {
+    #[doc = doc!("Message.status")]
     #[getter]
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         status(py, self.status)
     }
 
+    #[doc = doc!("Message.reply_to")]
     #[getter]
     fn reply_to<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         text_of(py, self.rare.as_ref().map_or(&[], |rare| &rare.reply_to))
     }
 
+    #[doc = doc!("Message.key")]
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.rare.as_ref().map_or(&[], |rare| &rare.key))
     }
 
+    #[doc = doc!("Message.headers")]
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let encoded: &[u8] = self.rare.as_ref().map_or(&[], |rare| &rare.headers);
         headers_list(py, encoded)
     }
 
+    #[doc = doc!("Message.header")]
     fn header<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
         let encoded: &[u8] = self.rare.as_ref().map_or(&[], |rare| &rare.headers);
         Ok(PyBytes::new(
@@ -185,21 +206,25 @@ impl Message {
         self.status != 0 && self.payload.bind(py).as_bytes().is_empty() && self.rare.is_none()
     }
 
+    #[doc = doc!("Message.is_redelivered")]
     #[getter]
     fn is_redelivered(&self) -> bool {
         self.flags & REDELIVERED != 0
     }
 
+    #[doc = doc!("Message.has_more")]
     #[getter]
     fn has_more(&self) -> bool {
         self.flags & MORE != 0
     }
 
+    #[doc = doc!("Message.is_end")]
     #[getter]
     fn is_end(&self) -> bool {
         self.flags & END != 0
     }
 
+    #[doc = doc!("Message.is_request")]
     #[getter]
     fn is_request(&self) -> bool {
         self.flags & REQUEST != 0
@@ -237,7 +262,7 @@ pub(crate) fn headers_list<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bou
     Ok(list)
 }
 
-/// Encodes headers as messages carry them.
+#[doc = doc!("encode_headers")]
 #[pyfunction]
 pub(crate) fn encode_headers<'py>(
     py: Python<'py>,
@@ -247,7 +272,7 @@ pub(crate) fn encode_headers<'py>(
     Ok(PyBytes::new(py, headers.as_bytes()))
 }
 
-/// Decodes what `encode_headers` gives.
+#[doc = doc!("decode_headers")]
 #[pyfunction]
 pub(crate) fn decode_headers<'py>(
     py: Python<'py>,

@@ -2,6 +2,9 @@
 //!
 //! A keyword that is `None` or left out takes the engine's default, as 0 does in C.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use fastmq::border::fork;
 use fastmq::{
     ConnectOptions, Options, PageOptions, Profile, Scheduling, ServerOptions, ThreadOptions,
@@ -14,6 +17,7 @@ use pyo3::types::{PyDict, PyString};
 use crate::convert::{function, nanoseconds, one_of, text, wrong_type};
 use crate::errors::{Raise, check_process, invalid};
 use crate::hooks;
+use crate::view::duplicate;
 
 const WAITS: [Profile; 4] = [
     Profile::Balanced,
@@ -181,6 +185,22 @@ pub(crate) fn of_connection(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Co
     Ok(options)
 }
 
+/// Duplicates of sockets that listen: numbers, or what has `fileno()`.
+fn sockets(value: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<OwnedFd>>> {
+    let each = value.try_iter()?.map(|socket| {
+        let socket = socket?;
+        let number = match socket.extract::<i32>() {
+            Ok(number) => number,
+            Err(_) => match socket.call_method0("fileno") {
+                Ok(number) => number.extract()?,
+                Err(_) => return Err(wrong_type("each of sockets", "a socket", &socket)),
+            },
+        };
+        Ok(Arc::new(duplicate(number)?))
+    });
+    each.collect()
+}
+
 /// The options of a listener.
 pub(crate) fn of_listener(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<ServerOptions> {
     let mut options = ServerOptions::default();
@@ -194,6 +214,7 @@ pub(crate) fn of_listener(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Serv
             "wait" => options.wait = one_of("wait", value.extract()?, &WAITS)?,
             "shards" => small(&mut options.shards, value)?,
             "thread" => options.thread = threads(name, value)?,
+            "sockets" => options.sockets = sockets(value)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -201,7 +222,7 @@ pub(crate) fn of_listener(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Serv
     Ok(options)
 }
 
-/// Makes the calling thread what the options say.
+#[doc = doc!("thread_setup")]
 #[pyfunction]
 #[pyo3(signature = (options = None))]
 pub(crate) fn thread_setup(options: Option<&Bound<'_, PyAny>>) -> PyResult<()> {

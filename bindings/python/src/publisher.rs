@@ -14,7 +14,7 @@ use crate::lifetime::{Kept, lock};
 use crate::queue::wait;
 use crate::view::{self, ClaimView, Claiming, Shared};
 
-/// A subject to publish to.
+#[doc = doc!("Publisher")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Publisher {
     shared: Shared,
@@ -54,6 +54,7 @@ fn with<R>(shared: &Shared, body: impl FnOnce(&mut Claiming) -> PyResult<R>) -> 
 
 #[pymethods]
 impl Publisher {
+    #[doc = doc!("Publisher.publish")]
     #[pyo3(signature = (
         payload, *, headers = None, key = None, reply_to = None, ttl = None, keep_last = false
     ))]
@@ -86,6 +87,7 @@ impl Publisher {
         })
     }
 
+    #[doc = doc!("Publisher.publish_batch")]
     fn publish_batch(&self, py: Python<'_>, payloads: &Bound<'_, PyAny>) -> PyResult<usize> {
         let list = match payloads.cast::<PyList>() {
             Ok(list) => list.clone(),
@@ -101,6 +103,7 @@ impl Publisher {
         })
     }
 
+    #[doc = doc!("Publisher.publish_columns")]
     fn publish_columns(
         &self,
         data: &Bound<'_, PyAny>,
@@ -114,6 +117,7 @@ impl Publisher {
         })
     }
 
+    #[doc = doc!("Publisher.publish_wait")]
     #[pyo3(signature = (payload, timeout = None))]
     fn publish_wait(
         &self,
@@ -132,6 +136,7 @@ impl Publisher {
         })
     }
 
+    #[doc = doc!("Publisher.claim")]
     fn claim(&self, size: usize) -> PyResult<Claim> {
         let number = with(&self.shared, |claiming| claiming.claim(size).raised())?;
         Ok(Claim {
@@ -142,6 +147,7 @@ impl Publisher {
         })
     }
 
+    #[doc = doc!("Publisher.close")]
     fn close(&self) -> PyResult<()> {
         if is_forked_child() {
             return Ok(());
@@ -181,7 +187,7 @@ impl Publisher {
 const STILL_WRITTEN: fn() -> PyErr =
     || misuse("a slice or an array of the claim's view is still there; delete it first");
 
-/// Room for one payload, written in place.
+#[doc = doc!("Claim")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Claim {
     shared: Shared,
@@ -218,6 +224,7 @@ impl Drop for Claim {
 
 #[pymethods]
 impl Claim {
+    #[doc = doc!("Claim.view")]
     #[getter]
     fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         check_process()?;
@@ -235,6 +242,7 @@ impl Claim {
         Ok(view)
     }
 
+    #[doc = doc!("Claim.commit")]
     fn commit(&self, py: Python<'_>, size: usize) -> PyResult<()> {
         self.end_view(py)?;
         with(&self.shared, |claiming| {
@@ -245,6 +253,7 @@ impl Claim {
         })
     }
 
+    #[doc = doc!("Claim.abandon")]
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         if is_forked_child() {
             return Ok(());

@@ -137,7 +137,7 @@ pub(crate) fn in_slices<T: Send>(
     }
 }
 
-/// A place where messages wait until they are received.
+#[doc = doc!("Queue")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Queue {
     pub(crate) state: Arc<QueueState>,
@@ -157,6 +157,7 @@ impl Queue {
 
 #[pymethods]
 impl Queue {
+    #[doc = doc!("Queue.receive")]
     #[pyo3(signature = (message_max = 0, timeout = None))]
     fn receive(&self, py: Python<'_>, message_max: u32, timeout: Option<f64>) -> PyResult<Batch> {
         self.state.receive(py, message_max, timeout_ns(timeout)?)
@@ -171,16 +172,19 @@ impl Queue {
         self.state.poll_ready(alarm, number)
     }
 
+    #[doc = doc!("Queue.fd")]
     fn fd(&self) -> PyResult<i32> {
         check_process()?;
         self.state.queue.fd().raised()
     }
 
+    #[doc = doc!("Queue.statistics")]
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         check_process()?;
         statistics::of_queue(py, self.state.queue())
     }
 
+    #[doc = doc!("Queue.close")]
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if fastmq::border::fork::is_forked_child() {
             return Ok(());
@@ -227,7 +231,7 @@ fn next(state: &QueueState, py: Python<'_>) -> PyResult<Option<Message>> {
     Ok(received.map(|received| Message::one(py, &received.messages()[0])))
 }
 
-/// A pattern and where its messages go.
+#[doc = doc!("Subscription")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Subscription {
     subscription: Kept<Subscribed>,
@@ -264,16 +268,19 @@ impl Subscription {
 
 #[pymethods]
 impl Subscription {
+    #[doc = doc!("Subscription.id")]
     #[getter]
     fn id(&self) -> u32 {
         self.subscription.id()
     }
 
+    #[doc = doc!("Subscription.pattern")]
     #[getter]
     fn pattern<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         text_of(py, self.subscription.pattern()).into_any()
     }
 
+    #[doc = doc!("Subscription.queue")]
     #[getter]
     fn queue(&self) -> PyResult<Queue> {
         Ok(Queue {
@@ -282,6 +289,7 @@ impl Subscription {
         })
     }
 
+    #[doc = doc!("Subscription.receive")]
     #[pyo3(signature = (message_max = 0, timeout = None))]
     fn receive(&self, py: Python<'_>, message_max: u32, timeout: Option<f64>) -> PyResult<Batch> {
         self.state()?.receive(py, message_max, timeout_ns(timeout)?)
@@ -296,11 +304,13 @@ impl Subscription {
         self.state()?.poll_ready(alarm, number)
     }
 
+    #[doc = doc!("Subscription.statistics")]
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         check_process()?;
         statistics::of_subscription(py, &self.subscription)
     }
 
+    #[doc = doc!("Subscription.unsubscribe")]
     fn unsubscribe(&self, py: Python<'_>) {
         if !fastmq::border::fork::is_forked_child() {
             // It waits for a running handler, which may need the interpreter.
@@ -308,6 +318,7 @@ impl Subscription {
         }
     }
 
+    #[doc = doc!("Subscription.close")]
     fn close(&self, py: Python<'_>) {
         self.unsubscribe(py);
     }
@@ -345,7 +356,7 @@ impl Drop for Subscription {
     }
 }
 
-/// Waits until one of several queues or subscriptions has something to receive, and says which.
+#[doc = doc!("wait_any")]
 #[pyfunction]
 #[pyo3(signature = (queues, timeout = None))]
 pub(crate) fn wait_any(

@@ -12,7 +12,7 @@ use crate::errors::{Raise, check_process, invalid, misuse, raise_text};
 use crate::lifetime::Kept;
 use crate::queue::wait;
 
-/// A stream of replies.
+#[doc = doc!("ReplyStream")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct ReplyStream {
     stream: Mutex<Option<Kept<EngineStream>>>,
@@ -52,12 +52,14 @@ pub(crate) fn status_of(number: u32) -> PyResult<Status> {
 
 #[pymethods]
 impl ReplyStream {
+    #[doc = doc!("ReplyStream.send")]
     #[pyo3(signature = (payload, *, headers = None))]
     fn send(&self, payload: &Bound<'_, PyAny>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let (payload, headers) = (Payload::of(payload)?, headers_of(headers)?);
         self.with(|stream| stream.send(payload.bytes(), headers.as_bytes()).raised())
     }
 
+    #[doc = doc!("ReplyStream.send_wait")]
     #[pyo3(signature = (payload, timeout = None, *, headers = None))]
     fn send_wait(
         &self,
@@ -76,16 +78,19 @@ impl ReplyStream {
         })
     }
 
+    #[doc = doc!("ReplyStream.credit")]
     fn credit(&self) -> PyResult<u64> {
         self.with(|stream| stream.credit().raised())
     }
 
+    #[doc = doc!("ReplyStream.end")]
     #[pyo3(signature = (status = 0))]
     fn end(&self, status: u32) -> PyResult<()> {
         let status = status_of(status)?;
         self.with(|stream| stream.end(status).raised())
     }
 
+    #[doc = doc!("ReplyStream.close")]
     fn close(&self) -> PyResult<()> {
         if is_forked_child() {
             return Ok(());

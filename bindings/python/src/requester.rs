@@ -18,7 +18,7 @@ use crate::lifetime::Kept;
 use crate::queue::{QueueState, wait};
 use crate::view::InPlace;
 
-/// Many requests in flight.
+#[doc = doc!("Requester")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Requester {
     requester: Mutex<Option<Kept<EngineRequester>>>,
@@ -76,6 +76,7 @@ pub(crate) fn many_options(
 
 #[pymethods]
 impl Requester {
+    #[doc = doc!("Requester.submit")]
     #[pyo3(signature = (
         payload, token, timeout = Some(5.0), *, subject = None, headers = None, key = None,
         ttl = None
@@ -112,6 +113,7 @@ impl Requester {
         })
     }
 
+    #[doc = doc!("Requester.submit_columns")]
     #[pyo3(signature = (data, offsets, first_token, timeout = Some(5.0)))]
     fn submit_columns(
         &self,
@@ -134,6 +136,7 @@ impl Requester {
         })
     }
 
+    #[doc = doc!("Requester.submit_many")]
     #[pyo3(signature = (
         payload, token, timeout = Some(5.0), *, subject = None, answers_max = 1, credit = 0,
         credit_mode = 0, gap = None, headers = None, key = None, ttl = None
@@ -163,10 +166,12 @@ impl Requester {
         })
     }
 
+    #[doc = doc!("Requester.grant")]
     fn grant(&self, token: u64, replies: u32) -> PyResult<()> {
         self.with(|requester| requester.grant(token, replies).raised())
     }
 
+    #[doc = doc!("Requester.receive")]
     #[pyo3(signature = (message_max = 0, timeout = None))]
     fn receive(&self, py: Python<'_>, message_max: u32, timeout: Option<f64>) -> PyResult<Batch> {
         let timeout_ns = timeout_ns(timeout)?;
@@ -232,18 +237,22 @@ impl Requester {
         })
     }
 
+    #[doc = doc!("Requester.cancel")]
     fn cancel(&self, token: u64) -> PyResult<()> {
         self.with(|requester| requester.cancel(token).raised())
     }
 
+    #[doc = doc!("Requester.in_flight")]
     fn in_flight(&self) -> PyResult<u32> {
         self.with(|requester| Ok(requester.in_flight()))
     }
 
+    #[doc = doc!("Requester.fd")]
     fn fd(&self) -> PyResult<i32> {
         self.with(|_| self.state.queue().fd().raised())
     }
 
+    #[doc = doc!("Requester.close")]
     fn close(&self) -> PyResult<()> {
         if is_forked_child() {
             return Ok(());

@@ -24,10 +24,11 @@ pub(crate) fn close(slot: &Slot, timeout_ns: u64) {
     }
 }
 
-/// A broker that listens.
+#[doc = doc!("Server")]
 #[pyclass(frozen, module = "fastmq")]
 pub(crate) struct Server {
     slot: Slot,
+    #[doc = doc!("Server.urls")]
     #[pyo3(get)]
     urls: Vec<String>,
     _client: Py<Client>,
@@ -49,10 +50,11 @@ impl Server {
 
 #[pymethods]
 impl Server {
-    #[pyo3(signature = (**keywords))]
-    fn change(&self, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    #[doc = doc!("Server.change")]
+    #[pyo3(signature = (**options))]
+    fn change(&self, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         check_process()?;
-        let options = options::of_listener(keywords)?;
+        let options = options::of_listener(options)?;
         let changes = ServerChanges {
             token: options.token,
             subscriptions_max: options.subscriptions_max,
@@ -63,6 +65,7 @@ impl Server {
         }
     }
 
+    #[doc = doc!("Server.close")]
     #[pyo3(signature = (timeout = 0.0))]
     fn close(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
         let timeout_ns = nanoseconds("timeout", timeout)?;

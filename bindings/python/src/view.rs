@@ -1,23 +1,29 @@
 //! Memory that is read and written in place: the only unsafe code here.
 //!
-//! Beside a question about the interpreter ([`is_main_interpreter`]), four things: buffers of
-//! Python that we copy ([`copy_of`]), batches that stay open without a guard ([`InPlace`]), and
-//! what Python reads and writes of ours through the buffer protocol ([`PayloadView`], [`Table`],
-//! [`ClaimView`]). Whoever exports memory holds what keeps it alive, so a view that outlives its
-//! batch keeps that batch open instead of dangling.
+//! Beside a question about the interpreter ([`is_main_interpreter`]) and the program's descriptors
+//! ([`duplicate`]), four things: buffers of Python that we copy ([`copy_of`]) or write to
+//! ([`Room`]), batches that stay open without a guard ([`InPlace`]), and what Python reads and
+//! writes of ours through the buffer protocol ([`PayloadView`], [`Table`], [`ClaimView`]). Whoever
+//! exports memory holds what keeps it alive, so a view that outlives its batch keeps that batch
+//! open instead of dangling.
 
 use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use fastmq::border::fork::is_forked_child;
-use fastmq::{Detached, Error, Publisher, Queue, Requester, Result, View};
+use fastmq::{Detached, Error, Publisher, Queue, Requester, Result, Status, View};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
+use crate::convert::wrong_type;
+use crate::errors::raise_text;
 use crate::lifetime::Kept;
 
 /// Whether the interpreter that calls is the first one of its process.
@@ -26,6 +32,15 @@ pub(crate) fn is_main_interpreter(_py: Python<'_>) -> bool {
     let current = unsafe { ffi::PyInterpreterState_Get() };
     // SAFETY: that is the state of the interpreter that is held.
     unsafe { ffi::PyInterpreterState_GetID(current) == 0 }
+}
+
+/// A descriptor of our own for one of the program's.
+pub(crate) fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: not -1, and used for one call of the system, which checks it.
+    unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()
 }
 
 /// A copy of what a buffer of Python holds, and what its elements are; `None`: it has no buffer.
@@ -68,6 +83,35 @@ pub(crate) struct Element {
     pub(crate) size: usize,
     /// Whether it is a whole number.
     pub(crate) is_integer: bool,
+}
+
+/// Memory of the program's that an answer is written to.
+pub(crate) struct Room(PyUntypedBuffer);
+
+impl Room {
+    /// Takes a contiguous buffer that can be written to.
+    pub(crate) fn of(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(value)?;
+        if buffer.readonly() || !buffer.is_c_contiguous() {
+            let wanted = "a contiguous buffer to write to";
+            return Err(wrong_type("into", wanted, value));
+        }
+        Ok(Self(buffer))
+    }
+
+    /// Writes bytes to its begin; how many they were. TOO_LARGE: it has no room for them.
+    pub(crate) fn put(&self, bytes: &Bound<'_, PyBytes>) -> PyResult<usize> {
+        let (bytes, room) = (bytes.as_bytes(), self.0.len_bytes());
+        let size = bytes.len();
+        if size > room {
+            let text = format!("the answer has {size} bytes; there is room for {room}");
+            return Err(raise_text(Status::TooLarge, &text));
+        }
+        // SAFETY: the exporter keeps so many bytes writable until the buffer is released, with us;
+        // what is read is an object of Python's that nobody writes to. The interpreter is held.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.buf_ptr().cast(), size) };
+        Ok(size)
+    }
 }
 
 /// A batch that is open without a guard; dropping it gives the room back.

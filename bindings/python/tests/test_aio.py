@@ -117,6 +117,16 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
             answers = await asyncio.gather(*asked)
             self.assertEqual([m.payload for m in answers], [f"{n}{n}".encode() for n in range(1000)])
 
+    async def test_an_answer_is_written_where_the_asker_says(self) -> None:
+        room = bytearray(4)
+        async with responder(self.client, "double"):
+            self.assertEqual(await self.client.request_into("double", b"a", room), 2)
+            self.assertEqual(bytes(room), b"aa\0\0")
+            with self.assertRaisesRegex(fastmq.TooLarge, "has 6 bytes; there is room for 4"):
+                await self.client.request_into("double", b"abc", room)
+            with self.assertRaises(TypeError):
+                await self.client.request_into("double", b"", b"readonly")
+
     async def test_late_answers_hold_nobody_up(self) -> None:
         held: queue.Queue[fastmq.Message] = queue.Queue()
         with tempfile.TemporaryDirectory(prefix="fastmq-") as directory:

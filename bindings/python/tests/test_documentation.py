@@ -61,7 +61,7 @@ class Documentation(unittest.TestCase):
 
     def test_the_stub_and_the_module_have_the_same_names_and_arguments(self) -> None:
         module = fastmq._fastmq
-        types_only = {"HasBuffer", "HasArray"}
+        types_only = {"HasArray", "HasBuffer", "HasFileno"}
         here = {name for name in vars(module) if not name.startswith("__")} - {"VERSION"}
         there = {
             node.name
@@ -81,6 +81,25 @@ class Documentation(unittest.TestCase):
                 found = vars(class_)[name]
                 if callable(found):
                     self.assertEqual(arguments(stubs[name]), runtime_arguments(found), name)
+
+    def test_help_says_what_the_stub_says(self) -> None:
+        compared = 0
+        for name, node in documented(self.stub):
+            class_, _, member = name.partition(".")
+            there = getattr(fastmq._fastmq, class_, None)
+            if there is None:
+                # A type alone.
+                continue
+            found = getattr(there, member) if member else there
+            written = ast.get_docstring(node) or ""
+            said = inspect.cleandoc(found.__doc__ or "")
+            self.assertEqual(said.partition("\n\nOptions, by name:")[0], written, name)
+            compared += 1
+        self.assertGreater(compared, 120)
+        for function in (fastmq.open, fastmq.connect, fastmq.Client.listen, fastmq.Server.change):
+            self.assertIn("\n\nOptions, by name:\n    ", function.__doc__ or "", function)
+        # Those of the base, too.
+        self.assertIn("queue_capacity: Default capacity", fastmq.connect.__doc__ or "")
 
     def test_each_public_name_is_there(self) -> None:
         for name in fastmq.__all__:
@@ -102,5 +121,5 @@ class Documentation(unittest.TestCase):
         self.assertGreater(count, 5)
         self.assertEqual(runner.failures, 0)
         for module in (fastmq, fastmq.aio):
-            result = doctest.testmod(module, verbose=False)
+            result = doctest.testmod(module, extraglobs=names, verbose=False)
             self.assertEqual((result.failed, result.attempted > 0), (0, True), module.__name__)

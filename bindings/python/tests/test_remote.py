@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
+import socket
 import threading
 
 import fastmq
@@ -103,6 +104,27 @@ class Remote(Broker):
             self.assertRaises(fastmq.Invalid, self.client.listen, url)
         self.assertRaises(fastmq.Denied, self.client.listen, "tcp://0.0.0.0:0")
         self.assertRaises(fastmq.Io, self.client.listen, f"unix:{self.directory}/no/such/place")
+
+    def test_a_server_takes_sockets_that_listen_already(self) -> None:
+        path = f"{self.directory}/given"
+        with socket.socket(socket.AF_UNIX) as unix, socket.socket() as tcp:
+            unix.bind(path)
+            tcp.bind(("127.0.0.1", 0))
+            for given in (unix, tcp):
+                given.listen()
+            with self.client.listen(sockets=[unix, tcp.fileno()]) as server:
+                self.assertEqual(len(server.urls), 2)
+                port = tcp.getsockname()[1]
+                for url in (f"unix:{path}", f"tcp://127.0.0.1:{port}"):
+                    with fastmq.connect(url) as client, self.doubler():
+                        self.assertEqual(client.request("double", b"x").payload, b"xx")
+            # They are the program's, before and after.
+            self.assertGreaterEqual(unix.fileno(), 0)
+            self.assertEqual(tcp.getsockname()[1], port)
+        for wrong, error in (([-1], OSError), (["x"], TypeError), (3, TypeError), ([], fastmq.Invalid)):
+            with self.assertRaises(error):
+                self.client.listen(sockets=wrong)  # type: ignore[arg-type]
+        self.assertRaises(fastmq.Invalid, self.client.listen)
 
     def test_what_happens_to_a_connection_is_told(self) -> None:
         events: queue.Queue[fastmq.Event] = queue.Queue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 
 import fastmq
 from fastmq import Credit, Delivery, Status
@@ -15,6 +16,33 @@ class Requests(Broker):
         with self.doubler():
             self.assertEqual(self.client.request("double", b"la").payload, b"lala")
             self.assertEqual(self.client.request(b"double", "lo", timeout=None).payload, b"lolo")
+
+    def test_an_answer_is_written_where_the_asker_says(self) -> None:
+        room = bytearray(8)
+        with self.doubler():
+            self.assertEqual(self.client.request_into("double", b"abc", room), 6)
+            self.assertEqual(bytes(room), b"abcabc\0\0")
+            part = memoryview(room)[6:]
+            self.assertEqual(self.client.request_into("double", b"x", part), 2)
+            self.assertEqual(bytes(room), b"abcabcxx")
+            numbers = array("d", [0.0, 1.0])
+            size = self.client.request_into("double", array("d", [2.5]).tobytes(), numbers)
+            self.assertEqual((size, list(numbers)), (16, [2.5, 2.5]))
+            with self.assertRaisesRegex(fastmq.TooLarge, "has 10 bytes; there is room for 8"):
+                self.client.request_into("double", b"12345", room)
+            self.assertEqual(bytes(room), b"abcabcxx")
+            for wrong in (b"readonly", memoryview(room)[::2], "text", None):
+                with self.assertRaises((TypeError, BufferError)):
+                    self.client.request_into("double", b"", wrong)  # type: ignore[arg-type]
+            # A buffer that is lent cannot be resized meanwhile.
+            def grow(request: fastmq.Message) -> None:
+                with self.assertRaises(BufferError):
+                    room.extend(b"!")
+                self.client.reply(request, b"no", status=fastmq.Status.DENIED)
+
+            with self.client.subscribe("grow", delivery=Delivery.INLINE, on_message=grow):
+                self.assertRaises(fastmq.Denied, self.client.request_into, "grow", b"", room)
+        self.assertRaises(fastmq.NoResponder, self.client.request_into, "double", b"", room)
 
     def test_each_fate_is_an_error_of_its_own(self) -> None:
         with self.assertRaisesRegex(fastmq.NoResponder, "^nobody answers nobody now$"):

@@ -32,6 +32,12 @@ class HasArray(Protocol):
     def __array_interface__(self) -> dict[str, Any]:
         """What the array is."""
 
+class HasFileno(Protocol):
+    """Whatever has a descriptor, such as ``socket.socket``."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
 Buffer: TypeAlias = bytes | bytearray | memoryview | HasBuffer | HasArray
 """A contiguous buffer: bytearray, memoryview, array, NumPy arrays."""
 
@@ -118,6 +124,9 @@ class ListenOptions(ChangeOptions, total=False):
     """Threads that serve connections: 1; at most 64."""
     thread: ThreadOptions | None
     """What its threads are."""
+    sockets: Iterable[int | HasFileno] | None
+    """Sockets that listen already, such as a service manager's, to accept at, too: objects with
+    ``fileno()``, or descriptors. The server has duplicates of its own; yours stay open."""
 
 class ClientStatistics(TypedDict):
     """Figures of a client since it was opened: numbers of what the keys name."""
@@ -356,6 +365,12 @@ class Columns:
 
     Each is a read-only memoryview with memory of its own, which outlives the batch. A payload is
     ``data[offsets[i]:offsets[i + 1]]``: the layout of Arrow's ``LargeBinary``.
+
+    >>> with fastmq.open() as client, client.subscribe("a") as subscription:
+    ...     count = client.publish_batch([("a", b"first"), ("a", b"second")])
+    ...     columns = subscription.receive(timeout=1).columns()
+    >>> bytes(columns.data), list(columns.offsets)
+    (b'firstsecond', [0, 5, 11])
     """
 
     def __len__(self) -> int: ...
@@ -447,6 +462,12 @@ class Client:
         ``keep_last`` it becomes the last value of its subject, for whoever subscribes later with
         ``replay_last``.
 
+        >>> with fastmq.open() as client:
+        ...     client.publish("gate.B22", "boarding", keep_last=True)
+        ...     with client.subscribe("gate.*", replay_last=True) as gates:
+        ...         print(next(gates).payload)
+        b'boarding'
+
         Raises Again (a queue is full, and nobody got the message), Invalid, Denied (the subject
         begins with $SYS), TooLarge, NoSpace, NoMemory, Closed, Misuse.
         """
@@ -470,6 +491,12 @@ class Client:
         """Publishes pairs of subject and payload in order, up to the first that is refused.
 
         Gives how many were published; if there are messages and none was, raises as ``publish``.
+
+        >>> with fastmq.open() as client, client.subscribe("price.>") as prices:
+        ...     client.publish_batch([("price.A", b"1"), ("price.B", b"2")])
+        ...     prices.receive(timeout=1).subjects()
+        2
+        ['price.A', 'price.B']
         """
     def publish_columns(
         self, subject_data: Payload, subject_offsets: Buffer, data: Payload, offsets: Buffer
@@ -522,6 +549,14 @@ class Client:
         the main thread.
         A client of a server waits for the server's answer for at most ``operation_timeout``.
 
+        >>> with fastmq.open() as client:
+        ...     one = client.subscribe("job", group="workers")
+        ...     two = client.subscribe("job", group="workers")
+        ...     client.publish("job", b"work")
+        ...     ready = fastmq.wait_any([one, two], timeout=1)
+        ...     print([one, two][ready].receive().payloads())
+        [b'work']
+
         Raises Invalid, Conflict (the group has another group_mode), Closed, NoMemory, NoSpace,
         Unsupported, Misuse; of a server also Unavailable and Timeout.
         """
@@ -548,6 +583,31 @@ class Client:
 
         Raises NoResponder, Busy, Timeout, Cancelled; of a server also Disconnected (it may or may
         not have been handled) and Unavailable; else as ``publish``.
+        """
+    def request_into(
+        self,
+        subject: Text,
+        payload: Payload,
+        into: Buffer,
+        timeout: float | None = 5.0,
+        *,
+        headers: HeadersLike | None = None,
+        key: Text | None = None,
+        ttl: float | None = None,
+    ) -> int:
+        """Asks, and writes the answer's payload to ``into``, a buffer of bytes that can be written
+        to; gives its size in bytes. Waits as ``request``.
+
+        >>> room = bytearray(64)
+        >>> with fastmq.open() as client:
+        ...     double = lambda request: client.reply(request, request.payload * 2)
+        ...     with client.subscribe("double", delivery=Delivery.INLINE, on_message=double):
+        ...         size = client.request_into("double", b"la", room)
+        >>> bytes(room[:size])
+        b'lala'
+
+        Raises TooLarge (``into`` has no room for it), the error of the answer's status if that is
+        not OK, and as ``request``; BufferError or TypeError for what cannot be written to.
         """
     def request_many(
         self,
@@ -590,6 +650,17 @@ class Client:
     def reply_stream(self, request: Message | int) -> ReplyStream:
         """Opens the reply stream of a request that was submitted with credit.
 
+        >>> def count(request):
+        ...     with client.reply_stream(request) as stream:
+        ...         for number in range(3):
+        ...             stream.send(str(number))
+        ...         stream.end()
+        >>> with fastmq.open() as client, client.requester("count") as asker:
+        ...     with client.subscribe("count", delivery=Delivery.INLINE, on_message=count):
+        ...         asker.submit_many(b"", 1, credit=8)
+        ...         print([reply.payload for reply in asker.receive(timeout=1) if reply.has_more])
+        [b'0', b'1', b'2']
+
         Raises NotFound (nobody waits for an answer), Unsupported (the asker takes no stream),
         Exists (it was opened before), Cancelled, Invalid, NoMemory, Closed, Misuse.
         """
@@ -600,9 +671,10 @@ class Client:
 
         Raises Invalid, Denied, Closed, NoSpace, NoMemory, Misuse.
         """
-    def listen(self, urls: str, **options: Unpack[ListenOptions]) -> Server:
+    def listen(self, urls: str | None = None, **options: Unpack[ListenOptions]) -> Server:
         """Serves other processes at ``urls``: ``unix:/path``, ``shm:NAME`` or ``tcp://host:port``,
-        with commas between several; port 0 takes a free one, which ``Server.urls`` tells.
+        with commas between several; port 0 takes a free one, which ``Server.urls`` tells. It may
+        be left out if there are ``sockets``.
 
         Raises Invalid, Denied (other machines would reach it, and ``insecure`` is not set),
         Unsupported (the client is one of another server), Io, Closed, NoMemory, Misuse.

@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastmq._fastmq import (
         Batch,
+        Buffer,
         ClientStatistics,
         ConnectOptions,
         HeadersLike,
@@ -632,6 +633,35 @@ class Client:
             raise _fate(answer.status, subject)
         return answer
 
+    async def request_into(
+        self,
+        subject: Text,
+        payload: Payload,
+        into: Buffer,
+        timeout: float | None = 5.0,
+        *,
+        headers: HeadersLike | None = None,
+        key: Text | None = None,
+        ttl: float | None = None,
+    ) -> int:
+        """Asks, and writes the answer's payload to ``into``; gives its size in bytes.
+
+        Raises as ``fastmq.Client.request_into``.
+        """
+        room = memoryview(into).cast("B")  # type: ignore[arg-type]
+        if room.readonly:
+            raise TypeError(f"into is a buffer to write to, not {type(into).__name__}")
+        answer = await self.request(
+            subject, payload, timeout, headers=headers, key=key, ttl=ttl
+        )
+        if answer.status is not Status.OK:
+            raise _fate(answer.status, subject)
+        size = len(answer.payload)
+        if size > len(room):
+            raise fastmq.TooLarge(f"the answer has {size} bytes; there is room for {len(room)}")
+        room[:size] = answer.payload
+        return size
+
     async def request_many(
         self,
         subject: Text,
@@ -680,8 +710,8 @@ class Client:
         requester = self._client.requester(subject, in_flight_max=in_flight_max, wait=wait)
         return Requester(self._loop, requester)
 
-    async def listen(self, urls: str, **options: Unpack[ListenOptions]) -> Server:
-        """Serves other processes at ``urls``, on threads of the library.
+    async def listen(self, urls: str | None = None, **options: Unpack[ListenOptions]) -> Server:
+        """Serves other processes at ``urls`` and ``sockets``, on threads of the library.
 
         Gives a ``fastmq.Server``, and raises as ``fastmq.Client.listen``.
         """
