@@ -494,14 +494,14 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn reply_slow(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
-        // Who only answers meets ever new queues, too: those of askers that are gone by now.
-        self.sweep_if_crowded();
         let uplink = self.broker.uplink.as_ref();
         uplink.map_or_else(|| self.answer(requester, draft), |it| it.reply_by(draft))
     }
 
     /// Answers an asker of this process.
     pub(crate) fn answer(&self, requester: u32, draft: &Draft<'_>) -> Result<()> {
+        // Who only answers meets ever new queues, too: those of askers that are gone by now.
+        self.sweep_if_crowded();
         let place = self.broker.requester_place(requester)?;
         let lane = self.lane_to(&place)?;
         let index = (requester & REQUESTER_INDEX_MASK) as usize;

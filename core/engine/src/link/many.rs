@@ -190,6 +190,7 @@ impl HeldReplies {
 
 /// Writes a reply into its asker's queue; false: that is full.
 fn write(writer: &Writer, draft: &Draft<'_>, responder: u32) -> Result<bool> {
+    writer.sweep_if_crowded();
     let place = writer
         .broker()
         .requester_place((draft.token >> 32) as u32)?;

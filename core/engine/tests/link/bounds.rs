@@ -1,8 +1,12 @@
 //! What a server leaves undone or does without end: the client waits and keeps within bounds.
 
+use std::sync::Arc;
+
 use fastmq_engine::driver::sockets::{Faults, Waited};
 use fastmq_engine::memory::Policy;
-use fastmq_engine::{Message, Options, ReplyStream, Requester, RequesterOptions, Status};
+use fastmq_engine::{
+    ANSWERS_ALL, ManyOptions, Message, Options, ReplyStream, Requester, RequesterOptions, Status,
+};
 use fastmq_wire::message::Many;
 use fastmq_wire::{ControlDraft, Draft, Field, Kind, Subject};
 
@@ -295,4 +299,40 @@ fn what_waits_for_a_queue_counts_against_the_next_connections() {
     assert!(lost > kept && came + lost == sent + 1, "{lost} and {came}");
     world.settle();
     assert_eq!(world.peer().faults, Vec::<String>::new());
+}
+
+/// Only the link writes to the queues of askers; it keeps those of few that are gone.
+#[test]
+fn askers_that_are_gone_are_forgotten() {
+    let mut world = World::connected(13);
+    let broker = world.broker.clone();
+    let mut kept_of = |many: Option<ManyOptions>| {
+        let gone = (0..1000).map(|token| {
+            let mut requester = Requester::open(&broker, RequesterOptions::default()).unwrap();
+            match &many {
+                None => requester.submit_to(b"ask", b"?", token, SECOND).unwrap(),
+                Some(many) => {
+                    let question = Message {
+                        subject: b"ask",
+                        ..Message::default()
+                    };
+                    let submitted = requester.submit_many(&question, token, SECOND, many);
+                    submitted.unwrap();
+                }
+            }
+            world.until("answered", |_| count_of(&mut requester, Status::Ok) > 0);
+            Arc::downgrade(requester.place())
+        });
+        let gone: Vec<_> = gone.collect();
+        gone.iter().filter(|it| it.strong_count() > 0).count()
+    };
+    let all = ManyOptions {
+        answers_max: ANSWERS_ALL,
+        ..ManyOptions::default()
+    };
+    let kept = [kept_of(None), kept_of(Some(all))];
+    assert!(
+        kept.iter().all(|kept| *kept < 200),
+        "queues of answers: {kept:?}"
+    );
 }
