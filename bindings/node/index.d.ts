@@ -31,6 +31,7 @@ export type Payload = string | NodeJS.ArrayBufferView | ArrayBufferLike | null |
 
 /** What has failed. */
 export class FastmqError extends Error {
+  /** An error as the library has it; without a message the one of its code. */
   constructor(code: Code, message?: string, options?: ErrorOptions);
   /** The name of the status in C, such as `'FASTMQ_AGAIN'`. */
   readonly code: Code;
@@ -44,6 +45,7 @@ export class FastmqError extends Error {
 
 /** A time-out: `code` is `'FASTMQ_TIMEOUT'`, `name` that of the platform, `'TimeoutError'`. */
 export class TimeoutError extends FastmqError {
+  /** @param message What was waited for. */
   constructor(message?: string, options?: ErrorOptions);
 }
 
@@ -52,6 +54,7 @@ export class TimeoutError extends FastmqError {
  * the reason of the signal.
  */
 export class AbortError extends FastmqError {
+  /** @param reason That of the signal; it becomes `cause`. */
   constructor(reason?: unknown);
 }
 
@@ -167,6 +170,7 @@ export class Headers implements Iterable<[name: string, value: Buffer]> {
   add(name: string, value: Payload): this;
   /** Removes all. */
   clear(): void;
+  /** The headers in their order, with copies of their values. */
   [Symbol.iterator](): IterableIterator<[name: string, value: Buffer]>;
 }
 
@@ -277,7 +281,9 @@ export class Batch implements Iterable<Message>, Disposable {
   readonly timeNs: bigint;
   /** Says that its messages were handled. */
   close(): void;
+  /** Over its messages, in their order. */
   [Symbol.iterator](): IterableIterator<Message>;
+  /** As `close`, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -353,9 +359,13 @@ export interface QueueStatistics {
 /** A place where messages wait until they are received. */
 export class Queue implements Receiver {
   private constructor();
+  /** As {@link Receiver.receive}. */
   receive(options?: ReceiveOptions): Promise<Batch>;
+  /** As {@link Receiver.tryReceive}. */
   tryReceive(max?: number): Batch | null;
+  /** As {@link Receiver.batches}. */
   batches(options?: { max?: number; signal?: AbortSignal }): AsyncIterableIterator<Batch>;
+  /** Over messages, as {@link Receiver}. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message>;
   /** Figures of this queue. @throws FASTMQ_CLOSED */
   statistics(): QueueStatistics;
@@ -370,6 +380,7 @@ export class Queue implements Receiver {
   unref(): this;
   /** Ends the queue and the subscriptions that feed it. Any number of times. */
   close(): void;
+  /** As `close`, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -416,9 +427,13 @@ export class Subscription implements Receiver, AsyncDisposable {
   readonly id: number;
   /** The queue that it feeds. */
   readonly queue: Queue;
+  /** As {@link Receiver.receive}, of its queue. */
   receive(options?: ReceiveOptions): Promise<Batch>;
+  /** As {@link Receiver.tryReceive}, of its queue. */
   tryReceive(max?: number): Batch | null;
+  /** As {@link Receiver.batches}, of its queue. */
   batches(options?: { max?: number; signal?: AbortSignal }): AsyncIterableIterator<Batch>;
+  /** Over messages of its queue, as {@link Receiver}. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message>;
   /** Settles when the subscription has ended and its last callback has settled. */
   readonly done: Promise<void>;
@@ -432,7 +447,9 @@ export class Subscription implements Receiver, AsyncDisposable {
   unsubscribe(): void;
   /** The same. */
   close(): void;
+  /** As `unsubscribe`, for `using`. */
   [Symbol.dispose](): void;
+  /** The same, and settles with `done`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -455,6 +472,7 @@ export class Claim implements Disposable {
   commit(size?: number): void;
   /** Gives it back unpublished. Any number of times. */
   abandon(): void;
+  /** As `abandon`, for `using`: one that was committed stays so. */
   [Symbol.dispose](): void;
 }
 
@@ -495,6 +513,7 @@ export class Publisher implements Disposable {
   claim(size: number): Claim;
   /** Closes it; an open claim is abandoned. Any number of times. */
   close(): void;
+  /** As `close`, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -526,8 +545,15 @@ export interface Answers extends Array<Message> {
 
 /** Answers in the order in which they come. Leaving the loop ends the request. */
 export interface AnswerIterator extends AsyncIterableIterator<Message>, AsyncDisposable {
+  /**
+   * The next answer, or `done`: there are no more. One `next` waits at a time.
+   *
+   * @throws As {@link Client.request}. FASTMQ_MISUSE: another one waits.
+   */
   next(): Promise<IteratorResult<Message, undefined>>;
+  /** Cancels the request: its responders hear of it. Any number of times. */
   return(value?: unknown): Promise<IteratorResult<Message, undefined>>;
+  /** Itself. */
   [Symbol.asyncIterator](): AnswerIterator;
 }
 
@@ -565,6 +591,7 @@ export class Requester implements Disposable {
   unref(): this;
   /** Closes it; requests in flight reject with FASTMQ_CANCELLED. Any number of times. */
   close(): void;
+  /** As `close`, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -586,7 +613,9 @@ export class ReplyStream implements Disposable, AsyncDisposable {
   end(code?: Code): void;
   /** Closes it; one that was not ended ends with FASTMQ_CANCELLED. Any number of times. */
   close(): void;
+  /** As `close`, for `using`. */
   [Symbol.dispose](): void;
+  /** The same, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -646,7 +675,9 @@ export class Server implements Disposable, AsyncDisposable {
    * after `timeout` milliseconds; at once by default.
    */
   close(options?: { timeout?: number }): Promise<void>;
+  /** Closes it at once, for `using`. */
   [Symbol.dispose](): void;
+  /** As `close`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -759,6 +790,7 @@ export class Client implements Disposable, AsyncDisposable {
    * further batch before those of the last one have settled, so that a key stays in order.
    */
   subscribe(pattern: string, onMessage: (message: Message) => unknown): Subscription;
+  /** The same with options. @throws As {@link subscribe} without a callback. */
   subscribe(pattern: string, options: CallbackOptions, onMessage: (message: Message) => unknown):
     Subscription;
   /**
@@ -766,9 +798,13 @@ export class Client implements Disposable, AsyncDisposable {
    *
    * Requests are answered side by side: up to `max` answers and streams are under way at once, and
    * a slow one holds up none of the others. What comes beyond that waits in the queue. Members of
-   * a key-shared group are the exception, as in {@link subscribe}.
+   * a key-shared group are the exception, as in {@link subscribe}. Close it, or the client, to end
+   * it.
+   *
+   * @throws As {@link subscribe}.
    */
   respond(pattern: string, handler: Handler): Subscription;
+  /** The same with options. */
   respond(pattern: string, options: CallbackOptions, handler: Handler): Subscription;
 
   /**
@@ -847,7 +883,9 @@ export class Client implements Disposable, AsyncDisposable {
    * without holding the event loop. Any number of times.
    */
   close(): void;
+  /** As `close`, for `using`. */
   [Symbol.dispose](): void;
+  /** The same on a thread that may wait, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
