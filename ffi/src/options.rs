@@ -211,7 +211,9 @@ pub enum fastmq_group_mode {
     /// A key moves to a member that joins, and away from one that leaves, once the messages of it
     /// that the publisher sent before were handled: the batch freed, or the callback returned.
     /// Until then a publish of that key returns AGAIN. What a member that leaves has not read goes
-    /// to the others first; what it is shown then is still its own.
+    /// to the others first; what it is shown then is still its own. Of a member in another process
+    /// a message counts as handled once it has reached that process: when members join or leave,
+    /// what waits there may be handled beside what comes after, and who leaves takes it along.
     FASTMQ_GROUP_KEY_SHARED = 1,
 }
 
