@@ -68,7 +68,8 @@ pub(crate) struct Flight {
     many: u32,
     /// The least time-out since the clock was read last; `u64::MAX`: none has one.
     least_timeout_ns: u64,
-    /// The first of the numbers that `stamps` are for.
+    /// The first of the numbers that `stamps` are for, or a later one: all before it have ended or
+    /// are stamped.
     stamps_from: u32,
     /// When the clock was read, the oldest first; has room for [`STAMPS_MAX`] once there are slots.
     stamps: Vec<Stamp>,
@@ -218,6 +219,9 @@ impl Flight {
         }
         let user_token = slot.user_token;
         slot.number = 0;
+        if number == self.stamps_from {
+            self.stamps_from = number.wrapping_add(1);
+        }
         self.end_one();
         Some(user_token)
     }
@@ -335,6 +339,14 @@ impl Flight {
     fn resolve(&mut self, count: usize) {
         let first = self.stamps_from;
         let passed = |number: u32| number.wrapping_sub(first) & !LEG;
+        // Those of which all numbers have ended.
+        let age = |number: u32| self.next_number.wrapping_sub(number) & !LEG;
+        let has_ended = |stamp: &&Stamp| age(stamp.end) >= age(first);
+        let ended = self.stamps.iter().take_while(has_ended).count();
+        self.stamps.drain(..ended);
+        let Some(count) = count.checked_sub(ended) else {
+            return;
+        };
         let (stamps, slots) = (&self.stamps[..count], &mut *self.slots);
         let Some(last) = stamps.last() else { return };
         let (total, mask) = (passed(last.end), slots.len() - 1);
@@ -567,6 +579,29 @@ mod tests {
             }
         }
         assert!(ended > 1000, "{ended}");
+    }
+
+    #[test]
+    fn deadlines_are_kept_while_requests_are_answered_in_a_row() {
+        const OPEN: u64 = 100;
+        let mut flight = Flight::new(OPEN as u32);
+        flight.next_number = LEG - 500;
+        flight.stamps_from = flight.next_number;
+        let mut open = VecDeque::new();
+        for token in 1..=1000 {
+            if open.len() as u64 == OPEN {
+                let (number, token) = open.pop_front().unwrap();
+                assert_eq!(flight.answer(number), Some(token));
+            }
+            open.push_back((flight.take(token, 50_000).unwrap(), token));
+            flight.stamp(10 * token);
+        }
+        for (_, token) in open {
+            flight.expire(10 * token + 49_999, |_| {});
+            assert_eq!(fates(&mut flight), []);
+            flight.expire(10 * token + 50_000, |_| {});
+            assert_eq!(fates(&mut flight), [token]);
+        }
     }
 
     #[test]
