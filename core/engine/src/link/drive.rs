@@ -18,9 +18,9 @@ use crate::error::{Error, Fault, Result, Status};
 use crate::rings::{self, Rings};
 use crate::url::{self, Url};
 
-use super::HANDSHAKE_NS;
 use super::session::{Ending, Farewell, Session, Turn};
 use super::uplink::Uplink;
+use super::{HANDSHAKE_NS, SEGMENT_BYTES};
 
 /// How long a connection must have lasted for the next pause to be the shortest again.
 const LASTING_NS: u64 = 5_000_000_000;
@@ -79,7 +79,7 @@ pub fn config() -> Config {
     Config {
         connections_max: 8,
         ring_entries: 64,
-        receive_bytes: 64 * 1024,
+        receive_bytes: SEGMENT_BYTES as u32,
         receive_buffers: 4,
         ..Config::default()
     }

@@ -85,6 +85,9 @@ pub const HANDSHAKE_NS: u64 = 10_000_000_000;
 /// Silence after which the server is asked whether it is there.
 pub const PING_NS: u64 = 10_000_000_000;
 const SECOND: u64 = 1_000_000_000;
+/// Bytes that are sent and received at a time: as many as the loopback device takes in one segment.
+/// Of 64 KiB a few bytes would be left for a second one, which has a cost of its own.
+const SEGMENT_BYTES: usize = 60 << 10;
 
 /// What happens to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,11 +15,9 @@ use crate::frames;
 use crate::message::Message;
 use crate::presence::check_not_reserved;
 
-use super::Uplink;
 use super::state::{Phase, State};
+use super::{SEGMENT_BYTES, Uplink};
 
-/// More bytes that wait for the socket than so many are sent by whoever adds to them.
-const PRESS_BITS: u32 = 16;
 /// Requests that wait for the socket are sent by whoever asks, as many at a time or a multiple, if
 /// no more than that are on the way: the server then works while the next ones are made, and does
 /// not wait until the asker does.
@@ -54,7 +52,7 @@ impl Uplink {
     /// After a publish that has made `before` bytes more.
     #[inline(always)]
     fn published(&self, state: MutexGuard<'_, State>, before: usize) {
-        let is_much = (before ^ state.out.len()) >> PRESS_BITS != 0;
+        let is_much = is_much(before, state.out.len());
         let gathers = self.helm.gathers.load(Ordering::Relaxed);
         drop(state);
         if is_much {
@@ -155,7 +153,7 @@ impl Uplink {
         state.asked_unsent += 1;
         let unsent = state.asked_unsent as usize;
         let is_due = unsent.is_multiple_of(PRESS_REQUESTS) && 2 * unsent >= state.asked.count();
-        let is_much = is_due || (before ^ state.out.len()) >> PRESS_BITS != 0;
+        let is_much = is_due || is_much(before, state.out.len());
         drop(state);
         if is_much {
             self.press();
@@ -163,6 +161,15 @@ impl Uplink {
             self.nudge();
         }
     }
+}
+
+/// Whether so much waits for the socket, and did not `before`, that whoever adds to it sends it: a
+/// segment, and then each 64 KiB more.
+#[inline(always)]
+fn is_much(before: usize, now: usize) -> bool {
+    const STEP: usize = SEGMENT_BYTES.next_power_of_two();
+    const SHIFT: usize = STEP - SEGMENT_BYTES;
+    (before + SHIFT) ^ (now + SHIFT) >= STEP
 }
 
 impl Remote {
@@ -289,4 +296,18 @@ fn fill<'m>(
     sent.key = message.key;
     sent.headers = message.headers;
     sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_sent_once_and_then_each_64_kib() {
+        let sent: Vec<usize> = (1..300)
+            .filter(|kib| is_much((kib - 1) << 10, kib << 10))
+            .collect();
+        assert_eq!(sent, [60, 124, 188, 252]);
+        assert!(is_much(0, 200 << 10) && !is_much(61 << 10, 61 << 10));
+    }
 }
