@@ -111,11 +111,13 @@ fn by_library(plan: &Plan, row: &Row, url: &str) -> io::Result<Figure> {
 }
 
 /// A payload with a number.
+#[inline(always)]
 pub(super) fn numbered(payload: &mut [u8], number: u64) {
     payload[..NUMBER_BYTES].copy_from_slice(&number.to_le_bytes());
 }
 
 /// The number of a payload.
+#[inline(always)]
 pub(super) fn number_of(payload: &[u8]) -> io::Result<u64> {
     let number = payload.first_chunk::<NUMBER_BYTES>();
     let number = number.ok_or_else(|| io::Error::other("a message has lost its number"))?;
@@ -127,6 +129,7 @@ pub(super) fn wrong(status: u32) -> io::Error {
 }
 
 /// Whether an answer is that to its question, whose number is its token.
+#[inline(always)]
 pub(super) fn check(view: &fastmq::View, size: usize) -> io::Result<()> {
     if view.status != 0 {
         return Err(wrong(view.status));
