@@ -47,7 +47,10 @@ class Peer:
 
     def end(self) -> int:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass  # It has ended already.
         return self.process.wait(20)
 
 

@@ -45,6 +45,21 @@ else
     skip "Node among the languages" "the stage node has not built the package"
 fi
 
+# Python and Node run these vectors among their own tests; what C calls is Rust.
+python3 tests/vectors/headers.py >"$out/headers.inc"
+strict+=("-I$out" -Wno-overlength-strings)
+if cc -std=gnu11 "${strict[@]}" tests/vectors/headers.c -o "$out/headers_c" "${link[@]}" -lm; then
+    tap "vectors of headers in C" "$out/headers_c"
+else
+    not_ok "the vectors of headers in C compile"
+fi
+if c++ -std=c++17 "${strict[@]}" -Ibindings/cpp tests/vectors/headers.cpp -o "$out/headers_cpp" \
+    "${link[@]}"; then
+    tap "vectors of headers in C++" "$out/headers_cpp"
+else
+    not_ok "the vectors of headers in C++ compile"
+fi
+
 # finds_wrong LANGUAGE: its runner says of each wrong scenario that its last line is wrong.
 finds_wrong() {
     local language=$1 file name
