@@ -1,5 +1,7 @@
 //! Messages: copies that outlive their batch.
 
+use std::sync::Mutex;
+
 use fastmq::{View, headers};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -7,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::errors::{Raise, invalid};
+use crate::lifetime::lock;
 
 const REDELIVERED: u32 = 1;
 const MORE: u32 = 2;
@@ -81,6 +84,28 @@ impl<'v> LastSubject<'v> {
     }
 }
 
+/// The same across messages that are taken one by one.
+#[derive(Default)]
+pub(crate) struct KnownSubject(Mutex<Option<Py<PyString>>>);
+
+impl KnownSubject {
+    /// The subject as text.
+    #[inline]
+    fn text(&self, py: Python<'_>, subject: &[u8]) -> Py<PyString> {
+        let known = lock(&self.0).as_ref().map(|text| text.clone_ref(py));
+        if let Some(text) = known
+            && text.to_str(py).is_ok_and(|text| text.as_bytes() == subject)
+        {
+            return text;
+        }
+        let text = text_of(py, subject).unbind();
+        // What it replaces is dropped behind the lock.
+        let before = lock(&self.0).replace(text.clone_ref(py));
+        drop(before);
+        text
+    }
+}
+
 /// Text of the engine, which is UTF-8 wherever the engine has checked it.
 pub(crate) fn text_of<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     PyString::new(py, &String::from_utf8_lossy(bytes))
@@ -113,10 +138,21 @@ impl Message {
     /// Copies a view.
     #[inline]
     pub(crate) fn copy<'v>(py: Python<'_>, view: &'v View, subjects: &mut LastSubject<'v>) -> Self {
+        Self::with_subject(py, view, subjects.text(py, view.subject()))
+    }
+
+    /// Copies one view, whose subject is often that of the one before.
+    #[inline]
+    pub(crate) fn like(py: Python<'_>, view: &View, subject: &KnownSubject) -> Self {
+        Self::with_subject(py, view, subject.text(py, view.subject()))
+    }
+
+    #[inline]
+    fn with_subject(py: Python<'_>, view: &View, subject: Py<PyString>) -> Self {
         let is_plain =
             view.reply_to().is_empty() && view.key().is_empty() && view.headers().is_empty();
         Self {
-            subject: subjects.text(py, view.subject()),
+            subject,
             payload: PyBytes::new(py, view.payload()).unbind(),
             sequence: view.sequence,
             publisher: view.publisher,

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::convert::{limit_of, timeout_ns};
 use crate::errors::{Raise, check_process, misuse, raise};
 use crate::lifetime::{Kept, lock};
-use crate::message::{Message, text_of};
+use crate::message::{KnownSubject, Message, text_of};
 use crate::statistics;
 use crate::view::{InPlace, Messages};
 
@@ -28,6 +28,8 @@ pub(crate) struct QueueState {
     last: Mutex<Weak<BatchState>>,
     /// Wakes the event loop that waits for it.
     waker: Mutex<Option<Waker>>,
+    /// The subject of the message that an iteration gave last.
+    subject: KnownSubject,
 }
 
 impl QueueState {
@@ -37,6 +39,7 @@ impl QueueState {
             queue: Kept::new(queue),
             last: Mutex::default(),
             waker: Mutex::default(),
+            subject: KnownSubject::default(),
         })
     }
 
@@ -222,13 +225,25 @@ impl Queue {
 fn next(state: &QueueState, py: Python<'_>) -> PyResult<Option<Message>> {
     check_process()?;
     state.settle()?;
-    let look = |timeout_ns| match InPlace::receive(state.queue(), 1, timeout_ns) {
-        Ok(received) => Ok(Some(received)),
-        Err(error) if matches!(error.status(), Status::End | Status::Closed) => Ok(None),
-        Err(error) => Err(error),
+    let queue = state.queue();
+    let ended = |error: Error| match error.status() {
+        Status::End | Status::Closed => Ok(None),
+        _ => Err(error),
     };
-    let received = wait(py, FOREVER_NS, look)?;
-    Ok(received.map(|received| Message::one(py, &received.messages()[0])))
+    let received = match queue.receive(1, 0) {
+        // What is there needs no handle of its own.
+        Ok(batch) => {
+            let message = Message::like(py, &batch.messages()[0], &state.subject);
+            drop(batch);
+            queue.place().finish(queue.client().broker());
+            return Ok(Some(message));
+        }
+        Err(error) if error.status() == Status::Again => in_slices(py, FOREVER_NS, |timeout_ns| {
+            InPlace::receive(queue, 1, timeout_ns).map_or_else(ended, |received| Ok(Some(received)))
+        })?,
+        Err(error) => ended(error).raised()?,
+    };
+    Ok(received.map(|received| Message::like(py, &received.messages()[0], &state.subject)))
 }
 
 #[doc = doc!("Subscription")]

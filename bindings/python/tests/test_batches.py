@@ -114,6 +114,15 @@ class Batches(Broker):
                 break
         self.assertEqual(self.subscription.receive(timeout=SECONDS).payloads(), [b"z"])
 
+    def test_an_iteration_gives_each_message_its_own_subject(self) -> None:
+        subjects = ["a.x", "a.x", "a.y", "a.größe", "a.größ", "a.x"]
+        with self.client.subscribe("a.*") as subscription:
+            for subject in subjects:
+                self.client.publish(subject, subject)
+            taken = [next(subscription) for _ in subjects]
+        self.assertEqual([message.subject for message in taken], subjects)
+        self.assertEqual([message.payload.decode() for message in taken], subjects)
+
     def test_an_iteration_ends_with_its_queue(self) -> None:
         self.publish(b"x")
         taken = []
