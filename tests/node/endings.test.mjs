@@ -234,8 +234,10 @@ test('handles are collected in every order', async (t) => {
     const publisher = client.publisher('a');
     const held = new Map(Object.entries({
       client, queue, publisher, subscription: client.subscribe('a', { queue }),
-      other: client.subscribe('b'), callback: client.subscribe('c', () => {}),
-      responder: client.respond('r', (request) => request.payload), requester: client.requester(),
+      // A callback lives, and so does the process, until somebody says that it need not.
+      other: client.subscribe('b'), callback: client.subscribe('c', () => {}).unref(),
+      responder: client.respond('r', (request) => request.payload).unref(),
+      requester: client.requester(),
     }));
     client.publish('b', 'payload');
     const batch = await held.get('other').receive({ timeout: 20_000 });
