@@ -214,7 +214,7 @@ impl Session {
         }
         let mut state = self.uplink.state();
         for asked in left {
-            let _unused = state.tokens.take(asked.token);
+            let _unused = state.tokens.take_back(asked.token);
         }
         drop(state);
         for _ in 0..written {

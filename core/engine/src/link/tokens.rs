@@ -25,6 +25,8 @@ pub(super) struct Tokens {
     slots: Vec<Slot>,
     /// The number that was given last; none is given again.
     last: u64,
+    /// One of this connection was answered.
+    has_answered: bool,
 }
 
 impl Tokens {
@@ -60,8 +62,7 @@ impl Tokens {
 
     /// Whether one who answers has not answered all: who never answers may only listen.
     pub(super) fn is_owing(&self) -> bool {
-        let open = self.slots.iter().filter(|slot| slot.number != 0).count() as u64;
-        open > 0 && open < self.last
+        self.has_answered && self.slots.iter().any(|slot| slot.number != 0)
     }
 
     /// None of our tokens that is older means something.
@@ -71,9 +72,17 @@ impl Tokens {
         OF_SERVER | (gone + 1)
     }
 
-    /// The server's token, once.
+    /// The server's token, once: it is answered.
     #[inline(always)]
     pub(super) fn take(&mut self, ours: u64) -> Option<u64> {
+        let token = self.take_back(ours)?;
+        self.has_answered = true;
+        Some(token)
+    }
+
+    /// The same of one that nobody was shown.
+    #[inline(always)]
+    pub(super) fn take_back(&mut self, ours: u64) -> Option<u64> {
         let number = ours & !OF_SERVER;
         let slot = self.slot(number)?;
         if slot.number != number || number == 0 {
@@ -120,6 +129,7 @@ impl Tokens {
     /// The connection has ended: none means anything any more.
     pub(super) fn forget(&mut self) {
         self.slots = Vec::new();
+        self.has_answered = false;
     }
 }
 
@@ -141,6 +151,10 @@ mod tests {
         let old = tokens.give(90).unwrap();
         tokens.forget();
         let new = tokens.give(91).unwrap();
+        assert!(
+            !tokens.is_owing(),
+            "what another connection was answered does not count"
+        );
         assert_eq!(tokens.take(old), None);
         assert_eq!(tokens.take(new), Some(91));
         assert_eq!(tokens.take(OF_SERVER | u64::MAX >> 1), None);

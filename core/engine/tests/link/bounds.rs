@@ -301,6 +301,38 @@ fn what_waits_for_a_queue_counts_against_the_next_connections() {
     assert_eq!(world.peer().faults, Vec::<String>::new());
 }
 
+/// Who only listens answers nothing; also what it hears after another connection has ended, and
+/// what comes in rows that need more than the room that is there.
+#[test]
+fn a_draining_server_is_left_by_who_only_listens() {
+    let mut world = World::connected(14);
+    let broker = world.broker.clone();
+    let listener = subscribe(&broker, "ask");
+    for round in 1..=3 {
+        world.until("subscribed", |world| {
+            world.peers[0].number_of("ask").is_some()
+        });
+        world.peer().say(|out| {
+            let draft = ControlDraft::pair(out, Kind::Alias, 0, 0).unwrap();
+            draft.bytes(Field::Subject, b"ask").unwrap();
+        });
+        for token in 1..=100 {
+            let (id, payload) = (listener.id(), [b'?'; 300]);
+            let question = Draft::question(id, Subject::Alias(0), token, &payload);
+            assert!(world.peer().send(&question));
+        }
+        world.settle();
+        assert_eq!(take_all(&broker, queue_of(&listener)).len(), 100);
+        world.peer().say(|out| {
+            let draft = ControlDraft::pair(out, Kind::Drain, 0, 0).unwrap();
+            draft.number(Field::DeadlineNs, 100 * SECOND).unwrap();
+        });
+        world.settle();
+        assert_eq!(world.peer().closes, round, "it owes nothing");
+        world.until("again", |world| world.peers[0].accepted == round + 1);
+    }
+}
+
 /// Only the link writes to the queues of askers; it keeps those of few that are gone.
 #[test]
 fn askers_that_are_gone_are_forgotten() {
