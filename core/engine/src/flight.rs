@@ -322,6 +322,10 @@ impl Flight {
     /// The clock was read: from now the time-outs count that do not yet.
     pub(crate) fn stamp(&mut self, now_ns: u64) {
         if self.least_timeout_ns == u64::MAX {
+            if self.stamps.is_empty() {
+                // None of the numbers until now will need one.
+                self.stamps_from = self.next_number;
+            }
             return;
         }
         let least_ns = now_ns.saturating_add(self.least_timeout_ns);
@@ -579,6 +583,25 @@ mod tests {
             }
         }
         assert!(ended > 1000, "{ended}");
+    }
+
+    /// One that waits for ever, and as many others behind it as there are numbers.
+    #[test]
+    fn a_time_out_counts_from_its_submit_after_numbers_have_gone_round() {
+        let mut flight = Flight::new(8);
+        flight.take(1, u64::MAX).unwrap();
+        flight.next_number = LEG - 2;
+        flight.stamp(500);
+        for token in 2..6 {
+            flight.take(token, 50).unwrap();
+        }
+        flight.stamp(1000);
+        flight.expire(1049, |_| {});
+        assert_eq!(fates(&mut flight), []);
+        flight.expire(1050, |_| {});
+        let mut late = fates(&mut flight);
+        late.sort_unstable();
+        assert_eq!(late, [2, 3, 4, 5]);
     }
 
     #[test]
