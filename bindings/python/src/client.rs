@@ -13,11 +13,11 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::convert::{
     Keywords, Payload, Rows, each_accepted, function, headers as headers_of, nanoseconds, numbers,
-    one_of, optional_text, text, timeout_ns, wrong_type,
+    one_of, optional_text, text, timeout_ns,
 };
 use crate::errors::{Raise, check_process, fate, invalid, misuse, raise_text};
 use crate::lifetime::{Kept, Shared, enter, lock};
-use crate::message::Message;
+use crate::message::{Message, token_of};
 use crate::publisher::Publisher;
 use crate::queue::{Queue, Subscription, in_slices, wait};
 use crate::reply_stream::{ReplyStream, status_of};
@@ -107,23 +107,6 @@ impl Client {
         let received = receive(&mut requester)?;
         lock(&self.shared.idle).push(requester);
         Ok(received)
-    }
-}
-
-/// The token of a request: a message's, or the number itself.
-fn token_of(request: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let token = match request.cast::<Message>() {
-        Ok(message) => message.get().token,
-        Err(_) => match request.extract() {
-            Ok(token) => token,
-            Err(_) => return Err(wrong_type("request", "a Message or its token", request)),
-        },
-    };
-    match token {
-        0 => Err(invalid(
-            "token is 0; the message to answer is not a request",
-        )),
-        token => Ok(token),
     }
 }
 
@@ -335,7 +318,7 @@ impl Client {
     ) -> PyResult<Message> {
         let (subject, payload) = (text("subject", subject)?, Payload::of(payload)?);
         let timeout_ns = timeout_ns(timeout)?;
-        let more = asking(headers, key, ttl).convert()?;
+        let more = Keywords::of_request(headers, key, ttl).convert()?;
         let message = more.message(subject, payload.bytes());
         let token = 1;
         let receive = |requester: &mut EngineRequester| {
@@ -401,7 +384,7 @@ impl Client {
     ) -> PyResult<Bound<'py, PyList>> {
         let (subject, payload) = (text("subject", subject)?, Payload::of(payload)?);
         let timeout_ns = timeout_ns(timeout)?;
-        let more = asking(headers, key, ttl).convert()?;
+        let more = Keywords::of_request(headers, key, ttl).convert()?;
         let message = more.message(subject, payload.bytes());
         let wanted = many_options(answers_max, 0, 0, gap)?;
         let submit = |requester: &mut EngineRequester| {
@@ -577,20 +560,6 @@ impl Client {
         Err(misuse(
             "a client stays in its process; open or connect another one there",
         ))
-    }
-}
-
-fn asking<'a, 'py>(
-    headers: Option<&'a Bound<'py, PyAny>>,
-    key: Option<&'a Bound<'py, PyAny>>,
-    ttl: Option<f64>,
-) -> Keywords<'a, 'py> {
-    Keywords {
-        headers,
-        key,
-        reply_to: None,
-        ttl,
-        keep_last: false,
     }
 }
 

@@ -173,7 +173,22 @@ pub(crate) struct Keywords<'a, 'py> {
     pub(crate) keep_last: bool,
 }
 
-impl<'a> Keywords<'a, '_> {
+impl<'a, 'py> Keywords<'a, 'py> {
+    /// Those of a request.
+    pub(crate) fn of_request(
+        headers: Option<&'a Bound<'py, PyAny>>,
+        key: Option<&'a Bound<'py, PyAny>>,
+        ttl: Option<f64>,
+    ) -> Self {
+        Self {
+            headers,
+            key,
+            reply_to: None,
+            ttl,
+            keep_last: false,
+        }
+    }
+
     /// Whether there is none: the short way.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

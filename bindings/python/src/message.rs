@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use crate::convert::wrong_type;
 use crate::errors::{Raise, invalid};
 use crate::lifetime::lock;
 
@@ -315,4 +316,21 @@ pub(crate) fn decode_headers<'py>(
     encoded: &Bound<'py, PyBytes>,
 ) -> PyResult<Bound<'py, PyList>> {
     headers_list(py, encoded.as_bytes())
+}
+
+/// The token of a request: a message's, or the number itself.
+pub(crate) fn token_of(request: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let token = match request.cast::<Message>() {
+        Ok(message) => message.get().token,
+        Err(_) => match request.extract() {
+            Ok(token) => token,
+            Err(_) => return Err(wrong_type("request", "a Message or its token", request)),
+        },
+    };
+    match token {
+        0 => Err(invalid(
+            "token is 0; the message to answer is not a request",
+        )),
+        token => Ok(token),
+    }
 }
