@@ -87,6 +87,10 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         taken = sorted(batch[0].payload for batch in await asyncio.gather(*tasks))
         self.assertEqual(taken, [str(number).encode() for number in range(10)])
         self.assertEqual(queue.statistics()["delivered"], 10)
+        self.client.publish("a", "by its subscription")
+        received = await subscription.queue.receive(timeout=SECONDS)
+        self.assertEqual(received.payloads(), [b"by its subscription"])
+        self.assertEqual(subscription.queue.statistics()["delivered"], 11)
         subscription.unsubscribe()
 
     async def test_a_queue_wakes_whoever_waits_for_it_by_a_subscription(self) -> None:

@@ -257,6 +257,11 @@ class Subscription(_Receiver[_fastmq.Subscription]):
         """The pattern."""
         return self._source.pattern
 
+    @property
+    def queue(self) -> Queue:
+        """The queue that it feeds. Raises Misuse: a handler gets its messages."""
+        return Queue(self._loop, self._source.queue, self._waiters)
+
     def statistics(self) -> SubscriptionStatistics:
         """Figures since it was made."""
         return self._source.statistics()
