@@ -1,11 +1,14 @@
 """Runs scenarios in Python: README.md says what they are.
 
-runner.py FILE...    each file is a scenario
-runner.py -          steps from the standard input, each answered by a line
+runner.py FILE...          each file is a scenario
+runner.py --aio FILE...    the same by fastmq.aio, whose calls are awaited
+runner.py -                steps from the standard input, each answered by a line
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import itertools
 import os
 import sys
@@ -16,10 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import fastmq
+from fastmq import aio
 
 PATIENCE = 20.0
 SCHEMES = ("unix", "shm", "tcp")
 places = itertools.count()
+loop = asyncio.new_event_loop()
+face: Any = fastmq
+"""The module that clients are of."""
+
+
+def wait(value: Any) -> Any:
+    """What a call gives, awaited if it is to be."""
+
+    async def awaited() -> Any:
+        return await value
+
+    return loop.run_until_complete(awaited()) if inspect.isawaitable(value) else value
 
 
 class Failed(Exception):
@@ -150,13 +166,13 @@ class Scenario:
 
     def close(self) -> None:
         for thing in reversed(self.things.values()):
-            thing.close()
+            wait(thing.close())
 
     # Clients and servers.
 
     def do_open(self, step: Step) -> None:
         options = step.options("memory_max", "queue_capacity", "payload_max")
-        self.things[step.name(0)] = fastmq.open(**options)
+        self.things[step.name(0)] = wait(face.open(**options))
 
     def do_connect(self, step: Step) -> None:
         url = step.name(1)
@@ -164,20 +180,20 @@ class Scenario:
             server, _, scheme = url.partition(".")
             url = self.things[server].urls[SCHEMES.index(scheme)]
         options = step.options("name", "token")
-        self.things[step.name(0)] = fastmq.connect(url, **options)
+        self.things[step.name(0)] = wait(face.connect(url, **options))
 
     def do_listen(self, step: Step) -> str:
         at = f"{tempfile.gettempdir()}/fastmq-scenario-{os.getpid()}-{next(places)}"
         urls = f"unix:{at}.sock,shm:{at}.shm,tcp://127.0.0.1:0"
-        server = self.thing(step, 1).listen(urls, **step.options("name", "token"))
+        server = wait(self.thing(step, 1).listen(urls, **step.options("name", "token")))
         self.things[step.name(0)] = server
         return "OK " + " ".join(server.urls)
 
     def do_drain(self, step: Step) -> None:
-        self.thing(step).drain(timeout=step.seconds("timeout", PATIENCE))
+        wait(self.thing(step).drain(timeout=step.seconds("timeout", PATIENCE)))
 
     def do_close(self, step: Step) -> None:
-        self.thing(step).close()
+        wait(self.thing(step).close())
 
     def do_client_statistics(self, step: Step) -> None:
         self.figures(step, self.thing(step).statistics())
@@ -189,7 +205,8 @@ class Scenario:
 
     def do_publish_wait(self, step: Step) -> None:
         timeout = step.seconds("timeout", PATIENCE)
-        self.thing(step).publish_wait(step.text(1), step.data(2), timeout, **step.outgoing())
+        fields = step.outgoing()
+        wait(self.thing(step).publish_wait(step.text(1), step.data(2), timeout, **fields))
 
     def do_forget_last(self, step: Step) -> None:
         self.thing(step).forget_last(step.text(1))
@@ -224,7 +241,7 @@ class Scenario:
         if queue := step.take("queue"):
             options["queue"] = self.things[queue.decode()]
         options["replay_last"] = bool(step.number("replay_last"))
-        subscription = self.thing(step, 1).subscribe(step.text(2), **options)
+        subscription = wait(self.thing(step, 1).subscribe(step.text(2), **options))
         self.things[step.name(0)] = subscription
 
     def do_subscribe(self, step: Step) -> None:
@@ -235,7 +252,8 @@ class Scenario:
 
     def do_receive(self, step: Step) -> None:
         queue = self.thing(step)
-        batch = queue.receive(message_max=1, timeout=step.seconds("timeout", PATIENCE))
+        timeout = step.seconds("timeout", PATIENCE)
+        batch = wait(queue.receive(message_max=1, timeout=timeout))
         message = batch[0]
         batch.close()
         self.messages[step.name(0)] = message
@@ -296,7 +314,7 @@ class Scenario:
 
     def do_request(self, step: Step) -> str:
         headers = step.prefixed("answer.")
-        answer = self.thing(step).request(step.text(1), step.data(2), **step.request())
+        answer = wait(self.thing(step).request(step.text(1), step.data(2), **step.request()))
         if len(step.words) > 3:
             same("answer", answer.payload, step.data(3))
         if headers:
@@ -306,7 +324,7 @@ class Scenario:
     def do_request_many(self, step: Step) -> str:
         options = step.request()
         options["answers_max"] = step.number("answers_max", fastmq.ANSWERS_ALL)
-        got = self.thing(step).request_many(step.text(1), step.data(2), **options)
+        got = wait(self.thing(step).request_many(step.text(1), step.data(2), **options))
         answers = sorted(answer.payload for answer in got if answer.subscription_id)
         same("answers", answers, sorted(decode(word) for word in step.words[3:]))
         return "OK" if got[-1].subscription_id else str(got[-1].status.name)
@@ -324,7 +342,7 @@ class Scenario:
         self.thing(step).submit_many(step.data(2), int(step.text(1)), **options)
 
     def do_requester_receive(self, step: Step) -> str:
-        answer = self.thing(step).receive(message_max=1, timeout=PATIENCE)[0]
+        answer = wait(self.thing(step).receive(message_max=1, timeout=PATIENCE))[0]
         same("token", answer.token, int(step.text(1)))
         same("payload", answer.payload, step.data(2) if len(step.words) > 2 else b"")
         if headers := step.prefixed("header."):
@@ -374,4 +392,10 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["-"]:
         of_input()
     else:
-        sys.exit(0 if all([of_file(Path(name)) for name in sys.argv[1:]]) else 1)
+        names = sys.argv[1:]
+        if names[:1] == ["--aio"]:
+            face = aio
+            del names[0]
+        is_good = all([of_file(Path(name)) for name in names])
+        loop.close()
+        sys.exit(0 if is_good else 1)

@@ -9,7 +9,7 @@ out=build/languages
 python=build/python/venv/bin/python
 mkdir -p "$out"
 export PYTHONDONTWRITEBYTECODE=1 FASTMQ_NODE=$ROOT/bindings/node
-strict=(-Wall -Wextra -Wpedantic -Wshadow -Werror -O1 -g -Iinclude)
+strict=(-Wall -Wextra -Wpedantic -Wshadow -Werror -g -Iinclude)
 link=(-Lbuild/lib -lfastmq "-Wl,-rpath,\$ORIGIN/../lib" -lpthread)
 
 declare -A runners
@@ -78,6 +78,8 @@ for language in c cpp python node rust; do
     [ -n "${runners[$language]:-}" ] || continue
     # shellcheck disable=SC2086
     tap "scenarios in $language" ${runners[$language]} "$scenarios"/*.scenario
+    [ "$language" != python ] || tap "scenarios in python by asyncio" \
+        ${runners[python]} --aio "$scenarios"/*.scenario
     finds_wrong "$language"
     peers+=("$language=${runners[$language]}")
 done
