@@ -6,25 +6,33 @@
 //! fence, so that the other side needs a compiler fence only.
 //!
 //! # Why the switch is right
-//! One byte, `mode`, goes once from UNDECIDED to EXPEDITED or REFUSED, and never changes again.
+//! One byte, `mode`, goes once from UNDECIDED over ASKING to REFUSED, or over ASKING and GRANTED to
+//! EXPEDITED.
 //! - `light` skips the full fence only after it read EXPEDITED; else it executes one.
-//! - `heavy` decides first if nobody has, so it never runs UNDECIDED. In EXPEDITED it does a full
-//!   fence *and* the system call: the call serves each light side that skipped its fence, the fence
-//!   pairs with each that did not (it read UNDECIDED before). In REFUSED no light side ever read
-//!   EXPEDITED, as the mode was never that; both sides execute full fences.
-//! - EXPEDITED is stored after the kernel has registered the process, so every `heavy` that reads
-//!   it may make the call. It needs no order towards `light`: a stale UNDECIDED costs a fence.
+//! - `heavy` does a full fence, and *then* reads the mode. From GRANTED on it makes the system call
+//!   as well: the call serves each light side that skips its fence, the fence pairs with each that
+//!   does not. GRANTED is stored after the kernel has registered the process, so it may.
+//! - A `heavy` that reads less has done enough. Whoever stores EXPEDITED does a full fence between
+//!   GRANTED and it, and this `heavy` has read a mode older than GRANTED: its fence comes before
+//!   that one, and with it the word that it wrote. A `light` that reads EXPEDITED (acquire) comes
+//!   after that one, so it reads that word. In REFUSED no light side skips its fence.
 //!
-//! Registration is of the whole process, not of a thread; `register` belongs to opening a broker,
-//! because with threads running it waits for a grace period of the kernel (milliseconds).
+//! Registration is of the whole process, not of a thread; `register` belongs to opening a broker.
+//! With threads running it waits for a grace period of the kernel (ten milliseconds and more): one
+//! thread does, and others go on with full fences meanwhile, so that a host may have it done on a
+//! thread that has nothing else to do.
 //! Under `cfg(fastmq_tsan)` the mode is REFUSED, as the sanitizer cannot see `membarrier`.
 
 use core::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 use std::io;
 
 const UNDECIDED: u8 = 0;
-const EXPEDITED: u8 = 1;
+/// Somebody asks the kernel.
+const ASKING: u8 = 1;
 const REFUSED: u8 = 2;
+/// The kernel makes the call for whoever is heavy; nobody is light yet.
+const GRANTED: u8 = 3;
+const EXPEDITED: u8 = 4;
 
 /// From `linux/membarrier.h`; the `libc` crate has them for Android only.
 const MEMBARRIER_CMD_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
@@ -39,7 +47,7 @@ static MODE: AtomicU8 = AtomicU8::new(UNDECIDED);
 #[inline(always)]
 pub fn light() {
     compiler_fence(Ordering::SeqCst);
-    if MODE.load(Ordering::Relaxed) != EXPEDITED {
+    if MODE.load(Ordering::Acquire) != EXPEDITED {
         full();
     }
 }
@@ -57,7 +65,7 @@ fn full() {
 /// forbids `membarrier`): no light side could be trusted any more, and there is no other cure.
 pub fn heavy() {
     fence(Ordering::SeqCst);
-    if !register() {
+    if MODE.load(Ordering::Acquire) < GRANTED {
         return;
     }
     for _ in 0..TRIES_MAX {
@@ -74,25 +82,28 @@ pub fn heavy() {
     panic!("membarrier found no memory in {TRIES_MAX} tries");
 }
 
-/// Asks the kernel, once; true if `light` is cheap from now on. Call it when a broker opens.
+/// Asks the kernel, once; true if `light` is cheap from now on. Call it when a broker opens. It
+/// does not wait for another thread that asks already: then it is false, and later true.
 pub fn register() -> bool {
-    let mode = match MODE.load(Ordering::Acquire) {
-        UNDECIDED => decide(),
-        mode => mode,
-    };
-    mode == EXPEDITED
+    let order = Ordering::AcqRel;
+    match MODE.compare_exchange(UNDECIDED, ASKING, order, Ordering::Acquire) {
+        Ok(_) => decide(),
+        Err(mode) => mode == EXPEDITED,
+    }
 }
 
-/// Racing threads may all ask the kernel, which allows it; the first answer stands.
 #[cold]
-fn decide() -> u8 {
+fn decide() -> bool {
     let is_granted =
         !cfg!(fastmq_tsan) && membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED).is_ok();
-    let answer = if is_granted { EXPEDITED } else { REFUSED };
-    match MODE.compare_exchange(UNDECIDED, answer, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => answer,
-        Err(first) => first,
+    if is_granted {
+        MODE.store(GRANTED, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        MODE.store(EXPEDITED, Ordering::Release);
+    } else {
+        MODE.store(REFUSED, Ordering::Release);
     }
+    is_granted
 }
 
 fn membarrier(command: libc::c_int) -> io::Result<()> {
