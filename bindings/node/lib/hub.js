@@ -11,7 +11,7 @@ const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
 const waiters = new Map();
 let next = 1;
 
-// The first broker of a process takes milliseconds, which may as well pass while the rest loads.
+// The first broker of a process has the system wait for all threads, which another one may do.
 native.warm();
 
 // Called once for as many as are ready.

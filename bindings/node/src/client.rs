@@ -23,7 +23,7 @@ use crate::queue::{NativeQueue, NativeSubscription};
 use crate::reply_stream::NativeReplyStream;
 use crate::requester::NativeRequester;
 use crate::server::NativeServer;
-use crate::tasks::{Closing, Connecting, Draining, Warming, warm_up};
+use crate::tasks::{Closing, Connecting, Draining, Warming};
 use crate::told::ToldEvent;
 use crate::view::Watch;
 
@@ -159,14 +159,12 @@ impl NativeClient {
 /// Opens a broker in this process.
 #[napi]
 pub fn open(hub: &Hub, number: u32, choices: ClientChoices) -> Result<NativeClient, Thrown> {
-    // One wait, that of the thread which began: another one would be as long.
-    warm_up();
     let client = Client::open(choices.options()).map_err(thrown)?;
     Ok(NativeClient::first(hub, number, client, None))
 }
 
-/// Begins what takes the first `open` of a process milliseconds where there are other threads: the
-/// system waits for all of them once.
+/// Begins what takes the first `open` of a process ten milliseconds and more where there are other
+/// threads: the system waits for all of them once. Who opens meanwhile does not.
 #[napi]
 pub fn warm() -> AsyncTask<Warming> {
     AsyncTask::new(Warming)

@@ -2,7 +2,7 @@
 //!
 //! What fails resolves to a [`Failure`], which JavaScript throws: a rejection would lose its code.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use fastmq::{Client, ConnectOptions, Event, Options, Result, Server};
 use napi::bindgen_prelude::Either;
@@ -36,15 +36,7 @@ impl NativeConnected {
     }
 }
 
-static WARM: Once = Once::new();
-
-/// What the first broker of a process has to wait for; nothing the second time.
-pub(crate) fn warm_up() {
-    // What fails here fails again where somebody hears of it.
-    WARM.call_once(|| drop(Client::open(Options::default())));
-}
-
-/// Waiting for that.
+/// Opening a broker that nobody needs: what the first one has to wait for.
 pub struct Warming;
 
 impl Task for Warming {
@@ -52,7 +44,8 @@ impl Task for Warming {
     type JsValue = ();
 
     fn compute(&mut self) -> napi::Result<()> {
-        warm_up();
+        // What fails here fails again where somebody hears of it.
+        drop(Client::open(Options::default()));
         Ok(())
     }
 
