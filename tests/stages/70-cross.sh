@@ -121,3 +121,17 @@ else
     check "and is smaller than 6 MB" test "$(stat -c %s build/static/fastmq)" -lt 6000000
     check "and is answered by its own server" bash tests/stages/static.sh build/static/fastmq
 fi
+
+# The Node package for aarch64; all of it is compiled once more, so in make soak only.
+name="the native half of the Node package for $arm"
+if [ -z "${THOROUGH:-}" ] || ! command -v node >/dev/null || missing $arm >/dev/null; then
+    skip "$name" "a part of make soak, with Node and the target's libraries"
+else
+    prebuilt=bindings/node/prebuilt/linux-arm64-gnu
+    check "$name builds" node bindings/node/scripts/build.cjs $arm
+    check "$name is for aarch64" eval 'readelf -h $prebuilt/fastmq.node | grep -q AArch64'
+    check "$name needs glibc 2.34 at most" eval \
+        '[ "$(readelf -V $prebuilt/fastmq.node | grep -oE "GLIBC_2\.[0-9]+" | sort -Vu | tail -n 1 \
+            | cut -d. -f2)" -le 34 ]'
+    rm -rf $prebuilt
+fi

@@ -50,7 +50,20 @@ ok "pip builds a wheel"
 wheel=$(files "$wheels"/libfastmq-*.whl)
 check "it is one wheel for all of Python from 3.11 on" \
     grep -q -- '-cp311-abi3-' <<<"$wheel"
-check "it is smaller than 5 MB" test "$(stat -c %s "$wheel")" -lt 5000000
+check "it is smaller than 3 MB" test "$(stat -c %s "$wheel")" -lt 3000000
+check "it has the package, its types, its licence, and nothing else" "$python" - "$wheel" <<'PYTHON'
+import pathlib, sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+names = wheel.namelist()
+about = names[-1].partition("/")[0]
+expected = {"fastmq/_fastmq.abi3.so", "fastmq/_fastmq.pyi", "fastmq/py.typed"}
+expected |= {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
+expected |= {name for name in names if name.startswith("fastmq/") and name.endswith(".py")}
+assert set(names) == expected, set(names) ^ expected
+assert wheel.read(f"{about}/licenses/LICENSE") == pathlib.Path("LICENSE").read_bytes()
+readme = pathlib.Path("bindings/python/README.md").read_bytes()
+assert readme.strip() in wheel.read(f"{about}/METADATA")
+PYTHON
 empty=$wheels/empty
 quietly python3 -m venv "$empty"
 check "pip installs it into an empty environment, without an index" quietly \

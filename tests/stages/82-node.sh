@@ -51,8 +51,28 @@ check "the package installs into an empty folder without cargo" \
     quietly in_folder "$work/empty" without_cargo npm install --no-audit --no-fund --offline \
     "$tarball"
 installed=$work/empty/node_modules/libfastmq
-check "it is smaller than 5 MB" test "$(stat --format %s "$tarball")" -lt 5000000
+check "it is smaller than 3 MB" test "$(stat --format %s "$tarball")" -lt 3000000
+check "it has its licence" cmp LICENSE "$installed/LICENSE"
+check "and its README" cmp "$package/README.md" "$installed/README.md"
 check "it has no source of the engine" test -z "$(find "$installed" -name '*.rs')"
+# What somebody reads for whose system there is no file. says TEXT COMMAND...: it fails and says so.
+says() {
+    if "${@:2}" >"$work/log" 2>&1 || ! grep -q -- "$1" "$work/log"; then
+        tail -n 20 "$work/log"
+        return 1
+    fi
+}
+mkdir "$work/other" "$work/refused"
+tar --extract --file "$tarball" --directory "$work/other"
+rm -r "$work/other/package/prebuilt"
+echo '{"private": true}' >"$work/refused/package.json"
+refused=(in_folder "$work/refused" without_cargo npm install --no-audit --no-fund --offline
+    "$work/other/package")
+check "without a prebuilt file it says where to build one" \
+    says "no prebuilt file for this system.*npm install ./bindings/node" "${refused[@]}"
+cp -r "$package"/{Cargo.toml,scripts} "$work/other/package"
+check "and there that cargo is needed" says "cargo is needed: https://rustup.rs" "${refused[@]}"
+
 hello="const all = mq.subscribe('a'); mq.publish('a', 'hello');
     if (all.tryReceive().at(0).text() !== 'hello') process.exit(1); mq.close();"
 check "it works by require" in_folder "$work/empty" node -e \

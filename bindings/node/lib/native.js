@@ -3,24 +3,28 @@
 
 const path = require('node:path');
 
-/** Where the file for a system, a processor and, of Linux, a C library is. */
-function file(libc) {
-  const triple = [process.platform, process.arch, ...(libc === '' ? [] : [libc])].join('-');
+/** Where the file for a system is, such as `linux-x64-gnu`. */
+function file(triple) {
   return path.join(__dirname, '..', 'prebuilt', triple, 'fastmq.node');
+}
+
+/** The file for this system and processor and, of Linux, a C library. */
+function here(libc) {
+  return file([process.platform, process.arch, ...(libc === '' ? [] : [libc])].join('-'));
 }
 
 /** Where the file of this system is, or would be. Slow: a report says which C library it has. */
 function place() {
-  if (process.platform !== 'linux') return file('');
+  if (process.platform !== 'linux') return here('');
   const { header } = process.report.getReport();
-  return file(header.glibcVersionRuntime ? 'gnu' : 'musl');
+  return here(header.glibcVersionRuntime ? 'gnu' : 'musl');
 }
 
 function load() {
   let cause;
   for (const libc of process.platform === 'linux' ? ['gnu', 'musl'] : ['']) {
     try {
-      return require(file(libc));
+      return require(here(libc));
     } catch (error) {
       // Of a file that is there but does not load the reason is worth more.
       if (cause === undefined || error.code !== 'MODULE_NOT_FOUND') cause = error;
@@ -33,4 +37,4 @@ function load() {
   throw failure;
 }
 
-module.exports = { load, place };
+module.exports = { file, load, place };
