@@ -58,6 +58,10 @@ pub(crate) struct Helm {
     /// What the link's thread rests on, and how; see `rest`.
     pub(super) rest: AtomicU32,
     pub(super) resting: AtomicU8,
+    /// Threads that wait while another one drives.
+    pub(super) parked: AtomicU32,
+    /// The link's thread rests for long: who parks calls it.
+    pub(super) rests_long: AtomicBool,
     /// Publishes wake nobody: the link's thread looks every [`REST_NS`].
     pub(super) gathers: AtomicBool,
     /// Publishes that have woken it.
@@ -363,7 +367,10 @@ impl Uplink {
         if self.options.polled {
             until_ns = until_ns.min(self.driver.monotonic_ns() + LETTING_GO_NS);
         }
+        self.helm.parked.fetch_add(1, Ordering::SeqCst);
+        self.call_for_parked();
         self.driver.park(word, seen, until_ns);
+        self.helm.parked.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

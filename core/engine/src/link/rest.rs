@@ -9,8 +9,8 @@ use super::uplink::Uplink;
 use crate::broker::Broker;
 
 /// How soon the link's thread looks whether anybody drives: after twice as long each time while
-/// somebody does, as each look may take the core away from him, up to [`REST_NS_MAX`]. A publish
-/// has it look after this time again.
+/// somebody does, as each look may take the core away from him, up to [`REST_NS_MAX`]. A publish,
+/// and another thread that waits, has it look after this time again.
 pub(super) const REST_NS: u64 = 500_000;
 /// See [`REST_NS`].
 const REST_NS_MAX: u64 = 8_000_000;
@@ -49,21 +49,27 @@ impl Uplink {
         let mut until_ns = looked_ns + rest_ns;
         let (mut looks_as_called, mut deaf_until_ns) = (false, 0);
         while helm.is_open() && !self.is_closing.load(Ordering::SeqCst) {
-            let naps = until_ns > looked_ns + REST_NS && looked_ns >= deaf_until_ns;
-            let was_called = self.park_until(until_ns, naps);
+            let is_long = until_ns > looked_ns + REST_NS;
+            let naps = is_long && looked_ns >= deaf_until_ns;
+            let was_called = self.park_until(until_ns, is_long, naps);
             let now_ns = self.driver.monotonic_ns();
-            if was_called {
+            // Nobody would drive for those who park if whoever does let go now.
+            let is_needed = helm.parked.load(Ordering::SeqCst) > 0;
+            if was_called || is_long && is_needed {
                 // Whoever has published may drive himself; if not, it is sent then.
                 (rest_ns, looked_ns) = (REST_NS, now_ns);
                 until_ns = now_ns + rest_ns;
-                looks_as_called = true;
+                looks_as_called = was_called;
                 continue;
             }
             let turned_ns = helm.turned_ns.load(Ordering::Relaxed);
             if now_ns.saturating_sub(turned_ns) < (now_ns - looked_ns).min(IDLE_NS) {
                 looked_ns = now_ns;
-                rest_ns = (2 * rest_ns).min(REST_NS_MAX);
-                if std::mem::take(&mut looks_as_called) {
+                rest_ns = match is_needed {
+                    true => REST_NS,
+                    false => (2 * rest_ns).min(REST_NS_MAX),
+                };
+                if std::mem::take(&mut looks_as_called) && !is_needed {
                     rest_ns = REST_NS_MAX;
                     deaf_until_ns = now_ns + IN_VAIN_NS;
                 }
@@ -94,23 +100,24 @@ impl Uplink {
         }
     }
 
-    /// Rests until the time has come; true: it was called, as something was published.
-    fn park_until(&self, until_ns: u64, naps: bool) -> bool {
+    /// Rests until the time has come, or a thread parks while this one would rest for long; true:
+    /// it was called, as something was published.
+    fn park_until(&self, until_ns: u64, is_long: bool, naps: bool) -> bool {
         let helm = &self.helm;
         let seen = helm.rest.load(Ordering::SeqCst);
-        if !naps {
-            self.driver.park(&helm.rest, seen, until_ns);
-            return false;
+        helm.rests_long.store(is_long, Ordering::SeqCst);
+        if naps {
+            helm.resting.store(NAPS, Ordering::SeqCst);
         }
-        helm.resting.store(NAPS, Ordering::SeqCst);
-        // Who publishes says that there is work before he looks who naps.
+        // Who publishes says that there is work, and who parks that he does, before he looks who
+        // rests how.
         fence(Ordering::SeqCst);
-        let has_work = self.has_work();
-        if !has_work {
+        let has_work = naps && self.has_work();
+        if !(has_work || is_long && helm.parked.load(Ordering::SeqCst) > 0) {
             self.driver.park(&helm.rest, seen, until_ns);
         }
-        let before = helm.resting.swap(LOOKS_SOON, Ordering::SeqCst);
-        has_work || before == LOOKS_SOON
+        helm.rests_long.store(false, Ordering::Relaxed);
+        naps && (helm.resting.swap(LOOKS_SOON, Ordering::SeqCst) == LOOKS_SOON || has_work)
     }
 
     /// After a publish that was the first one to be sent, behind the fence of the waker: if nobody
@@ -129,6 +136,13 @@ impl Uplink {
         let _is_known = self.rests_on(NAPS, NAPS_ON);
         if self.helm.thread.load(Ordering::SeqCst) == 0 {
             self.end_nap();
+        }
+    }
+
+    /// Behind the word that a thread parks: the link's thread is not to rest for long.
+    pub(super) fn call_for_parked(&self) {
+        if self.helm.rests_long.swap(false, Ordering::SeqCst) {
+            self.wake_resting();
         }
     }
 
