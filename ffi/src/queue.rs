@@ -186,7 +186,7 @@ pub unsafe extern "C" fn fastmq_receive(
         let entered = enter::<QueueObject>(handle::number(queue))?;
         let queue = &entered.object()?.queue;
         check_vacant(&entered.slot.beside, queue)?;
-        let limit = limit_of(message_max);
+        let limit = message_max as usize;
         let batch = queue
             .receive(limit, timeout_ns)
             .map_err(|error| ended(queue, error))?;
@@ -243,16 +243,6 @@ pub(crate) fn ended(queue: &Queue, error: Error) -> Error {
         return Error::new(&Fault(Status::Closed, "the queue is closed"));
     }
     error
-}
-
-/// How many messages a batch may have; 0: as many as it can.
-#[inline(always)]
-pub(crate) fn limit_of(message_max: u32) -> usize {
-    if message_max == 0 {
-        usize::MAX
-    } else {
-        message_max as usize
-    }
 }
 
 /// Closes a queue and ends the subscriptions that feed it; a receive that waits returns CLOSED.

@@ -14,7 +14,7 @@ use crate::error::{boundary, closing, guarded};
 use crate::handle::{self, Kind, Object, Own, Table, enter, kind};
 use crate::message::{check_zero, fastmq_outgoing, with_answer, with_message};
 use crate::options::{fastmq_requester_options, read_or_default, wait_of};
-use crate::queue::{OpenBatch, check_vacant, ended, limit_of};
+use crate::queue::{OpenBatch, check_vacant, ended};
 use crate::status::fastmq_status;
 
 /// Many requests in flight. Used by one thread at a time.
@@ -410,7 +410,7 @@ pub unsafe extern "C" fn fastmq_requester_receive(
         // SAFETY: we have entered the slot, and this is the only use of the requester in it.
         let requester = unsafe { object.requester.get() };
         let batch = requester
-            .receive(limit_of(reply_max), timeout_ns)
+            .receive(reply_max as usize, timeout_ns)
             .map_err(|error| ended(&object.queue, error))?;
         out.set(entered.slot.beside.open(REQUESTER_BATCH, entered.index()));
         batch.keep_open();

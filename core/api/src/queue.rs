@@ -36,7 +36,8 @@ impl Queue {
         &self.place
     }
 
-    /// Receives up to `message_max` messages, waiting for the first for at most `timeout_ns`.
+    /// Receives up to `message_max` messages, as many as a batch holds if it is 0, waiting for the
+    /// first for at most `timeout_ns`.
     ///
     /// # Errors
     /// AGAIN: nothing is there and the time-out is 0. TIMEOUT. END: closed and drained. MISUSE: a

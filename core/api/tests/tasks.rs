@@ -278,3 +278,35 @@ fn whoever_is_woken_for_a_last_value_may_keep_one() {
     client.close();
     late.lock().unwrap().take();
 }
+
+#[test]
+fn a_limit_of_zero_is_as_many_as_a_batch_holds() {
+    let client = Client::open(Options::default()).unwrap();
+    let (queue, subscription) = queue_of(&client, "a");
+    let options = RequesterOptions {
+        subject: b"a",
+        ..RequesterOptions::default()
+    };
+    let mut requester = client.requester(options).unwrap();
+    let ask = |requester: &mut fastmq::Requester| {
+        for number in 0..3 {
+            requester.submit(b"?", number, u64::MAX).unwrap();
+        }
+    };
+    ask(&mut requester);
+    for message in queue.receive(0, u64::MAX).unwrap().messages() {
+        client.reply(message.token, b"!").unwrap();
+    }
+    let answers = requester.receive(0, u64::MAX).unwrap();
+    assert_eq!(answers.messages().len(), 3);
+    drop(answers);
+    ask(&mut requester);
+    assert_eq!(
+        block_on(queue.receive_async(0)).unwrap().messages().len(),
+        3
+    );
+    drop(subscription);
+    let own = client.subscribe("b").unwrap();
+    client.publish("b", "x").unwrap();
+    assert_eq!(own.receive(0, u64::MAX).unwrap().messages().len(), 1);
+}

@@ -252,12 +252,14 @@ impl Place {
         found.map_err(unread)
     }
 
-    /// Receives up to `limit` messages, waiting for the first for at most `timeout_ns`.
+    /// Receives up to `limit` messages, as many as a batch holds if it is 0, waiting for the first
+    /// for at most `timeout_ns`.
     ///
     /// An empty batch never comes back: AGAIN (timeout 0), TIMEOUT, or END when the queue is
     /// closed and drained.
     #[inline]
     pub fn receive(&self, broker: &Broker, limit: usize, timeout_ns: u64) -> Result<Batch<'_>> {
+        let limit = or_all(limit);
         let guard = self.reader()?;
         self.last_reader
             .store(call::thread_number(), Ordering::Relaxed);
@@ -574,6 +576,12 @@ pub(crate) fn unread(error: FillError) -> Error {
             format_args!("a lane of this queue is damaged: {error}"),
         ),
     }
+}
+
+/// How many messages a batch may have; 0: as many as it can.
+#[inline(always)]
+pub(crate) fn or_all(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
 }
 
 pub(crate) fn no_message() -> Error {

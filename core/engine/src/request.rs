@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::error::{Error, Fault, Result, Status};
 use crate::flight::{Flight, IN_FLIGHT_MAX, timeout_of};
 use crate::many::ManyTaken;
-use crate::place::{Place, numbers_of, unread};
+use crate::place::{Place, numbers_of, or_all, unread};
 use crate::route::Route;
 use crate::survey::LEG;
 use crate::thread_client::{here, with_answer};
@@ -297,9 +297,11 @@ impl Requester {
         }
     }
 
-    /// Receives up to `limit` answers, waiting for the first for at most `timeout_ns`.
+    /// Receives up to `limit` answers, as many as a batch holds if it is 0, waiting for the first
+    /// for at most `timeout_ns`.
     #[inline(always)]
     pub fn receive(&mut self, limit: usize, timeout_ns: u64) -> Result<Batch<'_>> {
+        let limit = or_all(limit);
         let broker: &Broker = self.writer.broker();
         let place = &self.answers.place;
         let mut guard = place.reader()?;
