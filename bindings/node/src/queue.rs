@@ -76,7 +76,7 @@ impl NativeQueue {
     /// there is more after FASTMQ_AGAIN.
     #[napi]
     pub fn receive(&self, mut slab: BufferSlice<'_>, at: u32, message_max: u32, arm: bool) -> i32 {
-        let limit = limit_of(message_max);
+        let limit = message_max as usize;
         let written = self.reading.with(|reading| {
             let mut received = reading.receive(limit);
             // Looks again only if something came while it armed.
@@ -168,15 +168,6 @@ fn ended(queue: &Queue, error: Error) -> Error {
         return Error::new(CLOSED);
     }
     error
-}
-
-/// How many messages a batch may have; 0: as many as it can.
-pub(crate) fn limit_of(message_max: u32) -> usize {
-    if message_max == 0 {
-        usize::MAX
-    } else {
-        message_max as usize
-    }
 }
 
 fn write(reading: &Reading, slab: &mut [u8], at: u32) -> i32 {

@@ -17,7 +17,7 @@ use crate::held::{Handles, Held};
 use crate::hub::{Hub, Waiter};
 use crate::options::{ManyChoices, ms, ns};
 use crate::ports::{CLOSED, Number, Port, SharedRequester};
-use crate::queue::{TOO_SMALL, limit_of};
+use crate::queue::TOO_SMALL;
 
 /// A requester.
 #[napi]
@@ -156,7 +156,7 @@ impl NativeRequester {
     pub fn receive(&self, mut slab: BufferSlice<'_>, at: u32, reply_max: u32, arm: bool) -> i32 {
         let received = self.requester.with(|requester| {
             loop {
-                let error = match requester.receive(limit_of(reply_max), 0) {
+                let error = match requester.receive(reply_max as usize, 0) {
                     Ok(batch) => return Ok(self.write(&batch, &mut slab, at)),
                     Err(error) => error,
                 };

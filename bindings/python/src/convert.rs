@@ -258,15 +258,6 @@ pub(crate) fn one_of<T: Copy>(name: &str, number: u32, values: &[T]) -> PyResult
     })
 }
 
-/// How many messages a batch may have; 0: as many as it can.
-#[inline]
-pub(crate) fn limit_of(message_max: u32) -> usize {
-    match message_max {
-        0 => usize::MAX,
-        limit => limit as usize,
-    }
-}
-
 /// How many of several things were accepted; if none was, why not.
 ///
 /// Who sees that some are left learns why by offering them again.

@@ -11,7 +11,7 @@ use pyo3::types::{PyAny, PyDict, PyTuple};
 use crate::alarm::Alarm;
 use crate::batch::{Batch, BatchState};
 use crate::client::Client;
-use crate::convert::{limit_of, timeout_ns};
+use crate::convert::timeout_ns;
 use crate::errors::{Raise, check_process, misuse, raise};
 use crate::lifetime::{Kept, lock};
 use crate::message::{KnownSubject, Message, text_of};
@@ -73,7 +73,7 @@ impl QueueState {
     fn receive(&self, py: Python<'_>, message_max: u32, timeout_ns: u64) -> PyResult<Batch> {
         check_process()?;
         self.settle()?;
-        let limit = limit_of(message_max);
+        let limit = message_max as usize;
         let look = |timeout_ns| {
             let received = InPlace::receive(&self.queue, limit, timeout_ns);
             received.map_err(|error| self.ended(error))
@@ -84,7 +84,7 @@ impl QueueState {
     fn receive_now(&self, message_max: u32) -> PyResult<Option<Batch>> {
         check_process()?;
         self.settle()?;
-        match InPlace::receive(&self.queue, limit_of(message_max), 0) {
+        match InPlace::receive(&self.queue, message_max as usize, 0) {
             Ok(received) => self.opened(received).map(Some),
             Err(error) if error.status() == Status::Again => Ok(None),
             Err(error) => Err(raise(self.ended(error))),

@@ -10,8 +10,7 @@ use pyo3::types::PyTuple;
 use crate::alarm::Alarm;
 use crate::batch::Batch;
 use crate::convert::{
-    Keywords, Payload, Rows, each_accepted, limit_of, nanoseconds, one_of, optional_text,
-    timeout_ns,
+    Keywords, Payload, Rows, each_accepted, nanoseconds, one_of, optional_text, timeout_ns,
 };
 use crate::errors::{Raise, check_process, misuse, raise, raise_text};
 use crate::lifetime::Kept;
@@ -176,7 +175,7 @@ impl Requester {
     fn receive(&self, py: Python<'_>, message_max: u32, timeout: Option<f64>) -> PyResult<Batch> {
         let timeout_ns = timeout_ns(timeout)?;
         self.state.settle()?;
-        let limit = limit_of(message_max);
+        let limit = message_max as usize;
         let received = self.with(|requester| {
             let queue = self.state.queue();
             wait(py, timeout_ns, |timeout_ns| {
@@ -191,7 +190,7 @@ impl Requester {
         self.state.settle()?;
         let received = self.with(|requester| {
             let queue = self.state.queue();
-            let limit = limit_of(message_max);
+            let limit = message_max as usize;
             match InPlace::receive_answers(requester, queue, limit, 0) {
                 Ok(received) => Ok(Some(received)),
                 Err(error) if error.status() == fastmq::Status::Again => Ok(None),
